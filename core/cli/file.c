@@ -1,0 +1,217 @@
+#define _GNU_SOURCE /* pread, fstat under -std=c11 */
+#define _FILE_OFFSET_BITS 64
+#include "core/cli/file.h"
+#include "core/cli/console.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { BUFFER = 1 << 20 };
+static const double PROGRESS_INTERVAL = 0.05; /* seconds */
+
+/* ---- Loading ---- */
+
+typedef struct source {
+    nibl_cli_model *model;
+    int fd;
+    bool header_only, show_progress;
+    double last_progress;
+    char *buffer;
+} source;
+
+static void show_progress(source *s, bool last) {
+    if (!s->show_progress) return;
+    double now = nibl_cli_seconds();
+    if (!last && now - s->last_progress < PROGRESS_INTERVAL) return;
+    s->last_progress = now;
+    if (last) {
+        fputs("\r\033[K", stderr);
+        return;
+    }
+    uint64_t arrived, total;
+    nibl_loader_progress(s->model->loader, &arrived, &total);
+    if (total == 0) return;
+    fprintf(stderr, "\rloading %3.0f %%  %.0f of %.0f MB", 100 * (double)arrived / (double)total,
+            (double)arrived * 1e-6, (double)total * 1e-6);
+}
+
+static int fail_system(const char *path) { return nibl_cli_fail("%s: %s", path, strerror(errno)); }
+
+/* Feeds bytes that stand at `offset`; builds the model as soon as the header is there. *done: nothing more is wanted. */
+static int feed(source *s, uint64_t offset, size_t length, bool *done) {
+    nibl_cli_model *m = s->model;
+    nibl_status status = nibl_loader_feed(m->loader, offset, s->buffer, length);
+    if (status < 0) return nibl_cli_fail_library(m->path);
+    if (!m->model && nibl_loader_header_ready(m->loader)) {
+        if (s->header_only) {
+            *done = true;
+            return NIBL_EXIT_OK;
+        }
+        if (nibl_loader_begin(m->loader, &m->model) < 0) return nibl_cli_fail_library(m->path);
+        /* What followed the header in these bytes has not been taken yet. */
+        status = nibl_loader_feed(m->loader, offset, s->buffer, length);
+        if (status < 0) return nibl_cli_fail_library(m->path);
+    }
+    *done = m->model && status == NIBL_OK;
+    show_progress(s, false);
+    if (nibl_cli_interrupted()) return nibl_cli_fail("interrupted while loading %s", m->path);
+    return NIBL_EXIT_OK;
+}
+
+/* The source is over at `size`, but the loader wants more. */
+static int fail_end(source *s, uint64_t size) {
+    if (nibl_loader_end(s->model->loader, size) < 0) return nibl_cli_fail_library(s->model->path);
+    return nibl_cli_fail("%s: the file ends at byte %" PRIu64 ", before the model is complete",
+                         s->model->path, size);
+}
+
+static int load_ranges(source *s) {
+    for (bool done = false; !done;) {
+        uint64_t offset, wanted;
+        if (nibl_loader_want(s->model->loader, &offset, &wanted) < 0)
+            return nibl_cli_fail_library(s->model->path);
+        if (wanted == 0) return s->model->model ? NIBL_EXIT_OK : fail_end(s, s->model->file_size);
+        if (offset >= s->model->file_size) return fail_end(s, s->model->file_size);
+        ssize_t got = pread(s->fd, s->buffer, wanted < BUFFER ? (size_t)wanted : BUFFER, (off_t)offset);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return fail_system(s->model->path);
+        if (got == 0) return fail_end(s, offset);
+        int code = feed(s, offset, (size_t)got, &done);
+        if (code != NIBL_EXIT_OK) return code;
+    }
+    return NIBL_EXIT_OK;
+}
+
+static int load_stream(source *s) {
+    uint64_t offset = 0;
+    for (bool done = false; !done;) {
+        ssize_t got = read(s->fd, s->buffer, BUFFER);
+        if (got < 0 && errno == EINTR && !nibl_cli_interrupted()) continue;
+        if (got < 0) return fail_system(s->model->path);
+        if (got == 0)
+            return offset == 0 ? nibl_cli_fail("%s: no bytes came", s->model->path) : fail_end(s, offset);
+        int code = feed(s, offset, (size_t)got, &done);
+        if (code != NIBL_EXIT_OK) return code;
+        offset += (uint64_t)got;
+    }
+    return NIBL_EXIT_OK;
+}
+
+static int load_source(source *s) {
+    nibl_cli_model *m = s->model;
+    struct stat status;
+    if (fstat(s->fd, &status) != 0) return fail_system(m->path);
+    if (S_ISDIR(status.st_mode)) return nibl_cli_fail("%s: is a folder, not a model file", m->path);
+    bool ranges = S_ISREG(status.st_mode) && s->fd != STDIN_FILENO;
+    if (ranges) m->file_size = (uint64_t)status.st_size;
+    if (ranges && m->file_size == 0) return nibl_cli_fail("%s: the file is empty", m->path);
+    if (nibl_loader_new(m->file_size, &m->loader) < 0) return nibl_cli_fail_library(m->path);
+    return ranges ? load_ranges(s) : load_stream(s);
+}
+
+int nibl_cli_model_open(const char *path, bool header_only, nibl_cli_model *out) {
+    double start = nibl_cli_seconds();
+    bool is_stdin = strcmp(path, "-") == 0;
+    *out = (nibl_cli_model){.path = is_stdin ? "standard input" : path, .info.size = sizeof out->info};
+    source s = {.model = out,
+                .header_only = header_only,
+                .show_progress = !header_only && nibl_cli_stderr_is_terminal()};
+    s.fd = is_stdin ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
+    if (s.fd < 0) return fail_system(path);
+    s.buffer = malloc(BUFFER);
+    int code = s.buffer ? load_source(&s) : nibl_cli_fail("out of memory");
+    show_progress(&s, true);
+    free(s.buffer);
+    if (!is_stdin) close(s.fd);
+    if (code == NIBL_EXIT_OK && !header_only && nibl_model_get_info(out->model, &out->info) < 0)
+        code = nibl_cli_fail_library(out->path);
+    out->seconds = nibl_cli_seconds() - start;
+    return code;
+}
+
+void nibl_cli_model_close(nibl_cli_model *model) {
+    nibl_loader_free(model->loader);
+    nibl_model_free(model->model);
+    *model = (nibl_cli_model){0};
+}
+
+/* ---- Whole files ---- */
+
+int nibl_cli_read_file(const char *path, size_t limit, nibl_cli_text *out) {
+    bool is_stdin = strcmp(path, "-") == 0;
+    const char *shown = is_stdin ? "standard input" : path;
+    int fd = is_stdin ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return fail_system(path);
+    int code = NIBL_EXIT_OK;
+    for (size_t taken = 0; code == NIBL_EXIT_OK;) {
+        if (taken > limit) {
+            code = nibl_cli_fail("%s: more than %zu bytes, the limit here", shown, limit);
+            break;
+        }
+        if (!nibl_cli_text_reserve(out, out->length + 65536)) {
+            code = NIBL_EXIT_FAILED;
+            break;
+        }
+        ssize_t got = read(fd, out->bytes + out->length, 65536);
+        if (got < 0 && errno == EINTR && !nibl_cli_interrupted()) continue;
+        if (got < 0) code = fail_system(shown);
+        if (got <= 0) break;
+        out->length += (size_t)got;
+        taken += (size_t)got;
+        out->bytes[out->length] = '\0';
+    }
+    if (!is_stdin) close(fd);
+    return code;
+}
+
+/* ---- Output files ---- */
+
+int nibl_cli_output_open(const char *path, nibl_cli_output *out) {
+    *out = (nibl_cli_output){.path = path};
+    struct stat status;
+    if (stat(path, &status) == 0 && !S_ISREG(status.st_mode)) {
+        out->stream = fopen(path, "wb");
+        return out->stream ? NIBL_EXIT_OK : fail_system(path);
+    }
+    char suffix[32];
+    snprintf(suffix, sizeof suffix, ".%016" PRIx64 ".part", nibl_cli_random());
+    if (!nibl_cli_text_append(&out->temporary, path, strlen(path)) ||
+        !nibl_cli_text_append(&out->temporary, suffix, strlen(suffix)))
+        return NIBL_EXIT_FAILED;
+    out->stream = fopen(out->temporary.bytes, "wbx");
+    if (out->stream) return NIBL_EXIT_OK;
+    int code = fail_system(path);
+    nibl_cli_text_free(&out->temporary);
+    return code;
+}
+
+int nibl_cli_output_write(nibl_cli_output *output, const void *bytes, size_t length) {
+    if (fwrite(bytes, 1, length, output->stream) == length) return NIBL_EXIT_OK;
+    return fail_system(output->path);
+}
+
+int nibl_cli_output_commit(nibl_cli_output *output) {
+    FILE *stream = output->stream;
+    output->stream = NULL;
+    int code = fclose(stream) == 0 ? NIBL_EXIT_OK : fail_system(output->path);
+    if (code == NIBL_EXIT_OK && output->temporary.bytes) {
+        if (rename(output->temporary.bytes, output->path) == 0)
+            nibl_cli_text_free(&output->temporary);
+        else
+            code = fail_system(output->path);
+    }
+    nibl_cli_output_discard(output);
+    return code;
+}
+
+void nibl_cli_output_discard(nibl_cli_output *output) {
+    if (output->stream) fclose(output->stream);
+    if (output->temporary.bytes) remove(output->temporary.bytes);
+    nibl_cli_text_free(&output->temporary);
+    output->stream = NULL;
+}

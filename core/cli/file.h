@@ -1,0 +1,40 @@
+/* Files: a model pushed into the library with pread (or read, where the source cannot seek), whole small files, and
+ * output files that appear complete or not at all. Every function prints its own message on failure. */
+#ifndef NIBL_CLI_FILE_H
+#define NIBL_CLI_FILE_H
+
+#include "core/cli/cli.h"
+
+#include <stdio.h>
+
+typedef struct nibl_cli_model {
+    const char *path; /* the caller's */
+    nibl_loader *loader; /* kept: inspect and plan read it */
+    nibl_model *model; /* NULL after a header-only load */
+    nibl_model_info info;
+    uint64_t file_size; /* 0 = not known (a stream) */
+    double seconds; /* from opening the file to the last packed row */
+} nibl_cli_model;
+
+/* Loads the model at `path` ("-": stdin; pipes and devices are read in order), or only its header. Returns an exit
+ * code. Close it in both cases. */
+int nibl_cli_model_open(const char *path, bool header_only, nibl_cli_model *out);
+void nibl_cli_model_close(nibl_cli_model *model);
+
+/* Appends a whole file ("-": stdin) of at most `limit` bytes. Returns an exit code. */
+int nibl_cli_read_file(const char *path, size_t limit, nibl_cli_text *out);
+
+/* An output file: written under a temporary name in the same folder and renamed when it is complete. What exists and is
+ * no regular file (a pipe, a device) is written directly. */
+typedef struct nibl_cli_output {
+    FILE *stream;
+    const char *path; /* the caller's */
+    nibl_cli_text temporary;
+} nibl_cli_output;
+
+int nibl_cli_output_open(const char *path, nibl_cli_output *out);
+int nibl_cli_output_write(nibl_cli_output *output, const void *bytes, size_t length);
+int nibl_cli_output_commit(nibl_cli_output *output); /* returns an exit code; discards on failure */
+void nibl_cli_output_discard(nibl_cli_output *output); /* nothing left behind; legal after commit */
+
+#endif

@@ -1,0 +1,42 @@
+/* One answer: prefill, then sample and decode until an end token, a stop string, a limit, or Ctrl-C. */
+#ifndef NIBL_CLI_GENERATE_H
+#define NIBL_CLI_GENERATE_H
+
+#include "core/cli/session.h"
+
+typedef struct nibl_cli_generator {
+    const nibl_model *model;
+    nibl_session *session;
+    nibl_sampler *sampler;
+    int64_t limit;              /* tokens to generate; -1 = until the end */
+    const nibl_cli_texts *stop; /* never shown */
+    bool special;               /* special tokens are text, too */
+    FILE *stream;               /* where pieces go as they come; NULL = nowhere */
+} nibl_cli_generator;
+
+typedef enum nibl_cli_finish {
+    NIBL_CLI_FINISH_END,     /* an end token */
+    NIBL_CLI_FINISH_STOP,    /* a stop string */
+    NIBL_CLI_FINISH_LENGTH,  /* the limit */
+    NIBL_CLI_FINISH_CONTEXT, /* the context is full */
+    NIBL_CLI_FINISH_INTERRUPTED
+} nibl_cli_finish;
+
+const char *nibl_cli_finish_name(nibl_cli_finish finish); /* "end", "stop", ... */
+
+typedef struct nibl_cli_answer {
+    nibl_cli_text text;     /* without the stop string */
+    nibl_cli_tokens tokens; /* without the end token */
+    nibl_cli_finish finish;
+    bool too_long; /* the prompt exceeds the context: nothing was computed */
+    size_t prompt_tokens, reused_tokens; /* reused: found in the KV cache */
+    size_t decoded_tokens;               /* computed one by one; the last one sampled need not be */
+    double prefill_seconds, decode_seconds;
+} nibl_cli_answer;
+
+/* Zero-initialise the answer; free it in every case. Returns an exit code; an interrupted answer is a success. */
+int nibl_cli_generate(const nibl_cli_generator *generator, const nibl_cli_tokens *prompt,
+                      nibl_cli_answer *answer);
+void nibl_cli_answer_free(nibl_cli_answer *answer);
+
+#endif

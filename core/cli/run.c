@@ -1,0 +1,376 @@
+#include "core/cli/chat.h"
+#include "core/cli/console.h"
+#include "core/cli/json.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_PROMPT = 64 << 20 };
+
+typedef struct run_options {
+    nibl_cli_settings settings;
+    const char *prompt, *file, *system;
+    int64_t limit, seed, top_k, repeat_window;
+    double temperature, top_p, min_p, repeat_penalty;
+    nibl_cli_texts stop;
+    bool ignore_end, chat, no_chat, raw, logits_hash, json;
+} run_options;
+
+static const run_options defaults = {.limit = -1,
+                                     .seed = -1,
+                                     .temperature = 0.8,
+                                     .top_k = 40,
+                                     .top_p = 0.95,
+                                     .min_p = 0.05,
+                                     .repeat_penalty = 1,
+                                     .repeat_window = 64};
+
+#define FIELD(member) offsetof(run_options, member)
+static const nibl_cli_option table[] = {
+    {"-p, --prompt", NIBL_CLI_TEXT, FIELD(prompt), "TEXT", 0, 0, NULL,
+     "one question, or the text to complete"},
+    {"-f, --file", NIBL_CLI_TEXT, FIELD(file), "FILE", 0, 0, NULL, "read the prompt from a file; - is stdin"},
+    {"-n, --predict", NIBL_CLI_INTEGER, FIELD(limit), "N", -1, INT32_MAX, "-1: until the end",
+     "tokens to generate at most"},
+    NIBL_CLI_CONTEXT_OPTION(run_options),
+    NIBL_CLI_COMPUTE_OPTIONS(run_options),
+    NIBL_CLI_KV_OPTIONS(run_options),
+    {"-s, --seed", NIBL_CLI_INTEGER, FIELD(seed), "N", -1, INT64_MAX, "-1: random",
+     "the same seed gives the same text, on every machine"},
+    {"--temp", NIBL_CLI_REAL, FIELD(temperature), "X", 0, 100, NULL,
+     "temperature; 0 always takes the likeliest"},
+    {"--top-k", NIBL_CLI_INTEGER, FIELD(top_k), "N", 0, INT32_MAX, NULL,
+     "sample from the N likeliest; 0 = all"},
+    {"--top-p", NIBL_CLI_REAL, FIELD(top_p), "X", 0, 1, NULL,
+     "sample from the likeliest that sum to X; 1 = off"},
+    {"--min-p", NIBL_CLI_REAL, FIELD(min_p), "X", 0, 1, NULL,
+     "drop what is less likely than X times the likeliest"},
+    {"--repeat-penalty", NIBL_CLI_REAL, FIELD(repeat_penalty), "X", 0, 100, NULL, "1 = off"},
+    {"--repeat-last-n", NIBL_CLI_INTEGER, FIELD(repeat_window), "N", 1, INT32_MAX, NULL,
+     "tokens the penalty looks back at"},
+    {"--ignore-eos", NIBL_CLI_FLAG, FIELD(ignore_end), NULL, 0, 0, NULL, "never sample an end token"},
+    {"-r, --stop", NIBL_CLI_TEXTS, FIELD(stop), "TEXT", 0, 0, NULL, "stop before this text; may be repeated"},
+    {"--chat, -cnv", NIBL_CLI_FLAG, FIELD(chat), NULL, 0, 0, NULL,
+     "a conversation; from a pipe, every line of stdin is a question"},
+    {"--no-chat, -no-cnv", NIBL_CLI_FLAG, FIELD(no_chat), NULL, 0, 0, NULL, "complete the text as it stands"},
+    {"--system, -sys", NIBL_CLI_TEXT, FIELD(system), "TEXT", 0, 0, NULL,
+     "system message of the conversation"},
+    {"--raw", NIBL_CLI_FLAG, FIELD(raw), NULL, 0, 0, NULL,
+     "special tokens are written, too; no final line feed, no figures"},
+    {"--logits-hash", NIBL_CLI_FLAG, FIELD(logits_hash), NULL, 0, 0, NULL, "tell the hash of all logits"},
+    {"--json", NIBL_CLI_FLAG, FIELD(json), NULL, 0, 0, NULL,
+     "one JSON object per answer on stdout, at its end"},
+};
+
+/* All that one run holds. */
+typedef struct context {
+    const run_options *o;
+    nibl_cli_model model;
+    nibl_cli_generator generator;
+    uint64_t seed;
+    bool chat;
+    size_t prefilled, decoded; /* tokens computed in all, and their time */
+    double prefill_seconds, decode_seconds;
+} context;
+
+static double rate(size_t tokens, double seconds) { return seconds > 0 ? (double)tokens / seconds : 0; }
+
+/* ---- Set-up ---- */
+
+static int check(const run_options *o, const char *model) {
+    const char *verb = nibl_cli_run.name;
+    if (o->prompt && o->file) return nibl_cli_fail_usage(verb, "-p and -f contradict each other");
+    if (o->chat && o->no_chat) return nibl_cli_fail_usage(verb, "--chat and --no-chat contradict each other");
+    if (o->system && o->no_chat)
+        return nibl_cli_fail_usage(verb, "--system needs a conversation, --no-chat is none");
+    bool stdin_prompt = (!o->prompt && !o->file) || (o->file && strcmp(o->file, "-") == 0);
+    if (strcmp(model, "-") == 0 && stdin_prompt)
+        return nibl_cli_fail_usage(verb,
+                                   "the model comes from stdin, so the prompt must come from -p or a file");
+    for (size_t i = 0; i < o->stop.count; i++)
+        if (*o->stop.items[i] == '\0')
+            return nibl_cli_fail_usage(verb, "--stop needs a text that is not empty");
+    return nibl_cli_settings_check(&o->settings, verb);
+}
+
+/* Forbids every end token of the vocabulary. */
+static nibl_logit_bias *end_biases(const nibl_cli_model *model, size_t *count) {
+    nibl_logit_bias *biases = NULL;
+    size_t found = 0;
+    for (int pass = 0; pass < 2; pass++) {
+        found = 0;
+        for (uint32_t token = 0; token < model->info.vocabulary; token++) {
+            if (!nibl_is_end_token(model->model, (int32_t)token)) continue;
+            if (biases) biases[found] = (nibl_logit_bias){(int32_t)token, -INFINITY};
+            found++;
+        }
+        if (!biases && !(biases = calloc(found + 1, sizeof *biases))) return NULL;
+    }
+    *count = found;
+    return biases;
+}
+
+static int make_sampler(context *c) {
+    const run_options *o = c->o;
+    nibl_sampler_options options = {.size = sizeof options,
+                                    .temperature = (float)o->temperature,
+                                    .top_k = (uint32_t)o->top_k,
+                                    .top_p = (float)o->top_p,
+                                    .min_p = (float)o->min_p,
+                                    .repeat_penalty = (float)o->repeat_penalty,
+                                    .repeat_window = (uint32_t)o->repeat_window,
+                                    .seed = c->seed};
+    nibl_logit_bias *biases = NULL;
+    if (o->ignore_end) {
+        biases = end_biases(&c->model, &options.logit_bias_count);
+        if (!biases) return nibl_cli_fail("out of memory");
+        options.logit_bias = biases;
+    }
+    nibl_status status = nibl_sampler_new(c->model.model, &options, &c->generator.sampler);
+    free(biases);
+    return status < 0 ? nibl_cli_fail_library("the sampler") : NIBL_EXIT_OK;
+}
+
+/* A template that is there but unknown is told; a model that has none simply completes. */
+static int choose_mode(context *c, bool interactive) {
+    const run_options *o = c->o;
+    if (o->no_chat) return NIBL_EXIT_OK;
+    size_t length;
+    bool has_template = nibl_model_metadata(c->model.model, "tokenizer.chat_template", &length) != NULL;
+    c->chat = nibl_cli_chat_known(c->model.model) == NIBL_OK;
+    if (c->chat) return NIBL_EXIT_OK;
+    if (o->chat || o->system || interactive) return nibl_cli_fail_library(c->model.path);
+    if (has_template)
+        fprintf(stderr, "nibl: note: %s; completing the text as it stands\n", nibl_last_message());
+    return NIBL_EXIT_OK;
+}
+
+/* ---- Answers ---- */
+
+static void print_json(const context *c, const nibl_cli_answer *answer) {
+    uint64_t current, peak;
+    nibl_memory(&current, &peak);
+    nibl_cli_json json = {.out = stdout};
+    nibl_cli_json_open(&json, NULL, '{');
+    nibl_cli_json_bytes(&json, "text", answer->text.bytes ? answer->text.bytes : "", answer->text.length);
+    nibl_cli_json_open(&json, "tokens", '[');
+    for (size_t i = 0; i < answer->tokens.count; i++)
+        nibl_cli_json_integer(&json, NULL, (uint64_t)answer->tokens.ids[i]);
+    nibl_cli_json_close(&json, ']');
+    nibl_cli_json_string(&json, "finish", nibl_cli_finish_name(answer->finish));
+    nibl_cli_json_boolean(&json, "chat", c->chat);
+    nibl_cli_json_integer(&json, "prompt_tokens", answer->prompt_tokens);
+    nibl_cli_json_integer(&json, "reused_tokens", answer->reused_tokens);
+    nibl_cli_json_integer(&json, "generated_tokens", answer->tokens.count);
+    nibl_cli_json_integer(&json, "seed", c->seed);
+    nibl_cli_json_real(&json, "load_seconds", c->model.seconds);
+    nibl_cli_json_real(&json, "prefill_seconds", answer->prefill_seconds);
+    nibl_cli_json_real(&json, "decode_seconds", answer->decode_seconds);
+    nibl_cli_json_real(&json, "prefill_per_second",
+                       rate(answer->prompt_tokens - answer->reused_tokens, answer->prefill_seconds));
+    nibl_cli_json_real(&json, "decode_per_second", rate(answer->decoded_tokens, answer->decode_seconds));
+    nibl_cli_json_open(&json, "memory", '{');
+    nibl_cli_json_integer(&json, "weights", c->model.info.packed_bytes);
+    nibl_cli_json_integer(&json, "peak", peak);
+    nibl_cli_json_integer(&json, "process_peak", nibl_cli_peak_memory());
+    nibl_cli_json_close(&json, '}');
+    nibl_cli_json_string(&json, "isa", nibl_isa());
+    nibl_cli_json_integer(&json, "threads", nibl_cli_threads(&c->o->settings));
+    if (c->o->logits_hash) nibl_cli_json_hash(&json, "logits_hash", nibl_session_hash(c->generator.session));
+    nibl_cli_json_close(&json, '}');
+    fflush(stdout);
+}
+
+static void print_figures(const context *c) {
+    uint64_t current, peak;
+    nibl_memory(&current, &peak);
+    fprintf(stderr,
+            "prefill %zu tokens %.1f tok/s | decode %zu tokens %.1f tok/s | load %.2f s | memory %.1f MiB "
+            "(process %.1f) "
+            "| isa %s | threads %" PRIu32 " | seed %" PRIu64,
+            c->prefilled, rate(c->prefilled, c->prefill_seconds), c->decoded,
+            rate(c->decoded, c->decode_seconds), c->model.seconds, (double)peak / 1048576,
+            (double)nibl_cli_peak_memory() / 1048576, nibl_isa(), nibl_cli_threads(&c->o->settings), c->seed);
+    if (c->o->logits_hash) fprintf(stderr, " | logits %016" PRIx64, nibl_session_hash(c->generator.session));
+    fputc('\n', stderr);
+}
+
+/* Generates and shows one answer to `prompt`. */
+static int answer_prompt(context *c, const nibl_cli_tokens *prompt, nibl_cli_answer *answer) {
+    int code = nibl_cli_generate(&c->generator, prompt, answer);
+    if (code != NIBL_EXIT_OK) return code;
+    c->prefilled += answer->prompt_tokens - answer->reused_tokens;
+    c->decoded += answer->decoded_tokens;
+    c->prefill_seconds += answer->prefill_seconds;
+    c->decode_seconds += answer->decode_seconds;
+    if (c->o->json) {
+        print_json(c, answer);
+        return NIBL_EXIT_OK;
+    }
+    size_t length = answer->text.length;
+    if (!c->o->raw && (length == 0 || answer->text.bytes[length - 1] != '\n')) putchar('\n');
+    fflush(stdout);
+    if (answer->finish == NIBL_CLI_FINISH_CONTEXT)
+        fprintf(stderr, "nibl: note: the context is full, the answer is cut; -c gives more\n");
+    return NIBL_EXIT_OK;
+}
+
+static int answer_once(context *c, const nibl_cli_text *prompt) {
+    nibl_cli_answer answer = {0};
+    nibl_cli_chat chat = {0};
+    nibl_cli_tokens tokens = {0};
+    int code;
+    if (!c->chat) {
+        code = nibl_cli_tokenize(&c->model, prompt->bytes, prompt->length, true, &tokens);
+        if (code == NIBL_EXIT_OK && tokens.count == 0) code = nibl_cli_fail("the prompt is empty");
+    } else if (memchr(prompt->bytes, '\0', prompt->length)) {
+        code = nibl_cli_fail("the prompt holds a NUL byte, which a message may not; --no-chat takes it");
+    } else {
+        code = nibl_cli_chat_begin(&chat, &c->model, c->o->system);
+        if (code == NIBL_EXIT_OK) code = nibl_cli_chat_ask(&chat, prompt->bytes);
+    }
+    if (code == NIBL_EXIT_OK) code = answer_prompt(c, c->chat ? &chat.tokens : &tokens, &answer);
+    if (code == NIBL_EXIT_OK && answer.finish == NIBL_CLI_FINISH_INTERRUPTED)
+        code = nibl_cli_fail("interrupted");
+    nibl_cli_answer_free(&answer);
+    nibl_cli_chat_free(&chat);
+    nibl_cli_tokens_free(&tokens);
+    return code;
+}
+
+/* ---- Conversation ---- */
+
+/* Reads a line of stdin without its line feed; *more is false at the end of the input. */
+static int read_line(nibl_cli_text *line, bool *more) {
+    line->length = 0;
+    for (;;) {
+        int byte = getchar();
+        *more = byte != EOF || line->length > 0;
+        if (byte == EOF || byte == '\n') break;
+        char c = (char)byte;
+        if (c == '\0') return nibl_cli_fail("a question may not hold a NUL byte");
+        if (line->length == MAX_PROMPT)
+            return nibl_cli_fail("a question may have %d bytes at most", MAX_PROMPT);
+        if (!nibl_cli_text_append(line, &c, 1)) return NIBL_EXIT_FAILED;
+    }
+    if (line->length > 0 && line->bytes[line->length - 1] == '\r') line->bytes[--line->length] = '\0';
+    return NIBL_EXIT_OK;
+}
+
+/* One question and its answer. A question that does not fit, or was interrupted before a word came, is taken back; on
+ * a terminal the talk goes on. */
+static int turn(context *c, nibl_cli_chat *chat, const char *question, bool interactive) {
+    int code = nibl_cli_chat_ask(chat, question);
+    if (code != NIBL_EXIT_OK) return code;
+    nibl_cli_answer answer = {0};
+    code = answer_prompt(c, &chat->tokens, &answer);
+    bool nothing = answer.finish == NIBL_CLI_FINISH_INTERRUPTED && answer.tokens.count == 0;
+    if (interactive && answer.too_long) code = NIBL_EXIT_OK;
+    if (answer.too_long || nothing)
+        nibl_cli_chat_forget(chat);
+    else if (code == NIBL_EXIT_OK)
+        code = nibl_cli_chat_answered(chat, &answer);
+    nibl_cli_answer_free(&answer);
+    return code;
+}
+
+static int converse(context *c, bool interactive) {
+    nibl_cli_chat chat;
+    nibl_cli_text line = {0};
+    int code = nibl_cli_chat_begin(&chat, &c->model, c->o->system);
+    if (interactive) fputs("Ctrl-C stops an answer, Ctrl-D or /exit ends the conversation.\n", stderr);
+    while (code == NIBL_EXIT_OK) {
+        if (interactive) fputs("> ", stderr);
+        bool more;
+        code = read_line(&line, &more);
+        if (code != NIBL_EXIT_OK) break;
+        if (!more || nibl_cli_interrupted()) {
+            if (interactive) fputc('\n', stderr);
+            break;
+        }
+        if (line.length == 0) continue;
+        if (strcmp(line.bytes, "/exit") == 0) break;
+        code = turn(c, &chat, line.bytes, interactive);
+        if (interactive) nibl_cli_clear_interrupt();
+        if (nibl_cli_interrupted()) break;
+    }
+    if (code == NIBL_EXIT_OK && nibl_cli_interrupted()) code = nibl_cli_fail("interrupted");
+    nibl_cli_text_free(&line);
+    nibl_cli_chat_free(&chat);
+    return code;
+}
+
+/* ---- The verb ---- */
+
+static int read_prompt(const run_options *o, nibl_cli_text *prompt) {
+    if (o->prompt)
+        return nibl_cli_text_append(prompt, o->prompt, strlen(o->prompt)) ? NIBL_EXIT_OK : NIBL_EXIT_FAILED;
+    int code = nibl_cli_read_file(o->file ? o->file : "-", MAX_PROMPT, prompt);
+    /* The line feed that ends a file or an `echo` is not part of the question. */
+    if (code == NIBL_EXIT_OK && prompt->length > 0 && prompt->bytes[prompt->length - 1] == '\n')
+        prompt->bytes[--prompt->length] = '\0';
+    return code;
+}
+
+static int work(context *c, const char *path) {
+    const run_options *o = c->o;
+    bool has_prompt = o->prompt || o->file;
+    bool interactive = !has_prompt && nibl_cli_stdin_is_terminal();
+    bool conversation = interactive || (!has_prompt && o->chat);
+    if (interactive && o->no_chat)
+        return nibl_cli_fail_usage(nibl_cli_run.name,
+                                   "--no-chat needs a prompt: -p, -f, or stdin that is no terminal");
+
+    nibl_cli_text prompt = {0};
+    int code = conversation ? NIBL_EXIT_OK : read_prompt(o, &prompt);
+    if (code == NIBL_EXIT_OK) code = nibl_cli_model_open(path, false, &c->model);
+    if (code == NIBL_EXIT_OK) code = choose_mode(c, interactive);
+    if (code == NIBL_EXIT_OK) {
+        nibl_session_options options = nibl_cli_session_options(&o->settings, 0);
+        if (nibl_session_new(c->model.model, &options, &c->generator.session) < 0)
+            code = nibl_cli_fail_library("the session");
+    }
+    if (code == NIBL_EXIT_OK) code = make_sampler(c);
+    c->generator.model = c->model.model;
+    if (code == NIBL_EXIT_OK) code = conversation ? converse(c, interactive) : answer_once(c, &prompt);
+    if (code == NIBL_EXIT_OK && !o->json && !o->raw) print_figures(c);
+    nibl_cli_text_free(&prompt);
+    return code;
+}
+
+static int run(const char *model, const void *given) {
+    const run_options *o = given;
+    int code = check(o, model);
+    if (code != NIBL_EXIT_OK) return code;
+    context c = {.o = o, .seed = o->seed < 0 ? nibl_cli_random() >> 32 : (uint64_t)o->seed};
+    c.generator.limit = o->limit;
+    c.generator.stop = &o->stop;
+    c.generator.special = o->raw;
+    c.generator.stream = o->json ? NULL : stdout;
+    code = work(&c, model);
+    nibl_sampler_free(c.generator.sampler);
+    nibl_session_free(c.generator.session);
+    nibl_cli_model_close(&c.model);
+    return code;
+}
+
+const nibl_cli_verb nibl_cli_run = {
+    .name = "run",
+    .arguments = "MODEL [-p TEXT] [options]",
+    .summary = "Generates text.",
+    .details = "\n"
+               "MODEL is a GGUF file, or - for stdin. With -p or -f the text is one question where the model "
+               "has a chat\n"
+               "template, else it is completed; --no-chat always completes. Without them, and with a "
+               "terminal, it is a\n"
+               "conversation; from a pipe the whole of stdin is the prompt, or with --chat every line is a "
+               "question.\n"
+               "The answer goes to stdout as it comes, figures to stderr.\n",
+    .options = table,
+    .option_count = sizeof table / sizeof *table,
+    .defaults = &defaults,
+    .options_size = sizeof defaults,
+    .run = run,
+};

@@ -1,0 +1,114 @@
+#include "core/tokenizer.h"
+
+#include "core/alphabet.h"
+
+#include <string.h>
+
+struct nibl_decoder {
+    const nibl_tokenizer *tokenizer;
+    bool special;
+    char pending[4]; /* the beginning of a UTF-8 sequence */
+    size_t pending_count;
+    char *buffer;
+    size_t capacity;
+};
+
+static bool in_alphabet(nibl_slice text)
+{
+    uint32_t code;
+    uint8_t byte;
+    for (size_t i = 0; i < text.length;) {
+        i += nibl_utf8_step(text.bytes + i, text.length - i, &code);
+        if (!nibl_alphabet_byte(code, &byte)) return false;
+    }
+    return true;
+}
+
+/* Appends a token's bytes at out[*length]; what does not fit is only counted. They are no more than its text has. */
+static nibl_status append_token(const nibl_tokenizer *t, int32_t token, bool special, char *out, uint64_t capacity,
+                                uint64_t *length)
+{
+    if (token < 0 || (size_t)token >= nibl_tokenizer_size(t))
+        return nibl_fail(NIBL_E_ARGUMENT, "token %d is not in the vocabulary of %zu", token, nibl_tokenizer_size(t));
+    nibl_token_kind kind = nibl_tokenizer_kind(t, (uint32_t)token);
+    if (kind == NIBL_TOKEN_CONTROL && !special) return NIBL_OK;
+    nibl_slice text = nibl_tokenizer_text(t, (uint32_t)token);
+    bool raw = kind != NIBL_TOKEN_WORD || !in_alphabet(text);
+    for (size_t i = 0; i < text.length;) {
+        uint8_t byte = (uint8_t)text.bytes[i];
+        uint32_t code;
+        if (raw) {
+            i++;
+        } else {
+            i += nibl_utf8_step(text.bytes + i, text.length - i, &code);
+            nibl_alphabet_byte(code, &byte);
+        }
+        if (*length < capacity) out[*length] = (char)byte;
+        ++*length;
+    }
+    return NIBL_OK;
+}
+
+nibl_status nibl_tokenizer_decode(const nibl_tokenizer *tokenizer, const int32_t *tokens, size_t count, bool special,
+                                  char *text, size_t capacity, size_t *length)
+{
+    uint64_t written = 0;
+    for (size_t i = 0; i < count; i++)
+        NIBL_TRY(append_token(tokenizer, tokens[i], special, text, capacity, &written));
+    if (!nibl_u64_to_size(written, length))
+        return nibl_fail(NIBL_E_ARGUMENT, "detokenize: the text is too long for this machine, pass fewer tokens");
+    if (written <= capacity) return NIBL_OK;
+    return nibl_fail(NIBL_E_BUFFER, "the text has %zu bytes, the buffer holds %zu", *length, capacity);
+}
+
+/* ---- Streaming ---- */
+
+nibl_status nibl_tokenizer_decoder(const nibl_tokenizer *tokenizer, bool special, nibl_decoder **out)
+{
+    nibl_decoder *d = nibl_alloc_zero(sizeof *d);
+    if (!d) return nibl_fail_memory(sizeof *d, "a decoder");
+    d->tokenizer = tokenizer;
+    d->special = special;
+    *out = d;
+    return NIBL_OK;
+}
+
+void nibl_decoder_free(nibl_decoder *decoder)
+{
+    if (!decoder) return;
+    nibl_free(decoder->buffer);
+    nibl_free(decoder);
+}
+
+/* Length of `bytes` without a sequence that they end inside of. */
+static size_t whole_sequences(const char *bytes, size_t length)
+{
+    for (size_t i = 0; i < length;) {
+        uint32_t code;
+        size_t taken = nibl_utf8_step(bytes + i, length - i, &code);
+        if (code == NIBL_UTF8_PARTIAL) return i;
+        i += taken;
+    }
+    return length;
+}
+
+nibl_status nibl_decoder_push(nibl_decoder *decoder, int32_t token, const char **piece, size_t *length)
+{
+    bool end = token == -1;
+    uint64_t raw = decoder->pending_count;
+    if (!end) NIBL_TRY(append_token(decoder->tokenizer, token, decoder->special, NULL, 0, &raw));
+    /* The piece, up to three times as long as its bytes, stands before them. */
+    size_t count = (size_t)raw, room = 3 * count;
+    NIBL_TRY(nibl_reserve((void **)&decoder->buffer, &decoder->capacity, room + count + 1, 1, "a piece of text"));
+    char *bytes = decoder->buffer + room;
+    memcpy(bytes, decoder->pending, decoder->pending_count);
+    raw = decoder->pending_count;
+    if (!end) NIBL_TRY(append_token(decoder->tokenizer, token, decoder->special, bytes, count, &raw));
+
+    size_t whole = end ? count : whole_sequences(bytes, count);
+    decoder->pending_count = count - whole;
+    memcpy(decoder->pending, bytes + whole, decoder->pending_count);
+    *length = nibl_utf8_repair(bytes, whole, decoder->buffer);
+    *piece = decoder->buffer;
+    return NIBL_OK;
+}

@@ -1,0 +1,73 @@
+/* A model: header, tokenizer, and weights packed in their final place. Built by nibl_model_new from a complete header,
+ * filled row by row by the loader (source.c), read by forward.c. */
+#ifndef NIBL_MODEL_H
+#define NIBL_MODEL_H
+
+#include "core/arch.h"
+#include "core/dtype.h"
+#include "core/gguf.h"
+#include "core/plat.h"
+#include "core/tokenizer.h"
+#include "kernels/kernels.h"
+
+/* One tensor of the file and where its rows go. */
+typedef struct nibl_binding {
+    uint32_t tensor; /* index in the header */
+    uint64_t row_bytes; /* in the file */
+    uint64_t rows;
+    uint64_t rows_done; /* packed so far; ready when equal to rows */
+    nibl_matrix *matrix; /* destination of a matrix, or */
+    float **vector; /* of a vector (one row) */
+    uint32_t *missing; /* counts the tensors that the same part of the model still waits for */
+    const nibl_dtype *type;
+} nibl_binding;
+
+typedef struct nibl_layer {
+    float *attn_norm, *ffn_norm; /* (width) */
+    nibl_matrix wq, wk, wv; /* (heads * head_width, width), (kv_heads * head_width, width) twice */
+    nibl_matrix wo; /* (width, heads * head_width) */
+    nibl_matrix gate, up; /* (ffn_width, width) */
+    nibl_matrix down; /* (width, ffn_width) */
+    uint32_t missing; /* bindings of this layer that have not arrived */
+} nibl_layer;
+
+struct nibl_model {
+    nibl_gguf *gguf; /* owned */
+    nibl_tokenizer *tokenizer;
+    const nibl_arch *arch;
+    nibl_hyper hyper;
+    char *name;
+    nibl_layer *layers; /* (layers) */
+    nibl_matrix embedding; /* (vocabulary, width) */
+    nibl_matrix head; /* the same weights as embedding where tied */
+    bool tied;
+    float *output_norm; /* (width) */
+    double *rope_frequency; /* (rope_width / 2): radians per position */
+    uint32_t missing_embedding, missing_output;
+    nibl_binding *bindings; /* in the order the forward pass needs them */
+    size_t binding_count;
+    uint64_t file_bytes; /* tensor data wanted from the file */
+    uint64_t packed_bytes; /* the block below */
+    uint8_t *weights;
+    const nibl_kernels *kernels;
+    nibl_pool *pool; /* worker threads, started by the first session that asks for more than one */
+    struct nibl_batch *batch; /* state of session.c between steps, and how to free it */
+    void (*free_batch)(struct nibl_batch *batch);
+};
+
+/* Sizes known from a header alone; the same checks as nibl_model_new, the tokenizer's excepted. */
+typedef struct nibl_model_size {
+    nibl_hyper hyper;
+    uint64_t file_bytes, packed_bytes;
+} nibl_model_size;
+nibl_status nibl_model_sizes(nibl_gguf *gguf, nibl_model_size *out);
+
+/* Takes ownership of `gguf` on success only. Checks architecture, tensors, shapes, tokenizer; allocates the weights. */
+nibl_status nibl_model_new(nibl_gguf *gguf, nibl_model **out);
+
+/* Packs the next row (binding->rows_done) from `binding->row_bytes` raw bytes and counts it. */
+nibl_status nibl_model_take_row(nibl_model *model, nibl_binding *binding, const uint8_t *row);
+
+bool nibl_model_complete(const nibl_model *model);
+
+#endif

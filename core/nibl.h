@@ -1,0 +1,290 @@
+/*
+ * nibl: 4-bit language models from one C core. This header is the whole public API and its manual.
+ *
+ * The library never waits, never touches files or the network, never prints, never exits. A model is pushed in
+ * as bytes (nibl_loader_want / nibl_loader_feed), text comes out token by token (nibl_step).
+ *
+ * Conventions
+ * - Every fallible function returns a status: NIBL_OK (0), a positive "not yet" (NIBL_MORE, NIBL_NEED_DATA), or a
+ *   stable negative code. After a negative code nibl_last_message() tells what is wrong, where, and what to do.
+ * - `*_free(NULL)` is legal. An out-parameter is written only on success.
+ * - Options structs start with their own size: initialise with `{.size = sizeof(struct ...)}`; zero means default.
+ * - Offsets and sizes of files are uint64_t, also on 32-bit targets.
+ * - Threads: different objects may be used from different threads at the same time; one object (and a model with
+ *   its sessions) only from one thread at a time. Worker threads are started and joined by the library.
+ */
+#ifndef NIBL_H
+#define NIBL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define NIBL_VERSION "0.1.0"
+
+/* ---- Status --------------------------------------------------------------------------------------------------- */
+
+/* name, value, name in JavaScript (NiblError.code), meaning */
+#define NIBL_STATUS_TABLE(X)                                                                                 \
+    X(NIBL_OK, 0, "OK", "done")                                                                              \
+    X(NIBL_MORE, 1, "MORE", "call again: there is more to do")                                               \
+    X(NIBL_NEED_DATA, 2, "NEED_DATA", "feed the loader, then call again")                                    \
+    X(NIBL_E_ARGUMENT, -1, "BAD_ARGUMENT", "an argument is out of range")                                    \
+    X(NIBL_E_MEMORY, -2, "OUT_OF_MEMORY", "memory could not be had")                                         \
+    X(NIBL_E_FILE, -3, "BAD_FILE", "the bytes are not a valid model file")                                   \
+    X(NIBL_E_UNSUPPORTED, -4, "UNSUPPORTED_MODEL", "a valid file with something this build does not know")   \
+    X(NIBL_E_TRUNCATED, -5, "TRUNCATED", "the file ends before its data does")                               \
+    X(NIBL_E_CONTEXT, -6, "CONTEXT_FULL", "the context has no room for these tokens")                        \
+    X(NIBL_E_NUMERIC, -7, "NOT_FINITE", "the model computed values that are not finite")                     \
+    X(NIBL_E_CANCELLED, -8, "CANCELLED", "the caller asked to stop")                                         \
+    X(NIBL_E_BUFFER, -9, "BUFFER_TOO_SMALL", "the caller's buffer is too small")
+
+typedef enum nibl_status {
+#define X(name, value, js, meaning) name = value,
+    NIBL_STATUS_TABLE(X)
+#undef X
+} nibl_status;
+
+/* Stable name as JavaScript shows it ("BAD_FILE"); never NULL. Static storage. */
+const char *nibl_status_name(nibl_status status);
+
+/* Message of the last failed call on this thread; never NULL, valid until the next failing call on it. */
+const char *nibl_last_message(void);
+
+/* ---- The machine ---------------------------------------------------------------------------------------------- */
+
+/* Names of the kernel variants chosen on this machine, e.g. "avx2"; static storage. The environment variable
+ * NIBL_ISA (native builds: scalar, avx2, ...) caps the choice; it is read once, at first use. */
+const char *nibl_isa(void);
+
+/* Bytes the library holds now and the most it ever held (allocated through it, all objects). */
+void nibl_memory(uint64_t *current, uint64_t *peak);
+
+/* ---- Loading -------------------------------------------------------------------------------------------------- */
+
+typedef struct nibl_loader nibl_loader;
+typedef struct nibl_model nibl_model;
+
+/* Starts a push load. `file_size`: length of the file, or 0 when the source does not tell. Caller frees. */
+nibl_status nibl_loader_new(uint64_t file_size, nibl_loader **out);
+void nibl_loader_free(nibl_loader *loader);
+
+/* The range of the file wanted next, at most 8 MiB. Before the header is complete this is the file's beginning, in
+ * growing pieces (a guess: it may ask past an unknown end of the file). After nibl_loader_begin ranges come in the order
+ * the forward pass needs tensors; neighbours in the file that are needed soon come together. *length is 0 when everything
+ * has arrived, and from the complete header to nibl_loader_begin. A shorter answer, in any chunks, is always fine: feed
+ * it and ask again. The answer does not change until bytes are fed. */
+nibl_status nibl_loader_want(const nibl_loader *loader, uint64_t *offset, uint64_t *length);
+
+/* Takes `length` bytes of the file that stand at `offset`. Any chunking is legal, down to one byte. Bytes nobody needs
+ * (already there, padding) are ignored, so a plain sequential stream may be fed from start to end as well as the wanted
+ * ranges. Within one tensor bytes must come in ascending order, as do the bytes of the header.
+ * NIBL_NEED_DATA: taken, more is wanted. NIBL_OK: everything has arrived.
+ * From the call that completes the header to nibl_loader_begin no tensor's bytes are taken. A sequential stream goes on
+ * like this: feed a chunk; once nibl_loader_header_ready, plan and begin, then feed the same chunk once more from its
+ * start (what was taken of it is ignored), then the next.
+ * Bytes are read during the call only. NIBL_E_TRUNCATED when the file turns out shorter than its header says,
+ * NIBL_E_ARGUMENT for a gap within the header or a tensor and for bytes behind a known end. Errors are final: every later
+ * call on the loader but nibl_loader_free and nibl_loader_progress answers with the same error. */
+nibl_status nibl_loader_feed(nibl_loader *loader, uint64_t offset, const void *bytes, size_t length);
+
+/* Tells that the source has no bytes from file offset `file_size` on (a stream without a known length is over, or was
+ * cut). NIBL_E_TRUNCATED, naming the first, where the header or a missing tensor reaches beyond. NIBL_OK: everything has
+ * arrived. NIBL_NEED_DATA: what is missing lies before the end. */
+nibl_status nibl_loader_end(nibl_loader *loader, uint64_t file_size);
+
+/* True once the header (metadata and tensor list) is there and valid; false again after an error. */
+bool nibl_loader_header_ready(const nibl_loader *loader);
+
+/* Bytes of tensor data needed in all, and how many of them have arrived. Zero before nibl_loader_begin. */
+void nibl_loader_progress(const nibl_loader *loader, uint64_t *arrived, uint64_t *total);
+
+/* What the file is: one JSON document (architecture, parameters, types, tensors with shapes and offsets, metadata with
+ * long arrays elided). Needs the header only; works for files whose architecture is unknown.
+ * Writes at most `capacity` bytes, NUL included; *needed is the full length without NUL (may be called with
+ * capacity 0). NIBL_E_BUFFER when cut. */
+nibl_status nibl_loader_inspect(const nibl_loader *loader, char *json, size_t capacity, size_t *needed);
+
+/* Memory in bytes that a model needs, before any of it is allocated. */
+typedef struct nibl_plan {
+    size_t size;
+    uint32_t context_length; /* in: tokens; 0 = min(the model's, 4096). out: as used */
+    uint32_t threads; /* in: 0 = 1 */
+    uint32_t kv_type; /* in: enum nibl_kv_type */
+    uint64_t file_tensor_bytes; /* tensor data in the file */
+    uint64_t weights; /* packed weights */
+    uint64_t kv; /* KV cache when the context is full */
+    uint64_t scratch; /* activations, logits, thread buffers */
+    uint64_t vocabulary; /* tokenizer tables and metadata that stay */
+    uint64_t total; /* sum of the above and allocator overhead */
+} nibl_plan;
+
+/* Needs the header. */
+nibl_status nibl_loader_plan(const nibl_loader *loader, nibl_plan *plan);
+
+/* Builds the model from the header: checks architecture, shapes and tokenizer, allocates all weights at once, and from
+ * then on nibl_loader_feed packs tensor rows into it as they come. Call once, when the header is ready. The model may
+ * be used at once: tokenizing works, and nibl_step answers NIBL_NEED_DATA where weights have not arrived.
+ * The caller owns the model; it must be freed after its sessions and must outlive the loader's last use. After the model
+ * is freed only nibl_loader_free is legal; the loader may be freed first at any time, and a model that is not complete
+ * then stays so. A failure is not final: the header can still be inspected. NIBL_E_UNSUPPORTED for what this build does
+ * not know, NIBL_E_FILE for what contradicts itself, NIBL_E_MEMORY. */
+nibl_status nibl_loader_begin(nibl_loader *loader, nibl_model **out);
+
+void nibl_model_free(nibl_model *model);
+
+/* ---- Model ---------------------------------------------------------------------------------------------------- */
+
+typedef struct nibl_model_info {
+    size_t size;
+    const char *architecture; /* "llama"; owned by the model */
+    const char *name; /* general.name or "" */
+    uint64_t parameters;
+    uint64_t packed_bytes; /* packed weights in memory */
+    uint32_t context_length; /* the model's own maximum */
+    uint32_t layers, width, heads, kv_heads, head_width, ffn_width, vocabulary;
+    int32_t bos, eos; /* token ids, -1 = none */
+    bool add_bos; /* the model wants BOS in front of a text */
+    bool complete; /* all weights have arrived */
+} nibl_model_info;
+
+nibl_status nibl_model_get_info(const nibl_model *model, nibl_model_info *info);
+
+/* A metadata string of the file by key ("tokenizer.chat_template"), not NUL-terminated; NULL when absent.
+ * Owned by the model. Only strings; `*length` in bytes. */
+const char *nibl_model_metadata(const nibl_model *model, const char *key, size_t *length);
+
+/* ---- Text <-> tokens ------------------------------------------------------------------------------------------ */
+
+enum nibl_tokenize_flags {
+    NIBL_TOKENIZE_SPECIAL = 1, /* recognise special tokens written in the text, e.g. <|im_start|> */
+    NIBL_TOKENIZE_BOS = 2 /* put BOS in front where the model has one */
+};
+
+/* Tokenizes UTF-8 (invalid bytes are replaced by U+FFFD as Hugging Face does). Writes at most `capacity` ids; *count is
+ * the number the text has in all; NIBL_E_BUFFER if that is more. Embedded NUL bytes are legal. */
+nibl_status nibl_tokenize(const nibl_model *model, const char *text, size_t length, uint32_t flags,
+                          int32_t *tokens, size_t capacity, size_t *count);
+
+/* The bytes of tokens, which may begin or end inside a UTF-8 sequence. Special tokens are written only with
+ * `special`. *length is the full length; NIBL_E_BUFFER if it is more than capacity. */
+nibl_status nibl_detokenize(const nibl_model *model, const int32_t *tokens, size_t count, bool special,
+                            char *text, size_t capacity, size_t *length);
+
+/* Streaming: turns tokens into pieces that are always whole UTF-8 sequences. */
+typedef struct nibl_decoder nibl_decoder;
+nibl_status nibl_decoder_new(const nibl_model *model, bool special, nibl_decoder **out);
+void nibl_decoder_free(nibl_decoder *decoder);
+/* Adds one token (or, with token = -1, ends the stream: an unfinished sequence comes out as U+FFFD).
+ * *piece is owned by the decoder, valid until the next call, not NUL-terminated. */
+nibl_status nibl_decoder_push(nibl_decoder *decoder, int32_t token, const char **piece, size_t *length);
+
+/* End-of-generation tokens: eos, eot and the like that the file names. */
+bool nibl_is_end_token(const nibl_model *model, int32_t token);
+
+typedef struct nibl_message {
+    const char *role; /* "system", "user", "assistant"; NUL-terminated */
+    const char *content; /* UTF-8, NUL-terminated */
+} nibl_message;
+
+/* Writes the conversation as the model's chat template does, ready to be tokenized with NIBL_TOKENIZE_SPECIAL; with
+ * `generation_prompt` the opening of the assistant's answer follows. The template is recognised from the file's Jinja
+ * text; NIBL_E_UNSUPPORTED for others (JavaScript runs the Jinja itself). Lengths as in nibl_detokenize. */
+nibl_status nibl_chat_prompt(const nibl_model *model, const nibl_message *messages, size_t count,
+                             bool generation_prompt, char *text, size_t capacity, size_t *length);
+
+/* ---- Sessions: one token sequence and its KV cache ------------------------------------------------------------ */
+
+typedef struct nibl_session nibl_session;
+
+enum nibl_kv_type { NIBL_KV_F16 = 0, NIBL_KV_F32 = 1 };
+enum nibl_activations {
+    NIBL_ACT_I8 = 0 /* int8, one scale per 32: fast */,
+    NIBL_ACT_F32 = 1 /* exact: slow */
+};
+enum nibl_logits { NIBL_LOGITS_LAST = 0, NIBL_LOGITS_ALL = 1 };
+
+typedef struct nibl_session_options {
+    size_t size;
+    uint32_t context_length; /* tokens; 0 = min(the model's, 4096) */
+    uint32_t chunk; /* prefill tokens per chunk, 1..NIBL_MAX_CHUNK; 0 = 64. Results do not depend on it. */
+    uint32_t
+        threads; /* 0 = 1. Results do not depend on it. Threads belong to the model: the most asked for. */
+    uint32_t kv_type; /* enum nibl_kv_type */
+    uint32_t activations; /* enum nibl_activations */
+    uint32_t logits; /* enum nibl_logits: which positions get logits */
+} nibl_session_options;
+
+#define NIBL_MAX_CHUNK 128
+
+nibl_status nibl_session_new(nibl_model *model, const nibl_session_options *options, nibl_session **out);
+void nibl_session_free(nibl_session *session);
+
+/* Makes `tokens` the session's whole sequence: the longest common prefix with what is already computed is kept, the
+ * rest is computed by nibl_step (always at least the last token). *reused (may be NULL): tokens kept.
+ * NIBL_E_CONTEXT if count exceeds the context length; the session is then unchanged. */
+nibl_status nibl_session_set_tokens(nibl_session *session, const int32_t *tokens, size_t count,
+                                    size_t *reused);
+
+/* Appends tokens to the sequence, to be computed by nibl_step. Errors as above. */
+nibl_status nibl_session_append(nibl_session *session, const int32_t *tokens, size_t count);
+
+/* Tokens in the sequence, and how many of them are computed. */
+void nibl_session_length(const nibl_session *session, size_t *tokens, size_t *computed);
+
+/* Advances all sessions (of one model) together, as one batch, by at most `max_units` of work; a unit is one layer of
+ * one chunk of tokens, 0 = no limit within the call. NIBL_OK: every appended token is computed. NIBL_MORE: call again.
+ * NIBL_NEED_DATA: weights are missing, feed the loader first. With NIBL_LOGITS_ALL it returns NIBL_MORE after every
+ * chunk, so that its logits can be read. A session must stay in the set of sessions until its step is NIBL_OK, or have
+ * its tokens set anew. Results are the same bits for any chunking, batch, number of units and threads. */
+nibl_status nibl_step(nibl_session *const *sessions, size_t count, uint32_t max_units);
+
+/* Logits [count, vocabulary] of `count` consecutive positions from `first` on, computed by the last nibl_step: the last
+ * position, or all of the last chunk with NIBL_LOGITS_ALL. Owned by the session, valid until its next step; a sampler
+ * does not change them. NIBL_E_ARGUMENT when there are none. */
+nibl_status nibl_session_logits(const nibl_session *session, const float **logits, size_t *first,
+                                size_t *count);
+
+/* Hash (64-bit) over the bits of every row of logits this session has computed since its tokens were last set: the same
+ * on every CPU, build and number of threads. */
+uint64_t nibl_session_hash(const nibl_session *session);
+
+/* ---- Sampling ------------------------------------------------------------------------------------------------- */
+
+typedef struct nibl_sampler nibl_sampler;
+
+typedef struct nibl_logit_bias {
+    int32_t token;
+    float bias; /* added to the logit; -INFINITY forbids the token */
+} nibl_logit_bias;
+
+typedef struct nibl_sampler_options {
+    size_t size;
+    float temperature; /* 0 = greedy */
+    uint32_t top_k; /* 0 = all */
+    float top_p; /* 0 or 1 = off */
+    float min_p; /* 0 = off */
+    float repeat_penalty; /* 0 or 1 = off; Keskar et al. 2019, over the last repeat_window tokens */
+    uint32_t repeat_window; /* 0 = 64 */
+    uint64_t seed;
+    const nibl_logit_bias *logit_bias; /* copied */
+    size_t logit_bias_count;
+} nibl_sampler_options;
+
+nibl_status nibl_sampler_new(const nibl_model *model, const nibl_sampler_options *options,
+                             nibl_sampler **out);
+void nibl_sampler_free(nibl_sampler *sampler);
+
+/* Picks the next token from the session's last row of logits; penalties look at the session's tokens. *logprob (may be
+ * NULL): natural log of the token's probability under the unmodified logits. The same seed gives the same tokens on
+ * every host. */
+nibl_status nibl_sample(nibl_sampler *sampler, const nibl_session *session, int32_t *token, float *logprob);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,35 @@
+#include "core/plan.h"
+
+#include "core/session.h"
+#include "core/tokenizer.h"
+
+/* What the allocator and many small blocks add: one part in so many. */
+enum { OVERHEAD_SHARE = 256 };
+
+nibl_status nibl_model_plan(nibl_gguf *gguf, nibl_plan *plan) {
+    if (plan->size != sizeof *plan)
+        return nibl_fail(NIBL_E_ARGUMENT, "nibl_plan.size is %zu, must be %zu", plan->size, sizeof *plan);
+    nibl_model_size size;
+    NIBL_TRY(nibl_model_sizes(gguf, &size));
+    nibl_session_options o = {.size = sizeof o,
+                              .context_length = plan->context_length,
+                              .threads = plan->threads,
+                              .kv_type = plan->kv_type};
+    NIBL_TRY(nibl_session_defaults(&size.hyper, &o));
+
+    nibl_kv kv;
+    nibl_kv_init(&kv, size.hyper.layers, size.hyper.kv_heads, size.hyper.head_width, o.kv_type);
+    const uint64_t pages = (o.context_length + NIBL_ATTN_BLOCK - 1) / NIBL_ATTN_BLOCK;
+    plan->context_length = o.context_length;
+    plan->threads = o.threads;
+    plan->file_tensor_bytes = size.file_bytes;
+    plan->weights = size.packed_bytes;
+    plan->kv = pages * kv.page_bytes;
+    /* a prompt as long as the context may be prefilled while the weights arrive */
+    plan->scratch = nibl_run_bytes(&size.hyper, o.context_length, o.chunk, 1, o.threads, o.context_length) +
+                    4ull * size.hyper.vocabulary + 8ull * o.context_length;
+    plan->vocabulary = nibl_gguf_header_bytes(gguf) + nibl_tokenizer_plan(gguf);
+    const uint64_t sum = plan->weights + plan->kv + plan->scratch + plan->vocabulary;
+    plan->total = sum + sum / OVERHEAD_SHARE;
+    return NIBL_OK;
+}

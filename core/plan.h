@@ -1,0 +1,10 @@
+/* Memory planned from a header alone, before any of it is allocated. */
+#ifndef NIBL_PLAN_H
+#define NIBL_PLAN_H
+
+#include "core/gguf.h"
+
+/* Contract of nibl_loader_plan. */
+nibl_status nibl_model_plan(nibl_gguf *gguf, nibl_plan *plan);
+
+#endif

@@ -1,0 +1,55 @@
+/* Linux and other POSIX systems. */
+#define _GNU_SOURCE
+#include "core/plat/os.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+#if defined(__linux__)
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#endif
+
+uint64_t nibl_plat_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+const char *nibl_plat_isa_cap(void) {
+    const char *cap = getenv("NIBL_ISA");
+    return cap && *cap ? cap : NULL;
+}
+
+static void *start(void *argument) {
+    nibl_os_thread *thread = argument;
+    thread->function(thread->argument);
+    return NULL;
+}
+
+bool nibl_os_thread_start(nibl_os_thread *thread, void (*function)(void *), void *argument) {
+    thread->function = function;
+    thread->argument = argument;
+    return pthread_create(&thread->id, NULL, start, thread) == 0;
+}
+
+void nibl_os_thread_join(nibl_os_thread *thread) { pthread_join(thread->id, NULL); }
+
+#if defined(__linux__)
+void nibl_os_wait(_Atomic uint32_t *value, uint32_t old) {
+    syscall(SYS_futex, value, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
+}
+
+void nibl_os_wake(_Atomic uint32_t *value) {
+    syscall(SYS_futex, value, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+#else
+/* No futex: a waiter looks again every 50 microseconds. */
+void nibl_os_wait(_Atomic uint32_t *value, uint32_t old) {
+    (void)value, (void)old;
+    nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
+}
+
+void nibl_os_wake(_Atomic uint32_t *value) { (void)value; }
+#endif

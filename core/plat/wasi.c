@@ -1,0 +1,25 @@
+/* WASI preview 1: one thread. */
+#include "core/plat/os.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+uint64_t nibl_plat_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+const char *nibl_plat_isa_cap(void) {
+    const char *cap = getenv("NIBL_ISA");
+    return cap && *cap ? cap : NULL;
+}
+
+bool nibl_os_thread_start(nibl_os_thread *thread, void (*function)(void *), void *argument) {
+    (void)thread, (void)function, (void)argument;
+    return false;
+}
+
+void nibl_os_thread_join(nibl_os_thread *thread) { (void)thread; }
+void nibl_os_wait(_Atomic uint32_t *value, uint32_t old) { (void)value, (void)old; }
+void nibl_os_wake(_Atomic uint32_t *value) { (void)value; }

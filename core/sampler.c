@@ -1,0 +1,218 @@
+/* Picks a token: penalties and biases, then temperature, top-k, top-p, min-p over candidates, then one random number. */
+#include "core/maths.h"
+#include "core/session.h"
+#include "kernels/maths.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { DEFAULT_WINDOW = 64 };
+
+typedef struct candidate {
+    float logit;
+    int32_t token;
+} candidate;
+
+struct nibl_sampler {
+    nibl_sampler_options options;
+    nibl_logit_bias *bias; /* copy */
+    uint32_t vocabulary;
+    uint64_t random; /* state of SplitMix64 */
+    float *logits; /* (vocabulary): adjusted copy */
+    candidate *heap; /* (vocabulary) */
+};
+
+static bool in_range(float x, float low, float high) { return x >= low && x <= high; } /* false for NaN */
+
+static nibl_status check(const nibl_sampler_options *o, uint32_t vocabulary) {
+    if (o->size != sizeof *o)
+        return nibl_fail(NIBL_E_ARGUMENT, "nibl_sampler_options.size is %zu, must be %zu", o->size,
+                         sizeof *o);
+    const struct {
+        const char *name;
+        float value, low, high;
+    } limits[] = {{"temperature", o->temperature, 0, 100},
+                  {"top_p", o->top_p, 0, 1},
+                  {"min_p", o->min_p, 0, 1},
+                  {"repeat_penalty", o->repeat_penalty, 0, 100}};
+    for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++)
+        if (!in_range(limits[i].value, limits[i].low, limits[i].high))
+            return nibl_fail(NIBL_E_ARGUMENT, "%s is %g; %g to %g is possible", limits[i].name,
+                             (double)limits[i].value, (double)limits[i].low, (double)limits[i].high);
+    for (size_t i = 0; i < o->logit_bias_count; i++) {
+        const nibl_logit_bias *b = &o->logit_bias[i];
+        if (b->token < 0 || (uint32_t)b->token >= vocabulary)
+            return nibl_fail(NIBL_E_ARGUMENT, "logit bias names token %d; the vocabulary has %u",
+                             (int)b->token, vocabulary);
+        if (!(b->bias <= 1e6f))
+            return nibl_fail(NIBL_E_ARGUMENT, "logit bias of token %d is not a number", (int)b->token);
+    }
+    return NIBL_OK;
+}
+
+nibl_status nibl_sampler_new(const nibl_model *model, const nibl_sampler_options *options,
+                             nibl_sampler **out) {
+    const uint32_t vocabulary = model->hyper.vocabulary;
+    NIBL_TRY(check(options, vocabulary));
+    nibl_sampler *s = nibl_alloc_zero(sizeof *s);
+    if (!s) return nibl_fail_memory(sizeof *s, "the sampler");
+    s->options = *options;
+    s->vocabulary = vocabulary;
+    s->random = options->seed;
+    if (s->options.repeat_window == 0) s->options.repeat_window = DEFAULT_WINDOW;
+    const uint64_t bias_bytes = options->logit_bias_count * sizeof *s->bias;
+    s->logits = nibl_alloc(vocabulary * sizeof *s->logits);
+    s->heap = nibl_alloc(vocabulary * sizeof *s->heap);
+    s->bias = nibl_alloc(bias_bytes + 1);
+    if (!s->logits || !s->heap || !s->bias) {
+        nibl_sampler_free(s);
+        return nibl_fail_memory(vocabulary * 12ull + bias_bytes, "the sampler");
+    }
+    if (bias_bytes) memcpy(s->bias, options->logit_bias, (size_t)bias_bytes);
+    s->options.logit_bias = s->bias;
+    *out = s;
+    return NIBL_OK;
+}
+
+void nibl_sampler_free(nibl_sampler *s) {
+    if (!s) return;
+    nibl_free(s->logits);
+    nibl_free(s->heap);
+    nibl_free(s->bias);
+    nibl_free(s);
+}
+
+/* SplitMix64 (Steele, Lea, Flood 2014), upper 53 bits as a number in [0, 1). */
+static double next_random(uint64_t *state) {
+    uint64_t z = *state += 0x9E3779B97F4A7C15u;
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+    z ^= z >> 31;
+    return (double)(z >> 11) * 0x1p-53;
+}
+
+/* Penalises each of the last tokens once (CTRL, arXiv:1909.05858) and adds the biases. */
+static void adjust(const nibl_sampler *s, const nibl_session *session, float *logits) {
+    const float penalty = s->options.repeat_penalty;
+    if (penalty != 0.0f && penalty != 1.0f) {
+        const size_t window = s->options.repeat_window;
+        const size_t begin = session->count > window ? session->count - window : 0;
+        for (size_t i = begin; i < session->count; i++) {
+            const int32_t token = session->tokens[i];
+            size_t j = begin;
+            while (session->tokens[j] != token) j++;
+            if (j == i) logits[token] = logits[token] > 0 ? logits[token] / penalty : logits[token] * penalty;
+        }
+    }
+    for (size_t i = 0; i < s->options.logit_bias_count; i++) logits[s->bias[i].token] += s->bias[i].bias;
+}
+
+static uint32_t best_of(const float *logits, uint32_t n) {
+    uint32_t best = 0;
+    for (uint32_t i = 1; i < n; i++)
+        if (logits[i] > logits[best]) best = i;
+    return best;
+}
+
+/* a stands before b: higher logit, then lower id, so that the order never depends on the method of sorting */
+static bool before(candidate a, candidate b) {
+    return a.logit > b.logit || (a.logit == b.logit && a.token < b.token);
+}
+
+static void sift_down(candidate *heap, size_t n, size_t i) {
+    for (;;) {
+        size_t top = i, left = 2 * i + 1;
+        if (left < n && before(heap[left], heap[top])) top = left;
+        if (left + 1 < n && before(heap[left + 1], heap[top])) top = left + 1;
+        if (top == i) return;
+        candidate swap = heap[i];
+        heap[i] = heap[top];
+        heap[top] = swap;
+        i = top;
+    }
+}
+
+/* Removes and returns the best of n candidates; the heap then has n - 1. */
+static candidate pop(candidate *heap, size_t n) {
+    candidate top = heap[0];
+    heap[0] = heap[n - 1];
+    sift_down(heap, n - 1, 0);
+    return top;
+}
+
+/* The filters stand in the order that llama.cpp's users know: top-k, top-p, min-p on the model's own probabilities,
+ * then temperature. Candidates leave a heap best first, so no more of the vocabulary is ordered than that needs. */
+static int32_t draw(nibl_sampler *s, const float *logits) {
+    const nibl_sampler_options *o = &s->options;
+    const double best = (double)logits[best_of(logits, s->vocabulary)];
+    const double least =
+        o->min_p > 0 ? best + nibl_log((double)o->min_p) : -INFINITY; /* p >= min_p * p of the best */
+    candidate *heap = s->heap;
+    size_t n = 0;
+    for (uint32_t i = 0; i < s->vocabulary; i++)
+        if (logits[i] > -INFINITY) heap[n++] = (candidate){logits[i], (int32_t)i};
+    for (size_t i = n / 2; i-- > 0;) sift_down(heap, n, i);
+
+    const size_t most = o->top_k && o->top_k < n ? o->top_k : n;
+    const bool nucleus = o->top_p > 0 && o->top_p < 1;
+    double total = 0, mass = 0;
+    if (nucleus && most == n)
+        for (size_t i = 0; i < n; i++) total += nibl_exp((double)heap[i].logit - best);
+    /* the j-th best moves to heap[n - 1 - j], the slot its removal frees */
+    size_t kept = 0;
+    while (kept < most) {
+        if (nucleus && most == n && mass >= (double)o->top_p * total) break;
+        if (kept > 0 && (double)heap[0].logit < least) break;
+        const candidate c = pop(heap, n - kept);
+        heap[n - 1 - kept++] = c;
+        mass += nibl_exp((double)c.logit - best);
+    }
+    if (nucleus && most < n) {
+        /* after top-k the nucleus is a share of what top-k left (min-p may have left less: it cuts deeper or not) */
+        double sum = mass;
+        for (size_t left = n - kept, j = kept; j < most; j++, left--) {
+            const candidate c = pop(heap, left);
+            heap[left - 1] = c;
+            sum += nibl_exp((double)c.logit - best);
+        }
+        mass = 0;
+        size_t j = 0;
+        while (j < kept && mass < (double)o->top_p * sum)
+            mass += nibl_exp((double)heap[n - 1 - j++].logit - best);
+        kept = j;
+    }
+
+    double weight = 0;
+    for (size_t j = 0; j < kept; j++)
+        weight += nibl_exp(((double)heap[n - 1 - j].logit - best) / (double)o->temperature);
+    double left = next_random(&s->random) * weight;
+    for (size_t j = 0; j + 1 < kept; j++) {
+        left -= nibl_exp(((double)heap[n - 1 - j].logit - best) / (double)o->temperature);
+        if (left < 0) return heap[n - 1 - j].token;
+    }
+    return heap[n - kept].token;
+}
+
+static float log_probability(const float *logits, uint32_t n, int32_t token) {
+    const float best = logits[best_of(logits, n)];
+    double sum = 0;
+    for (uint32_t i = 0; i < n; i++) sum += (double)nibl_expf(logits[i] - best);
+    return (float)((double)(logits[token] - best) - nibl_log(sum));
+}
+
+nibl_status nibl_sample(nibl_sampler *s, const nibl_session *session, int32_t *token, float *logprob) {
+    const float *logits;
+    size_t rows;
+    NIBL_TRY(nibl_session_logits(session, &logits, NULL, &rows));
+    if (session->model->hyper.vocabulary != s->vocabulary)
+        return nibl_fail(NIBL_E_ARGUMENT, "the sampler was made for another model");
+    logits += (rows - 1) * s->vocabulary;
+    memcpy(s->logits, logits, s->vocabulary * sizeof *logits);
+    adjust(s, session, s->logits);
+    const uint32_t best = best_of(s->logits, s->vocabulary);
+    if (!(s->logits[best] > -INFINITY))
+        return nibl_fail(NIBL_E_ARGUMENT, "the logit biases forbid every token");
+    *token = s->options.temperature > 0 ? draw(s, s->logits) : (int32_t)best;
+    if (logprob) *logprob = log_probability(logits, s->vocabulary, *token);
+    return NIBL_OK;
+}

@@ -1,0 +1,48 @@
+/* What core sees of the kernels: one table of functions, chosen once for this machine. No allocation, no failure. */
+#ifndef NIBL_KERNELS_H
+#define NIBL_KERNELS_H
+
+#include "kernels/blocks.h"
+
+enum { NIBL_ATTN_BLOCK = 64, NIBL_MAX_HEAD_WIDTH = 512 };
+
+/* Room for an unpacked panel (i16) and four tokens of activations (i16). */
+#define NIBL_GEMM_SCRATCH(cols) ((size_t)(cols) * 2 * (NIBL_PANEL + 4) + 64)
+
+typedef struct nibl_kernels {
+#define NIBL_OP(name, args, check) void(*name) args;
+#include "kernels/kernels.def"
+} nibl_kernels;
+
+/* The chosen kernels; `isa_cap` of the first call decides: NULL for the best, or the name of an ISA ("avx2", "scalar")
+ * that caps the choice. Not thread-safe at its first call. */
+const nibl_kernels *nibl_kernels_get(const char *isa_cap);
+
+/* Names of the variants in use, best first, e.g. "avx512vnni avx2 scalar". Static storage. */
+const char *nibl_kernels_names(void);
+
+/* y (tokens, stride) = w rows of panels [begin, end) times quantized activations; picks gemv or gemm. w is not float. */
+void nibl_matmul(const nibl_kernels *k, float *y, size_t stride, const nibl_matrix *w, uint32_t begin,
+                 uint32_t end, const nibl_act *a, uint32_t tokens, void *scratch);
+
+/* CPU features, as bits of the table. */
+enum {
+    NIBL_CPU_AVX2 = 1 << 0, /* with F16C */
+    NIBL_CPU_AVXVNNI = 1 << 1,
+    NIBL_CPU_AVX512VNNI = 1 << 2, /* with F, BW, DQ, VL */
+    NIBL_CPU_NEON = 1 << 3,
+    NIBL_CPU_DOTPROD = 1 << 4,
+    NIBL_CPU_WASM_SIMD128 = 1 << 5,
+    NIBL_CPU_WASM_RELAXED = 1 << 6
+};
+uint32_t nibl_cpu_features(void);
+
+/* Every variant in this binary, for checkkern. */
+typedef struct nibl_kernel_row {
+    const char *op, *isa;
+    uint32_t features;
+    void (*function)(void);
+} nibl_kernel_row;
+const nibl_kernel_row *nibl_kernel_rows(size_t *count);
+
+#endif

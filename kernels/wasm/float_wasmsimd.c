@@ -1,0 +1,3 @@
+#define ISA wasmsimd
+#define W 4
+#include "kernels/float.inc"

@@ -1,0 +1,129 @@
+/* Chat templates: known ones write what Jinja writes, all others are refused. */
+#include "tests/c/corpus.h"
+
+enum { MAX_FIELDS = 16, MAX_CONVERSATIONS = 16, TEXT = 4096 };
+
+typedef struct fields {
+    size_t count;
+    const char *at[MAX_FIELDS];
+} fields;
+
+/* Cuts the text at its separators; the fields stay in it, each with a NUL behind it. */
+static fields split(record *r) {
+    fields f = {1, {r->text}};
+    r->text[r->length] = 0; /* at latest where the line ended */
+    for (char *p = r->text; (p = strchr(p, '\x1f'));) {
+        if (!CHECK(f.count < MAX_FIELDS)) break;
+        *p++ = 0;
+        f.at[f.count++] = p;
+    }
+    return f;
+}
+
+static nibl_gguf *header_with(const char *jinja) {
+    builder b = {0};
+    put_start(&b, 0, jinja != NULL);
+    if (jinja) put_key_string(&b, "tokenizer.chat_template", jinja);
+    nibl_gguf *gguf = header_of(&b);
+    free(b.bytes);
+    return gguf;
+}
+
+static size_t messages_of(const fields *conversation, nibl_message *messages) {
+    size_t count = (conversation->count - 1) / 2;
+    for (size_t i = 0; i < count; i++)
+        messages[i] = (nibl_message){conversation->at[1 + 2 * i], conversation->at[2 + 2 * i]};
+    return count;
+}
+
+static void check_expected(const nibl_gguf *gguf, const fields *conversation, const record *expected) {
+    nibl_message messages[MAX_FIELDS];
+    size_t count = messages_of(conversation, messages);
+    char text[TEXT];
+    nibl_writer w = {.text = text, .capacity = TEXT};
+    CHECK_EQ(nibl_template_write(gguf, messages, count, conversation->at[0][0] == '1', &w), NIBL_OK);
+    if (CHECK(w.length == expected->length && memcmp(text, expected->text, w.length) == 0)) return;
+    printf("    wrote '%.*s'\n    wanted '%.*s'\n", (int)w.length, text, (int)expected->length, expected->text);
+}
+
+static void check_refused(const nibl_gguf *gguf, const char *part) {
+    const nibl_message message = {"user", "Hello"};
+    char text[TEXT];
+    nibl_writer w = {.text = text, .capacity = TEXT};
+    CHECK_EQ(nibl_template_write(gguf, &message, 1, true, &w), NIBL_E_UNSUPPORTED);
+    CHECK_HAS(nibl_last_message(), part);
+    CHECK_EQ(w.length, 0);
+}
+
+static void same_as_jinja(void) {
+    builder file = read_whole(FIXTURE("template.txt"));
+    fields conversations[MAX_CONVERSATIONS];
+    size_t conversation_count = 0, next = 0, known = 0, refused = 0, compared = 0;
+    nibl_gguf *gguf = NULL;
+    char *at = (char *)file.bytes;
+    for (record r; record_next(&at, (char *)file.bytes + file.length, &r);) {
+        if (r.kind == 'C' && CHECK(conversation_count < MAX_CONVERSATIONS)) {
+            conversations[conversation_count++] = split(&r);
+        } else if (r.kind == 'E' && CHECK(gguf && next < conversation_count)) {
+            check_expected(gguf, &conversations[next++], &r);
+            compared++;
+        } else if (r.kind == 'T') {
+            fields f = split(&r);
+            nibl_gguf_free(gguf);
+            gguf = header_with(f.at[1]);
+            next = 0;
+            if (*f.at[0] == 'K') known++;
+            else check_refused(gguf, f.at[1][0] ? "chat_template is not chatml" : "no tokenizer.chat_template"), refused++;
+        }
+    }
+    CHECK(conversation_count == 10 && known == 8 && compared == 80);
+    CHECK_EQ(refused, 24);
+    nibl_gguf_free(gguf);
+    free(file.bytes);
+}
+
+static void bad_arguments(void) {
+    nibl_gguf *gguf = header_with(NULL);
+    check_refused(gguf, "the file has no tokenizer.chat_template");
+    nibl_writer w = {0};
+    CHECK_EQ(nibl_template_write(gguf, &(nibl_message){"user", NULL}, 1, true, &w), NIBL_E_ARGUMENT);
+    CHECK_HAS(nibl_last_message(), "message 0 has no content");
+    CHECK_EQ(nibl_template_write(gguf, &(nibl_message){NULL, "Hello"}, 1, true, &w), NIBL_E_ARGUMENT);
+    CHECK_HAS(nibl_last_message(), "message 0 has no role");
+    nibl_gguf_free(gguf);
+}
+
+/* A template cut anywhere, or with any byte changed, is refused or still known; memory comes back. */
+static void spoiled(void) {
+    static const char jinja[] = "{%- for message in messages -%}{{'<|im_start|>' + message['role'] + '\\n' + "
+                                "message.content + '<|im_end|>' + '\\n'}}{% endfor %}";
+    const nibl_message message = {"user", "Hello"};
+    uint64_t before = memory_now();
+    unsigned known = 0;
+    for (size_t i = 0; i < sizeof jinja; i++) {
+        static const char bytes[] = {0, ' ', '-', '\'', '"', '\\', '{', '}', '%', ']', '\1'};
+        for (size_t k = 0; k < sizeof bytes; k++) {
+            char text[sizeof jinja];
+            memcpy(text, jinja, sizeof jinja);
+            text[i] = bytes[k];
+            text[sizeof jinja - 1] = 0;
+            nibl_gguf *gguf = header_with(text);
+            nibl_writer w = {0};
+            nibl_status status = nibl_template_write(gguf, &message, 1, true, &w);
+            CHECK(status == NIBL_E_UNSUPPORTED || (status == NIBL_OK && w.length > 0));
+            known += status == NIBL_OK;
+            nibl_gguf_free(gguf);
+        }
+    }
+    CHECK(known > 20);
+    CHECK_EQ(memory_now(), before);
+}
+
+int main(void) {
+    static const test tests[] = {
+        {"ten conversations: the text that Jinja writes", same_as_jinja},
+        {"no template, messages without role or content", bad_arguments},
+        {"spoiled templates", spoiled},
+    };
+    return test_run(tests, sizeof tests / sizeof *tests);
+}

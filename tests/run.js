@@ -1,0 +1,256 @@
+#!/usr/bin/env node
+// Runs the tests: `node tests/run.js [--quick] [--strict] [--seconds=N] [part ...]`; without names all parts that belong to
+// a full (or, with --quick, a quick) run. Each part brings the tools it needs, builds what it needs and is counted; the
+// last line is the sum. --strict fails when something was skipped. --seconds is the time of each fuzz target.
+
+import { spawn } from 'node:child_process'
+import * as fs from 'node:fs'
+import { availableParallelism } from 'node:os'
+import { basename, join } from 'node:path'
+import { fetchModel } from '../demo/fetch.js'
+import { build, variants } from '../wasm/build.js'
+import { SetupError, main, root, setup } from '../wasm/setup.js'
+
+/**
+ * @typedef {{ passed: number, failed: number, skipped: number }} Counts
+ * @typedef {object} Part
+ * @property {string} about
+ * @property {boolean} [quick]      belongs to `npm run check`
+ * @property {string[]} [setup]     parts of wasm/setup.js
+ * @property {string[]} [build]     presets
+ * @property {boolean} [model]      needs the default model
+ * @property {() => (() => Promise<Counts>)[]} steps
+ */
+
+const flags = process.argv.slice(2).filter((arg) => arg.startsWith('--'))
+// The README's test runs the commands that the README names, this one among them.
+const named = process.env.NIBL_TEST_PARTS?.split(' ') ?? process.argv.slice(2).filter((arg) => !arg.startsWith('--'))
+const strict = flags.includes('--strict')
+const quick = flags.includes('--quick')
+const fuzzSeconds = Number(flags.find((flag) => flag.startsWith('--seconds='))?.slice(10) ?? 20)
+const stepMinutes = 15
+
+const node24 = join(root, '.toolchain/bin/node24')
+const wasmPresets = variants.map((variant) => `wasm-${variant}`)
+
+// ---- Running and counting ------------------------------------------------------------------------------------------
+
+/** Runs a program in the root, its output shown; resolves to whether it ended with 0. @type {(command: string[], env?: Record<string, string>) => Promise<boolean>} */
+function run([program, ...args], env = {}) {
+  return new Promise((done) => {
+    console.log(`$ ${[...Object.entries(env).map(([name, value]) => `${name}=${value}`), program.replace(`${root}/`, ''), ...args].join(' ')}`)
+    const child = spawn(program, args, { cwd: root, env: { ...process.env, ...env }, stdio: ['ignore', 'inherit', 'inherit'], detached: true })
+    const kill = () => child.pid && process.kill(-child.pid, 'SIGKILL')
+    const timer = setTimeout(() => {
+      console.log(`killed after ${stepMinutes} minutes`)
+      kill()
+    }, stepMinutes * 60e3)
+    process.once('exit', kill)
+    child.on('error', (error) => console.log(`cannot run ${program}: ${error.message}`))
+    child.on('close', (code) => {
+      clearTimeout(timer)
+      process.removeListener('exit', kill)
+      done(code === 0)
+    })
+  })
+}
+
+/** A report file that does not exist yet. @param {string} name */
+function reportFile(name) {
+  const file = join(root, 'build', `report-${name}`)
+  fs.mkdirSync(join(root, 'build'), { recursive: true })
+  fs.rmSync(file, { force: true })
+  return file
+}
+
+/** One program is one test. @type {(command: string[], env?: Record<string, string>) => Promise<Counts>} */
+async function program(command, env) {
+  const ok = await run(command, env)
+  return { passed: Number(ok), failed: Number(!ok), skipped: 0 }
+}
+
+/** @param {string} preset @returns {Promise<Counts>} */
+async function ctest(preset) {
+  const report = reportFile(`${preset}.xml`)
+  const ok = await run(['ctest', '--preset', preset, `-j${availableParallelism()}`, '--output-junit', report])
+  const suite = /<testsuite [^>]*>/s.exec(fs.existsSync(report) ? fs.readFileSync(report, 'utf8') : '')?.[0] ?? ''
+  /** @param {string} name */
+  const number = (name) => Number(new RegExp(`${name}="(\\d+)"`).exec(suite)?.[1] ?? 0)
+  const [tests, failures, skipped] = ['tests', 'failures', 'skipped'].map(number)
+  const failed = Math.max(failures, Number(!ok))
+  return { passed: tests - failures - skipped, failed, skipped }
+}
+
+/** Runs test files of node:test. @param {string} program @param {string[]} files @param {Record<string, string>} [env] @returns {Promise<Counts>} */
+async function nodeTests(program, files, env) {
+  const report = reportFile('node.tap')
+  const reporters = ['--test-reporter=spec', '--test-reporter-destination=stdout', '--test-reporter=tap', `--test-reporter-destination=${report}`]
+  const ok = files.length > 0 && await run([program, '--test', '--test-concurrency=1', ...reporters, ...files], env)
+  if (!files.length) console.log('there are no such tests')
+  const text = fs.existsSync(report) ? fs.readFileSync(report, 'utf8') : ''
+  /** @param {string} name */
+  const number = (name) => Number(new RegExp(`^# ${name} (\\d+)$`, 'm').exec(text)?.[1] ?? 0)
+  const failed = number('fail') + number('cancelled')
+  return { passed: number('pass'), failed: Math.max(failed, Number(!ok)), skipped: number('skipped') + number('todo') }
+}
+
+/** @param {string} dir @param {string} suffix @returns {string[]} sorted paths relative to the root */
+function filesIn(dir, suffix) {
+  const folder = join(root, dir)
+  return fs.existsSync(folder) ? fs.readdirSync(folder).filter((name) => name.endsWith(suffix)).sort().map((name) => join(dir, name)) : []
+}
+
+/** The kernel checker with every ISA of the table as the cap. @param {string[]} command @param {string} family */
+function kernelChecks(command, family) {
+  const isas = new Set(filesIn(`kernels/${family}`, '.c').map((file) => /_([a-z0-9]+)\.c$/.exec(file)?.[1] ?? ''))
+  return ['scalar', ...isas].map((isa) => () => program(command, { NIBL_ISA: isa }))
+}
+
+/** @param {string} target */
+function fuzz(target) {
+  const found = join(root, 'build/fuzz/found', target)
+  const kept = join(root, 'tests/fuzz/corpus', target.replace('fuzz_', ''))
+  fs.mkdirSync(found, { recursive: true })
+  return program([join(root, 'build/fuzz', target), `-max_total_time=${fuzzSeconds}`, '-timeout=10', '-rss_limit_mb=2048',
+    '-print_final_stats=0', '-verbosity=0', `-artifact_prefix=${found}/crash-`, found, ...(fs.existsSync(kept) ? [kept] : [])])
+}
+
+// ---- The parts -----------------------------------------------------------------------------------------------------
+
+/** @type {Record<string, Part>} */
+const parts = {
+  lint: {
+    about: 'format, types, file length, include arrows',
+    quick: true,
+    setup: ['lint', 'modules', 'devmodules'],
+    build: wasmPresets,
+    steps: () => [() => nodeTests(process.execPath, ['tests/lint.test.js'])],
+  },
+  native: { about: 'C tests', quick: true, build: ['native'], model: true, steps: () => [() => ctest('native')] },
+  kernels: {
+    about: 'kernels against the reference, natively, for each ISA',
+    quick: true,
+    build: ['native'],
+    steps: () => kernelChecks(['build/native/checkkern'], 'x86'),
+  },
+  'kernels-wasm': {
+    about: 'kernels against the reference, in WebAssembly',
+    quick: true,
+    setup: ['node24'],
+    build: ['wasm-simd128', 'wasm-relaxed'],
+    steps: () => [
+      () => program([process.execPath, 'build/wasm-simd128/checkkern.cjs']),
+      () => program([node24, 'build/wasm-simd128/checkkern.cjs']),
+      () => program([node24, 'build/wasm-relaxed/checkkern.cjs']),
+    ],
+  },
+  web: {
+    about: 'JavaScript under Node',
+    quick: true,
+    setup: ['modules'],
+    build: ['native', ...wasmPresets],
+    model: true,
+    steps: () => [() => nodeTests(process.execPath, filesIn('tests/web', '.test.js'))],
+  },
+  'web-node24': {
+    about: 'JavaScript under Node 24, with relaxed SIMD',
+    setup: ['modules', 'node24'],
+    build: ['native', ...wasmPresets],
+    model: true,
+    steps: () => [() => nodeTests(node24, filesIn('tests/web', '.test.js'))],
+  },
+  wasi: {
+    about: 'C tests and kernels under wasmtime and node:wasi',
+    setup: ['wasmtime', 'node24'],
+    build: ['wasi', 'wasi-relaxed'],
+    model: true,
+    steps: () => [
+      () => ctest('wasi'),
+      () => ctest('wasi-relaxed'),
+      ...['wasi', 'wasi-relaxed'].map((preset) => () => program(['python3', 'wasm/run-wasi.py', '--module', `build/${preset}/checkkern.wasm`])),
+      ...['wasi', 'wasi-relaxed'].map((preset) => () => program([node24, 'wasm/node-wasi.js', `build/${preset}/checkkern.wasm`])),
+    ],
+  },
+  aarch64: {
+    about: 'C tests and kernels for ARM under qemu',
+    build: ['aarch64'],
+    model: true,
+    steps: () => [() => ctest('aarch64'), ...kernelChecks(['qemu-aarch64', 'build/aarch64/checkkern'], 'arm')],
+  },
+  browser: {
+    about: 'the library and the page in Chromium',
+    setup: ['modules', 'devmodules', 'browser'],
+    build: ['native', ...wasmPresets],
+    model: true,
+    steps: () => [() => nodeTests(process.execPath, filesIn('tests/browser', '.test.js'))],
+  },
+  readme: {
+    about: 'every code block of the README',
+    setup: ['modules', 'devmodules', 'wasmtime', 'browser'],
+    build: ['native', 'wasi', ...wasmPresets],
+    model: true,
+    steps: () => [() => nodeTests(process.execPath, ['tests/readme.test.js'])],
+  },
+  asan: { about: 'C tests with address and undefined-behaviour sanitizers', build: ['asan'], model: true, steps: () => [() => ctest('asan')] },
+  tsan: { about: 'C tests with the thread sanitizer', build: ['tsan'], model: true, steps: () => [() => ctest('tsan')] },
+  fuzz: {
+    about: 'libFuzzer on every parser',
+    build: ['fuzz'],
+    steps: () => filesIn('tests/fuzz', '.c').filter((file) => basename(file).startsWith('fuzz_')).map((file) => () => fuzz(basename(file, '.c'))),
+  },
+}
+
+/** @param {Part} part @returns {Promise<Counts>} */
+async function runPart(part) {
+  const sum = { passed: 0, failed: 0, skipped: 0 }
+  try {
+    await setup(part.setup ?? [])
+    if (part.model) await fetchModel()
+  } catch (error) {
+    if (!(error instanceof SetupError)) throw error
+    console.log(`skipped: ${error.message}`)
+    return { ...sum, skipped: 1 }
+  }
+  try {
+    await build(part.build ?? [])
+  } catch (error) {
+    if (!(error instanceof SetupError)) throw error
+    console.log(error.message)
+    return { ...sum, failed: 1 }
+  }
+  const steps = part.steps()
+  if (!steps.length) {
+    console.log('there are no such tests')
+    return { ...sum, failed: 1 }
+  }
+  for (const step of steps) {
+    const counts = await step()
+    sum.passed += counts.passed
+    sum.failed += counts.failed
+    sum.skipped += counts.skipped
+  }
+  return sum
+}
+
+await main(async () => {
+  const unknown = named.filter((name) => !Object.hasOwn(parts, name))
+  if (unknown.length) throw new SetupError(`no part '${unknown[0]}'; there are: ${Object.keys(parts).join(' ')}`)
+  const chosen = Object.entries(parts).filter(([name, part]) => named.length ? named.includes(name) : !quick || part.quick)
+  const rows = []
+  for (const [name, part] of chosen) {
+    console.log(`\n==== ${name}: ${part.about}`)
+    const started = performance.now()
+    const counts = await runPart(part)
+    rows.push({ name, ...counts, seconds: (performance.now() - started) / 1000 })
+  }
+  const sum = { passed: 0, failed: 0, skipped: 0 }
+  console.log('')
+  for (const { name, passed, failed, skipped, seconds } of rows) {
+    console.log(`${name.padEnd(14)} ${passed} passed, ${failed} failed, ${skipped} skipped (${seconds.toFixed(1)} s)`)
+    sum.passed += passed
+    sum.failed += failed
+    sum.skipped += skipped
+  }
+  console.log(`${sum.passed} passed, ${sum.failed} failed, ${sum.skipped} skipped`)
+  if (sum.failed || (strict && sum.skipped)) process.exitCode = 1
+})

@@ -1,0 +1,105 @@
+#!/usr/bin/env node
+// Configures and builds CMake presets: `node wasm/build.js [preset ...]`. Without names: the native build and the four
+// WebAssembly variants, followed by the gzip size of everything a page must fetch besides the model.
+
+import { spawn } from 'node:child_process'
+import * as fs from 'node:fs'
+import { availableParallelism } from 'node:os'
+import { join } from 'node:path'
+import { gzipSync } from 'node:zlib'
+import { SetupError, isProgram, main, progress, root, setup } from './setup.js'
+
+export const variants = ['simd128', 'relaxed', 'simd128-threads', 'relaxed-threads']
+const wasmPresets = variants.map((variant) => `wasm-${variant}`)
+const pageBudget = 250e3
+
+/** What a preset needs from wasm/setup.js. @param {string} preset @returns {string[]} */
+function partsOf(preset) {
+  if (preset.startsWith('wasm-')) return ['native', 'wasm']
+  if (preset.startsWith('wasi')) return ['native', 'wasi']
+  if (preset === 'aarch64') return ['native', 'aarch64']
+  return ['asan', 'tsan', 'fuzz'].includes(preset) ? ['native', 'fuzz'] : ['native']
+}
+
+/** Runs cmake; what it printed is shown only when it fails. @param {string[]} args @param {(line: string) => void} [onLine] */
+function cmake(args, onLine) {
+  return /** @type {Promise<void>} */ (new Promise((done, fail) => {
+    const child = spawn('cmake', args, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] })
+    let log = ''
+    /** @param {Buffer} data */
+    const keep = (data) => {
+      log += data
+      String(data).split('\n').forEach((line) => onLine?.(line))
+    }
+    child.stdout.on('data', keep)
+    child.stderr.on('data', keep)
+    child.on('error', (error) => fail(new SetupError(`cannot run cmake: ${error.message}`)))
+    child.on('close', (code) => {
+      if (code === 0) return done()
+      const words = log.split('\n').filter((line) => line && !/^\[ *\d+%\]/.test(line))
+      fail(new SetupError(`cmake ${args.join(' ')} failed:\n${words.slice(-60).join('\n')}`))
+    })
+  }))
+}
+
+/** @param {string} preset whether its cache is there and newer than what it was made from */
+function configured(preset) {
+  const cache = join(root, 'build', preset, 'CMakeCache.txt')
+  if (!fs.existsSync(cache) || !fs.existsSync(join(root, 'build', preset, 'Makefile'))) return false
+  const made = fs.statSync(cache).mtimeMs
+  return ['CMakePresets.json', 'wasm/emscripten.cmake', 'wasm/wasi.cmake', '.toolchain/bin/emcc', '.toolchain/bin/wasi-clang']
+    .map((file) => join(root, file)).every((file) => !fs.existsSync(file) || fs.statSync(file).mtimeMs < made)
+}
+
+/**
+ * Brings the tools, configures where needed and builds. Progress goes to stderr when something is compiled.
+ * @param {string[]} presets
+ */
+export async function build(presets) {
+  await setup([...new Set(presets.flatMap(partsOf))])
+  /** @type {ReturnType<typeof progress> | undefined} */
+  let bar
+  try {
+    for (const [index, preset] of presets.entries()) {
+      if (!configured(preset)) await cmake(['--preset', preset])
+      await cmake(['--build', '--preset', preset, `-j${availableParallelism()}`], (line) => {
+        const percent = /^\[ *(\d+)%\] Building/.exec(line)
+        if (!percent) return
+        bar ??= progress(`build ${presets.length > 1 ? 'all' : preset}`, 0)
+        bar.show((index + Number(percent[1]) / 101) / presets.length)
+      })
+    }
+    bar?.done()
+  } catch (error) {
+    bar?.done(false)
+    throw error
+  }
+}
+
+/** What a page fetches besides the model, for each variant. */
+export function pageSizes() {
+  /** @param {string} file */
+  const size = (file) => gzipSync(fs.readFileSync(file), { level: 9 }).length
+  const web = join(root, 'web')
+  const modules = fs.readdirSync(web).filter((name) => name.endsWith('.js')).map((name) => join(web, name))
+  const jinja = join(root, 'node_modules/@huggingface/jinja/dist/index.js')
+  const javascript = [...modules, jinja].filter((file) => fs.existsSync(file)).reduce((sum, file) => sum + size(file), 0)
+  return variants.map((variant) => {
+    const glue = size(join(web, 'dist', `nibl-${variant}.js`))
+    const wasm = size(join(web, 'dist', `nibl-${variant}.wasm`))
+    return { variant, javascript, glue, wasm, total: javascript + glue + wasm }
+  })
+}
+
+if (isProgram(import.meta.url)) {
+  const names = process.argv.slice(2)
+  await main(async () => {
+    await build(names.length ? names : ['native', ...wasmPresets])
+    if (names.length) return
+    console.log('gzip bytes a page fetches besides the model:')
+    for (const { variant, javascript, glue, wasm, total } of pageSizes()) {
+      console.log(`  ${variant.padEnd(16)} ${String(total).padStart(7)}  (JavaScript ${javascript}, glue ${glue}, wasm ${wasm})`)
+      if (total > pageBudget) throw new SetupError(`${variant}: ${total} bytes are more than the budget of ${pageBudget}`)
+    }
+  })
+}

@@ -1,0 +1,13 @@
+# Toolchain file: the emcc that wasm/setup.js chose (an emcc >= 3.1.60 on PATH, else the private one).
+set(CMAKE_SYSTEM_NAME Generic)
+set(CMAKE_SYSTEM_PROCESSOR wasm32)
+set(NIBL_EMSCRIPTEN ON)
+get_filename_component(tools "${CMAKE_CURRENT_LIST_DIR}/../.toolchain/bin" ABSOLUTE)
+if(NOT EXISTS ${tools}/emcc)
+    message(FATAL_ERROR "no ${tools}/emcc: run `node wasm/setup.js wasm` first")
+endif()
+set(CMAKE_C_COMPILER ${tools}/emcc)
+set(CMAKE_AR ${tools}/emar CACHE FILEPATH "")
+set(CMAKE_RANLIB ${tools}/emranlib CACHE FILEPATH "")
+set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)
+set(CMAKE_CROSSCOMPILING_EMULATOR node)

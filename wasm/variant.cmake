@@ -1,0 +1,49 @@
+# One Emscripten build of {simd128, relaxed} x {one thread, threads}: web/dist/nibl-<variant>.js and .wasm, and checkkern
+# for Node. JavaScript imports the .js as an ES module and gives its function:
+#   wasmMemory             the memory; its maximum is the caller's plan
+#   instantiateWasm        optional, (imports, done) => done(instance, module): the caller compiles the .wasm itself
+#   poolSize               threads only: workers started before the module is ready
+set(variant simd128)
+if(NIBL_WASM_RELAXED)
+    set(variant relaxed)
+endif()
+set(initial_memory 2MB)
+if(NIBL_WASM_THREADS)
+    string(APPEND variant -threads)
+    set(initial_memory 4MB)
+endif()
+
+set(exports ${PROJECT_SOURCE_DIR}/wasm/exports.txt)
+if(EXISTS ${PROJECT_SOURCE_DIR}/wasm/abi.c AND EXISTS ${exports})
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${exports})
+    file(STRINGS ${exports} names REGEX "^[a-z]")
+    list(TRANSFORM names STRIP)
+    list(TRANSFORM names PREPEND _)
+    list(JOIN names "," names)
+
+    add_executable(variant wasm/abi.c)
+    target_link_libraries(variant PRIVATE libnibl)
+    target_compile_options(variant PRIVATE -Wno-missing-prototypes) # called from JavaScript only
+    set_target_properties(variant PROPERTIES OUTPUT_NAME nibl-${variant} SUFFIX .js
+        RUNTIME_OUTPUT_DIRECTORY ${PROJECT_SOURCE_DIR}/web/dist)
+    target_link_options(variant PRIVATE
+        --no-entry -sSTRICT -sMODULARIZE -sEXPORT_ES6 -sEXPORT_NAME=createNibl -sENVIRONMENT=web,worker,node
+        -sFILESYSTEM=0 -sASSERTIONS=0 -sSUPPORT_LONGJMP=0 -sWASM_BIGINT
+        -sIMPORTED_MEMORY -sALLOW_MEMORY_GROWTH -sMEMORY_GROWTH_GEOMETRIC_STEP=0 -sMEMORY_GROWTH_LINEAR_STEP=16MB
+        -sINITIAL_MEMORY=${initial_memory} -sMAXIMUM_MEMORY=4GB -sSTACK_SIZE=1MB
+        -sMALLOC=emmalloc -sABORTING_MALLOC=0
+        -sINCOMING_MODULE_JS_API=wasmMemory,instantiateWasm,locateFile,print,printErr
+        -sEXPORTED_FUNCTIONS=${names})
+    file(CONFIGURE OUTPUT ${PROJECT_SOURCE_DIR}/web/dist/nibl-${variant}.d.ts CONTENT
+        "declare const create: (options: Record<string, unknown>) => Promise<any>\nexport default create\n")
+    if(NIBL_WASM_THREADS)
+        target_link_options(variant PRIVATE -sPTHREAD_POOL_SIZE=Module["poolSize"] -sPTHREAD_POOL_SIZE_STRICT=2 -sDEFAULT_PTHREAD_STACK_SIZE=1MB)
+    endif()
+endif()
+
+if(NIBL_TESTS AND NOT NIBL_WASM_THREADS AND EXISTS ${PROJECT_SOURCE_DIR}/tests/c/checkkern.c)
+    add_executable(checkkern tests/c/checkkern.c)
+    target_link_libraries(checkkern PRIVATE libnibl)
+    set_target_properties(checkkern PROPERTIES SUFFIX .cjs)
+    target_link_options(checkkern PRIVATE -sENVIRONMENT=node -sALLOW_MEMORY_GROWTH -sSTACK_SIZE=1MB -sEXIT_RUNTIME)
+endif()

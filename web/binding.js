@@ -1,0 +1,297 @@
+/**
+ * One instance of the core: its functions, its memory, and the conversion of strings, structs and errors. Everything
+ * that knows about addresses is here.
+ *
+ * Addresses are unsigned 32-bit numbers, and the memory may be replaced by a longer one during any call: views are
+ * taken anew after each.
+ */
+import { NiblError } from './errors.js'
+
+const STAGING = 1 << 20 /* bytes of a file handed over at once */
+const SCRATCH = 128 /* bytes for results */
+const KV_TYPES = { f16: 0, f32: 1 }
+const ACTIVATIONS = { i8: 0, f32: 1 }
+
+export const OK = 0
+export const MORE = 1
+export const NEED_DATA = 2
+
+const utf8 = new TextEncoder()
+const text = new TextDecoder('utf-8', { ignoreBOM: true })
+
+/** @typedef {number} Pointer */
+
+/**
+ * @typedef {object} Plan bytes
+ * @property {number} contextLength tokens
+ * @property {number} weights
+ * @property {number} kv when the context is full
+ * @property {number} total
+ */
+
+export class Binding {
+  #view = new DataView(new ArrayBuffer(0))
+  #staging
+  #scratch
+
+  /** @param {{ module: any, memory: WebAssembly.Memory }} instance */
+  constructor({ module, memory }) {
+    this.module = module
+    this.memory = memory
+    this.#scratch = this.allocate(SCRATCH)
+    this.#staging = this.allocate(STAGING)
+  }
+
+  /** Calls a function; a negative status is thrown with its message.
+   * @param {string} name @param {...(number | boolean)} args @returns {number} */
+  call(name, ...args) {
+    const status = this.#enter(name, args)
+    if (status >= 0) return status
+    const code = this.#cString(this.#enter('nibl_status_name', [status]) >>> 0)
+    throw new NiblError(code, this.#cString(this.#enter('nibl_last_message', []) >>> 0))
+  }
+
+  /** @param {string} name @param {(number | boolean)[]} args */
+  #enter(name, args) {
+    try {
+      return this.module[`_${name}`](...args)
+    } catch (cause) {
+      throw new NiblError('CRASHED', `The core failed in ${name}: ${cause}. Load the model again.`, { cause })
+    }
+  }
+
+  /* ---- Memory ---- */
+
+  /** @param {number} bytes @returns {Pointer} to be freed by the caller */
+  allocate(bytes) {
+    const pointer = this.#enter('malloc', [Math.max(bytes, 1)]) >>> 0
+    if (pointer === 0) throw new NiblError('OUT_OF_MEMORY', `The core cannot allocate ${bytes} bytes.`)
+    return pointer
+  }
+
+  /** @param {Pointer} pointer */
+  release(pointer) {
+    this.#enter('free', [pointer])
+  }
+
+  get #data() {
+    if (this.#view.buffer !== this.memory.buffer) this.#view = new DataView(this.memory.buffer)
+    return this.#view
+  }
+
+  /** @param {Pointer} pointer @param {number} length */
+  #bytes(pointer, length) {
+    return new Uint8Array(this.memory.buffer, pointer, length)
+  }
+
+  /** @param {number} index of a 32-bit result in the scratch block */
+  #u32(index) {
+    return this.#data.getUint32(this.#scratch + 4 * index, true)
+  }
+
+  /** @param {number} index of a double result in the scratch block */
+  #f64(index) {
+    return this.#data.getFloat64(this.#scratch + 8 * index, true)
+  }
+
+  /** Copied out first: a TextDecoder refuses shared memory. @param {Pointer} pointer @param {number} length */
+  #string(pointer, length) {
+    return text.decode(this.#bytes(pointer, length).slice())
+  }
+
+  /** @param {Pointer} pointer */
+  #cString(pointer) {
+    let end = pointer
+    while (this.#data.getUint8(end) !== 0) end++
+    return this.#string(pointer, end - pointer)
+  }
+
+  /** Runs `use` with a copy of `bytes` in memory. @template T
+   * @param {Uint8Array} bytes @param {(pointer: Pointer) => T} use */
+  #withBytes(bytes, use) {
+    const pointer = this.allocate(bytes.length)
+    try {
+      this.#bytes(pointer, bytes.length).set(bytes)
+      return use(pointer)
+    } finally {
+      this.release(pointer)
+    }
+  }
+
+  /** @param {string} name a function that makes an object and writes its address behind its arguments
+   * @param {...(number | boolean)} args @returns {Pointer} */
+  #make(name, ...args) {
+    this.call(name, ...args, this.#scratch)
+    return this.#u32(0)
+  }
+
+  /* ---- Loading ---- */
+
+  /** @param {number} fileSize 0 if unknown */
+  newLoader(fileSize) {
+    return this.#make('nibl_abi_loader_new', fileSize)
+  }
+
+  /** @param {Pointer} loader @returns {{ offset: number, length: number }} */
+  wantedRange(loader) {
+    this.call('nibl_abi_loader_want', loader, this.#scratch)
+    return { offset: this.#f64(0), length: this.#f64(1) }
+  }
+
+  /** Hands over bytes of the file; OK once nothing more is needed.
+   * @param {Pointer} loader @param {number} offset @param {Uint8Array} bytes */
+  feed(loader, offset, bytes) {
+    let status = NEED_DATA
+    for (let at = 0; at < bytes.length && status === NEED_DATA; at += STAGING) {
+      const part = bytes.subarray(at, at + STAGING)
+      this.#bytes(this.#staging, part.length).set(part)
+      status = this.call('nibl_abi_loader_feed', loader, offset + at, this.#staging, part.length)
+    }
+    return status
+  }
+
+  /** @param {Pointer} loader @param {{ contextLength: number, threads: number, kv: 'f16' | 'f32' }} options
+   * @returns {Plan} */
+  plan(loader, { contextLength, threads, kv }) {
+    this.call('nibl_abi_loader_plan', loader, contextLength, threads, KV_TYPES[kv], this.#scratch)
+    return { contextLength: this.#f64(0), weights: this.#f64(2), kv: this.#f64(3), total: this.#f64(6) }
+  }
+
+  /** @param {Pointer} loader @returns {Pointer} the model */
+  begin(loader) {
+    return this.#make('nibl_loader_begin', loader)
+  }
+
+  /* ---- Model ---- */
+
+  /** @param {Pointer} model */
+  modelInfo(model) {
+    this.call('nibl_abi_model_info', model, this.#scratch)
+    const [architecture, name, parameters, packedBytes, contextLength, layers, vocabulary, bos, eos, addBos] =
+      Array.from({ length: 10 }, (_, index) => this.#f64(index))
+    return {
+      architecture: this.#cString(architecture),
+      name: this.#cString(name),
+      parameters,
+      packedBytes,
+      contextLength,
+      layers,
+      vocabulary,
+      bos,
+      eos,
+      addBos: addBos !== 0,
+    }
+  }
+
+  /** @param {Pointer} model @param {string} key @returns {string | null} */
+  metadata(model, key) {
+    return this.#withBytes(utf8.encode(`${key}\0`), (pointer) => {
+      const value = this.#enter('nibl_model_metadata', [model, pointer, this.#scratch]) >>> 0
+      return value ? this.#string(value, this.#u32(0)) : null
+    })
+  }
+
+  /** @param {Pointer} model @param {string} string @param {{ special: boolean, bos: boolean }} options
+   * @returns {Int32Array} */
+  tokenize(model, string, { special, bos }) {
+    const bytes = utf8.encode(string)
+    const capacity = bytes.length + 1 /* a token stands for one byte or more, BOS for none */
+    const tokens = this.allocate(4 * capacity)
+    try {
+      const flags = (special ? 1 : 0) | (bos ? 2 : 0)
+      this.#withBytes(bytes, (pointer) =>
+        this.call('nibl_tokenize', model, pointer, bytes.length, flags, tokens, capacity, this.#scratch),
+      )
+      return new Int32Array(this.memory.buffer, tokens, this.#u32(0)).slice()
+    } finally {
+      this.release(tokens)
+    }
+  }
+
+  /** @param {Pointer} model @param {Int32Array} ids @param {boolean} special */
+  detokenize(model, ids, special) {
+    const decoder = this.newDecoder(model, special)
+    try {
+      return [...ids, -1].map((id) => this.decode(decoder, id)).join('')
+    } finally {
+      this.free('decoder', decoder)
+    }
+  }
+
+  /** @param {Pointer} model @param {boolean} special */
+  newDecoder(model, special) {
+    return this.#make('nibl_decoder_new', model, special)
+  }
+
+  /** @param {Pointer} decoder @param {number} token -1 ends the text */
+  decode(decoder, token) {
+    this.call('nibl_decoder_push', decoder, token, this.#scratch, this.#scratch + 4)
+    return this.#string(this.#u32(0), this.#u32(1))
+  }
+
+  /** @param {Pointer} model @param {number} token */
+  isEnd(model, token) {
+    return Boolean(this.call('nibl_is_end_token', model, token))
+  }
+
+  /* ---- Sessions ---- */
+
+  /** @param {Pointer} model
+   * @param {{ contextLength: number, chunk: number, threads: number, kv: 'f16' | 'f32', activations: 'i8' | 'f32' }} options */
+  newSession(model, { contextLength, chunk, threads, kv, activations }) {
+    const types = [KV_TYPES[kv], ACTIVATIONS[activations]]
+    return this.#make('nibl_abi_session_new', model, contextLength, chunk, threads, ...types)
+  }
+
+  /** @param {Pointer} session @param {Int32Array} tokens @returns {number} how many were computed already */
+  setTokens(session, tokens) {
+    return this.#withBytes(new Uint8Array(tokens.buffer), (pointer) => {
+      this.call('nibl_session_set_tokens', session, pointer, tokens.length, this.#scratch)
+      return this.#u32(0)
+    })
+  }
+
+  /** @param {Pointer} session @param {number} token */
+  append(session, token) {
+    this.#data.setInt32(this.#scratch, token, true)
+    this.call('nibl_session_append', session, this.#scratch, 1)
+  }
+
+  /** @param {Pointer} session @returns {string} 16 hexadecimal digits */
+  hash(session) {
+    this.#enter('nibl_abi_session_hash', [session, this.#scratch])
+    return [this.#u32(0), this.#u32(1)].map((half) => half.toString(16).padStart(8, '0')).join('')
+  }
+
+  /** @param {Pointer} model
+   * @param {{ temperature: number, topK: number, topP: number, minP: number, repeatPenalty: number, seed: number,
+   *   logitBias: [number, number][] }} options */
+  newSampler(model, { temperature, topK, topP, minP, repeatPenalty, seed, logitBias }) {
+    const bias = new DataView(new ArrayBuffer(8 * logitBias.length))
+    logitBias.forEach(([token, value], index) => {
+      bias.setInt32(8 * index, token, true)
+      bias.setFloat32(8 * index + 4, value, true)
+    })
+    const seeds = [Math.floor(seed / 2 ** 32), seed >>> 0]
+    return this.#withBytes(new Uint8Array(bias.buffer), (pointer) => {
+      const list = [pointer, logitBias.length]
+      return this.#make(
+        'nibl_abi_sampler_new', model, temperature, topK, topP, minP, repeatPenalty, 0, ...seeds, ...list,
+      )
+    })
+  }
+
+  /** @param {Pointer} sampler @param {Pointer} session */
+  sample(sampler, session) {
+    this.call('nibl_sample', sampler, session, this.#scratch, this.#scratch + 4)
+    return {
+      token: this.#data.getInt32(this.#scratch, true),
+      logprob: this.#data.getFloat32(this.#scratch + 4, true),
+    }
+  }
+
+  /** @param {'loader' | 'decoder' | 'sampler'} kind @param {Pointer} object */
+  free(kind, object) {
+    this.#enter(`nibl_${kind}_free`, [object])
+  }
+}

@@ -1,0 +1,52 @@
+/** Where the engine runs: in a worker, or on the caller's own thread. */
+import { NiblError } from './errors.js'
+import { isNode, nodeModule } from './platform.js'
+import { Link, serveCalls } from './protocol.js'
+
+/** @typedef {{ link: Link, close: () => void }} Connection */
+
+/** @param {boolean} worker @param {URL} [workerUrl] @returns {Promise<Connection>} */
+export async function connect(worker, workerUrl) {
+  if (!worker) return connectInProcess()
+  return isNode ? connectThread(workerUrl) : connectWorker(workerUrl)
+}
+
+/** @returns {Promise<Connection>} */
+async function connectInProcess() {
+  /* The engine comes with the worker; only here the page needs its code as well. */
+  const { engineCalls } = await import('./host.js')
+  const { receive, abortAll } = serveCalls(engineCalls(), (message) => link.receive(message))
+  const link = new Link((message) => void receive(message))
+  return { link, close: abortAll }
+}
+
+/** @param {URL} [workerUrl] @returns {Connection} */
+function connectWorker(workerUrl) {
+  const worker = workerUrl
+    ? new Worker(workerUrl, { type: 'module', name: 'nibl' })
+    : new Worker(new URL('./worker.js', import.meta.url), { type: 'module', name: 'nibl' })
+  const link = new Link((message, transfer) => worker.postMessage(message, transfer))
+  worker.onmessage = ({ data }) => link.receive(data)
+  worker.onerror = (event) => {
+    event.preventDefault()
+    const reason = event.message || 'its script could not be loaded; is it served? (workerUrl)'
+    link.break(new NiblError('WORKER_FAILED', `The worker failed: ${reason}`))
+  }
+  return { link, close: () => worker.terminate() }
+}
+
+/** @param {URL} [workerUrl] @returns {Connection} */
+function connectThread(workerUrl) {
+  const { Worker } = nodeModule('node:worker_threads')
+  const worker = new Worker(workerUrl ?? new URL('./worker.js', import.meta.url), { name: 'nibl' })
+  /* An idle model does not keep the process alive; a running call does. */
+  const onBusy = (/** @type {boolean} */ busy) => (busy ? worker.ref() : worker.unref())
+  const link = new Link((message, transfer) => worker.postMessage(message, transfer), onBusy)
+  worker.unref()
+  worker.on('message', (/** @type {any} */ message) => link.receive(message))
+  worker.on('error', (/** @type {Error} */ error) => {
+    link.break(new NiblError('WORKER_FAILED', `The worker failed: ${error.message}`, { cause: error }))
+  })
+  worker.on('exit', () => link.break(new NiblError('WORKER_FAILED', 'The worker ended. Load the model again.')))
+  return { link, close: () => worker.terminate() }
+}

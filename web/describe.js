@@ -1,0 +1,82 @@
+/** What a caller may name as a model, turned into something that another thread can open (source.js). */
+import { NiblError } from './errors.js'
+import { isNode, nodeModule } from './platform.js'
+import { checkStatus, responseLength } from './source.js'
+
+/** @typedef {import('./source.js').Descriptor} Descriptor */
+
+/**
+ * @param {any} source
+ * @param {HeadersInit} [headers]
+ * @returns {{ descriptor: Descriptor, transfer: any[] }} `transfer`: what changes hands with the descriptor
+ */
+export function describeSource(source, headers) {
+  if (source instanceof Blob) return describeBlob(source, 'name' in source ? String(source.name) : 'the blob')
+  if (typeof source === 'string' || source instanceof URL) return owned(describeAddress(source, headers))
+  if (source instanceof Response) {
+    const name = source.url || 'the response'
+    checkStatus(source, name)
+    if (source.bodyUsed || !source.body) {
+      throw new NiblError('BAD_ARGUMENT', `${name}: the body of this response is gone. Was it read before?`)
+    }
+    const { size, length } = responseLength(source)
+    return streamed({ kind: 'stream', stream: source.body, name, size, expected: length })
+  }
+  if (source instanceof ReadableStream) {
+    if (source.locked) throw new NiblError('BAD_ARGUMENT', 'The stream is locked: somebody else reads it.')
+    return streamed({ kind: 'stream', stream: source, name: 'the stream', size: 0, expected: 0 })
+  }
+  if (source instanceof ArrayBuffer) return describeSource(new Uint8Array(source))
+  if (source instanceof Uint8Array) {
+    const { length } = source
+    return streamed({ kind: 'stream', stream: chunksOf(source), name: 'the bytes', size: length, expected: length })
+  }
+  throw new NiblError(
+    'BAD_ARGUMENT',
+    'A model comes from a URL, File, Blob, Response, ReadableStream or Uint8Array, or under Node from a path.',
+  )
+}
+
+/** What relative addresses are relative to: the page, or the worker that loads a model. */
+export function pageAddress() {
+  return globalThis.document?.baseURI ?? globalThis.location?.href
+}
+
+/** @param {Descriptor} descriptor */
+function owned(descriptor) {
+  return { descriptor, transfer: [] }
+}
+
+/** @param {Extract<Descriptor, { kind: 'stream' }>} descriptor */
+function streamed(descriptor) {
+  return { descriptor, transfer: [descriptor.stream] }
+}
+
+/** @param {Blob} blob @param {string} name */
+function describeBlob(blob, name) {
+  /* Node does not hand a Blob of a file to another thread. */
+  if (isNode) return streamed({ kind: 'stream', stream: blob.stream(), name, size: blob.size, expected: blob.size })
+  return owned({ kind: 'blob', blob, name })
+}
+
+/** @param {string | URL} address @param {HeadersInit} [headers] @returns {Descriptor} */
+function describeAddress(address, headers) {
+  const text = String(address)
+  if (isNode && text.startsWith('file:')) return { kind: 'path', path: nodeModule('node:url').fileURLToPath(text) }
+  if (isNode && !/^(https?|data|blob):/.test(text)) return { kind: 'path', path: text }
+  /* The worker's own address differs from the page's: only this side can complete a relative one. */
+  const url = new URL(text, pageAddress()).href
+  return { kind: 'url', url, headers: headers && Object.fromEntries(new Headers(headers)) }
+}
+
+/** A copy in small parts, made as they are asked for: the caller keeps the array.
+ * @param {Uint8Array} bytes */
+function chunksOf(bytes) {
+  let at = 0
+  return new ReadableStream({
+    pull(controller) {
+      if (at < bytes.length) controller.enqueue(bytes.slice(at, (at += 1 << 18)))
+      else controller.close()
+    },
+  })
+}

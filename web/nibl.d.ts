@@ -1,0 +1,182 @@
+/**
+ * nibl: 4-bit language models in a browser tab and under Node.
+ *
+ *   import { load } from 'nibl'
+ *   const model = await load('/model.gguf')
+ *   for await (const piece of model.generate([{ role: 'user', content: 'Hello!' }])) show(piece.text)
+ *   model.close()
+ *
+ * Every failure is a NiblError with a `code`; an abort is a DOMException named AbortError (or what the signal's reason
+ * says, if that is a DOMException). A model stays usable after either, unless the code is CRASHED or WORKER_FAILED.
+ */
+
+/**
+ * Where a model comes from: a URL (a relative one is the page's), a File or Blob, a Response, a stream, bytes (copied),
+ * or under Node a path. A Response or stream is used up.
+ */
+export type Source = string | URL | Blob | Response | ReadableStream<Uint8Array> | Uint8Array | ArrayBuffer
+
+export interface LoadOptions {
+  /**
+   * Come back once header and tokenizer are there; generate() then computes while the weights arrive, asking a server
+   * that knows Range for them in the order they are needed. `model.ready` tells when all are there. Default: false.
+   */
+  early?: boolean
+  /** Tokens that prompt and answer may have together. Default: the model's own, at most 4096. */
+  contextLength?: number
+  /** Threads; more than one need a cross-origin isolated page and the worker. Default: half of the processors, 2 to 8. */
+  threads?: number
+  /** Format of the KV cache. Default: 'f16'. */
+  kv?: 'f16' | 'f32'
+  /** Stops the load; in early mode the download as well. */
+  signal?: AbortSignal
+  /** For the request of a URL. From another origin they cost a preflight that many servers refuse. */
+  headers?: HeadersInit
+  /** Milliseconds without a byte after which the load fails with TIMEOUT; 0 waits for ever. Default: 30000. */
+  timeout?: number
+  /** Told at most 10 times a second, and at the end. `loaded` never falls. */
+  onProgress?: (progress: Progress) => void
+  /** Folder with the .wasm files, ending in a slash. Default: dist/ beside this module. */
+  wasmUrl?: string | URL
+  /** Address of worker.js. Default: beside this module. */
+  workerUrl?: string | URL
+  /** false: run on the calling thread, on that one alone. Default: true. */
+  worker?: boolean
+  /** Use this binary's instructions and no others. Default: the best that the engine computes correctly. */
+  binary?: 'simd128' | 'relaxed'
+  /** 'f32' computes with exact activations: slow, a reference. Default: 'i8'. */
+  activations?: 'i8' | 'f32'
+  /** Prompt tokens computed together, 1 to 128; results do not depend on it. Default: 64. */
+  chunk?: number
+}
+
+export interface Progress {
+  phase: 'download'
+  /** Bytes. */
+  loaded: number
+  /** Bytes; 0 if the source does not tell. */
+  total: number
+}
+
+export interface Message {
+  role: 'system' | 'user' | 'assistant' | (string & {})
+  content: string
+  [field: string]: unknown
+}
+
+export interface GenerateOptions {
+  /** Default: until the model ends or the context is full. */
+  maxTokens?: number
+  /** 0 (default) always takes the most likely token. */
+  temperature?: number
+  /** Keep the k most likely; 0 (default) = all. */
+  topK?: number
+  /** Keep the most likely that together have this probability; 1 (default) = all. */
+  topP?: number
+  /** Keep those at least this fraction as likely as the most likely one; 0 (default) = all. */
+  minP?: number
+  /** Divides the logits of recent tokens (Keskar et al. 2019); 1 (default) = off. */
+  repeatPenalty?: number
+  /** Whole number; the same seed gives the same text everywhere. Default: random; `stats.seed` tells it. */
+  seed?: number
+  /** Ends the answer where one of these would appear; it is not part of the answer. */
+  stop?: string | string[]
+  /** Added to the logits by token id; -Infinity forbids a token. */
+  logitBias?: Record<number, number> | Map<number, number>
+  signal?: AbortSignal
+}
+
+export interface Piece {
+  /** Whole characters; may be empty while a character or what may become a stop string is unfinished. */
+  text: string
+  token: number
+  /** Natural logarithm of the token's probability, before temperature and the like. */
+  logprob: number
+}
+
+export interface Rate {
+  tokens: number
+  seconds: number
+  tokensPerSecond: number
+}
+
+export interface Stats {
+  /** Of the load: seconds from call to ready (0 before), bytes read. */
+  load: { seconds: number; bytes: number }
+  /** Prompt tokens computed; `reused` were there from the call before. */
+  prefill: Rate & { reused?: number }
+  decode: Rate
+  /** Bytes: WebAssembly memory in all; packed weights and the full KV cache in it. */
+  memory: { linear: number; weights: number; kv: number }
+  /** Why the answer ended: end token, stop string, maxTokens or full context, abort or error. */
+  finish: 'end' | 'stop' | 'length' | 'abort'
+  seed: number
+  /** Of all logits computed, 16 hexadecimal digits: the same on every machine. */
+  hash: string
+}
+
+export interface ModelInfo {
+  readonly architecture: string
+  readonly name: string
+  readonly parameters: number
+  /** Tokens, as loaded. */
+  readonly contextLength: number
+  /** Tokens the model was made for. */
+  readonly maxContextLength: number
+  readonly layers: number
+  readonly vocabulary: number
+  /** 'relaxed-threads' and the like. */
+  readonly binary: string
+  readonly threads: number
+  /** Why this binary and number of threads. */
+  readonly why: string
+  /** The file's Jinja text, or null. */
+  readonly chatTemplate: string | null
+}
+
+export interface Model {
+  readonly info: ModelInfo
+  /** Of the last generate(), also of one that was stopped. */
+  readonly stats: Stats
+  /** Resolves when all weights are there; at once, unless loaded early. */
+  readonly ready: Promise<void>
+  /**
+   * A string is continued as plain text; messages are written as the model's own chat template says, and answered.
+   * What is already computed is used again: one turn on, a conversation costs its new tokens alone. Calls queue.
+   * Leaving the loop stops the computation.
+   */
+  generate(prompt: string | Message[], options?: GenerateOptions): AsyncGenerator<Piece, void, void>
+  /** `special` (default true): recognise special tokens written in the text; `bos` (default false): put BOS first. */
+  tokenize(text: string, options?: { special?: boolean; bos?: boolean }): Promise<number[]>
+  /** `special` (default true): write special tokens too. */
+  detokenize(tokens: Iterable<number>, options?: { special?: boolean }): Promise<string>
+  /** Stops everything and gives the memory back. */
+  close(): void
+}
+
+export function load(source: Source, options?: LoadOptions): Promise<Model>
+
+export type ErrorCode =
+  | 'BAD_ARGUMENT' /* an option or argument is wrong */
+  | 'BAD_FILE' /* not a valid model file */
+  | 'TRUNCATED' /* the file ends too early */
+  | 'UNSUPPORTED_MODEL' /* valid, but something in it is not known here */
+  | 'DOWNLOAD_FAILED' /* the server refused (`status`), or the connection broke */
+  | 'FILE_FAILED' /* a path that cannot be read */
+  | 'TIMEOUT' /* no byte came for `timeout` ms */
+  | 'OUT_OF_MEMORY'
+  | 'CONTEXT_FULL' /* the prompt is longer than the context */
+  | 'NOT_FINITE' /* the model computed infinities */
+  | 'UNSUPPORTED_ENGINE' /* no WebAssembly SIMD */
+  | 'WASM_FAILED' /* the .wasm file could not be loaded */
+  | 'WORKER_FAILED' /* the worker could not be started, or ended */
+  | 'MISSING_DEPENDENCY' /* messages were given, @huggingface/jinja is not there */
+  | 'CLOSED' /* the model was closed */
+  | 'CRASHED' /* the core failed; load again */
+  | (string & {})
+
+export class NiblError extends Error {
+  readonly code: ErrorCode
+  /** Of an HTTP answer. */
+  readonly status?: number
+}

@@ -1,0 +1,128 @@
+/** The public module: `load` and the model it gives. Types and manual: nibl.d.ts. */
+import { renderChat } from './chat.js'
+import { describeSource, pageAddress } from './describe.js'
+import { NiblError, abortReason, throwIfAborted } from './errors.js'
+import { biasEntries, generateOptions, loadOptions, readOptions } from './options.js'
+import { connect } from './connect.js'
+
+export { NiblError } from './errors.js'
+
+/** @typedef {import('./protocol.js').Link} Link */
+/** @typedef {import('./nibl.d.ts').Piece} Piece */
+
+/** Said once: the same for all models of a page. @type {Set<string>} */
+const advised = new Set()
+
+/** @type {typeof import('./nibl.d.ts').load} */
+export async function load(source, given = {}) {
+  const { signal, onProgress, headers, worker, workerUrl, wasmUrl, ...options } = readOptions(loadOptions, given)
+  throwIfAborted(signal)
+  const { descriptor, transfer } = describeSource(source, headers)
+  const base = pageAddress()
+  const engineOptions = { ...options, inProcess: !worker, wasmUrl: wasmUrl && new URL(wasmUrl, base).href }
+  const connection = await connect(worker, workerUrl && new URL(workerUrl, base))
+  const onEvent = (/** @type {any} */ event) => onProgress?.(event.progress)
+  try {
+    const calls = { onEvent, signal, transfer }
+    const { info, advice, stats } = await connection.link.call('load', [descriptor, engineOptions], calls)
+    if (advice && !advised.has(advice)) console.info(advice)
+    advised.add(advice)
+    return /** @type {any} */ (new Model(connection, info, stats, { onEvent, signal }))
+  } catch (error) {
+    connection.close()
+    throw error
+  }
+}
+
+class Model {
+  #link
+  #close
+  #template
+
+  /**
+   * @param {import('./connect.js').Connection} connection
+   * @param {any} details
+   * @param {any} stats
+   * @param {{ onEvent: (event: any) => void, signal?: AbortSignal }} loading
+   */
+  constructor({ link, close }, { bosToken, eosToken, ...info }, stats, loading) {
+    this.#link = link
+    this.#close = close
+    this.#template = { chatTemplate: info.chatTemplate, bosToken, eosToken }
+    this.info = Object.freeze(info)
+    this.stats = stats
+    this.ready = link.call('ready', [], loading).then((/** @type {any} */ { load }) => {
+      this.stats = { ...this.stats, load }
+    })
+    this.ready.catch(() => {})
+  }
+
+  /** @param {string | any[]} prompt @param {any} given @returns {AsyncGenerator<Piece, void, void>} */
+  generate(prompt, given = {}) {
+    const { signal, logitBias, stop, ...options } = readOptions(generateOptions, given)
+    const chat = Array.isArray(prompt)
+    if (!chat && typeof prompt !== 'string') {
+      throw new NiblError('BAD_ARGUMENT', 'The prompt must be a string or an array of messages.')
+    }
+    options.seed ??= Math.floor(Math.random() * 2 ** 32)
+    return this.#stream(prompt, { ...options, chat, stop: [stop].flat(), logitBias: biasEntries(logitBias) }, signal)
+  }
+
+  /** @param {string | any[]} prompt @param {any} request @param {AbortSignal} [signal]
+   * @returns {AsyncGenerator<Piece, void, void>} */
+  async *#stream(prompt, request, signal) {
+    throwIfAborted(signal)
+    const text = typeof prompt === 'string' ? prompt : await renderChat(this.#template, prompt)
+    /** @type {Piece[]} */
+    const pieces = []
+    let wake = () => {}
+    let running = true
+    const onEvent = (/** @type {any} */ { piece, stats }) => {
+      if (piece) pieces.push(piece)
+      if (stats) this.stats = { ...stats, load: this.stats.load }
+      wake()
+    }
+    /* Leaving the loop early stops the engine as an abort does. */
+    const leaving = new AbortController()
+    const abort = () => leaving.abort(signal?.reason)
+    signal?.addEventListener('abort', abort)
+    const end = this.#link
+      .call('generate', [{ ...request, text }], { onEvent, signal: leaving.signal })
+      .finally(() => {
+        running = false
+        wake()
+      })
+    end.catch(() => {})
+    try {
+      for (;;) {
+        if (signal?.aborted) throw abortReason(signal)
+        const piece = pieces.shift()
+        if (piece) yield piece
+        else if (running) await new Promise((resolve) => (wake = () => resolve(undefined)))
+        else return await end
+      }
+    } finally {
+      signal?.removeEventListener('abort', abort)
+      leaving.abort()
+    }
+  }
+
+  /** @param {string} text @param {{ special?: boolean, bos?: boolean }} [options] @returns {Promise<number[]>} */
+  async tokenize(text, { special = true, bos = false } = {}) {
+    return [...(await this.#link.call('tokenize', [String(text), { special, bos }]))]
+  }
+
+  /** @param {Iterable<number>} tokens @param {{ special?: boolean }} [options] @returns {Promise<string>} */
+  async detokenize(tokens, { special = true } = {}) {
+    return this.#link.call('detokenize', [Int32Array.from(tokens), { special }])
+  }
+
+  close() {
+    this.#link.break(new NiblError('CLOSED', 'This model is closed. Load it again.'))
+    this.#close()
+  }
+
+  [Symbol.dispose ?? Symbol.for('Symbol.dispose')]() {
+    this.close()
+  }
+}

@@ -1,0 +1,111 @@
+/** What callers may ask for: names, kinds and defaults, one line each. A name that is not here is refused: a misspelt
+ * option would otherwise be ignored in silence. */
+import { NiblError } from './errors.js'
+
+/** @typedef {{ fallback?: any, check: (value: any) => boolean, must: string }} Option */
+
+/** @param {number} low @param {number} high */
+const integer = (low, high) => ({
+  check: (/** @type {any} */ value) => Number.isInteger(value) && value >= low && value <= high,
+  must: `be a whole number from ${low} to ${high}`,
+})
+
+/** @param {number} low @param {number} high */
+const number = (low, high) => ({
+  check: (/** @type {any} */ value) => typeof value === 'number' && value >= low && value <= high,
+  must: `be a number from ${low} to ${high}`,
+})
+
+/** @param {...any} values */
+const oneOf = (...values) => ({
+  check: (/** @type {any} */ value) => values.includes(value),
+  must: `be one of ${values.map((value) => JSON.stringify(value)).join(', ')}`,
+})
+
+/** @param {Function} type */
+const instance = (type) => ({
+  check: (/** @type {any} */ value) => value instanceof type,
+  must: `be an ${type.name}`,
+})
+
+const address = {
+  check: (/** @type {any} */ value) => typeof value === 'string' || value instanceof URL,
+  must: 'be a URL',
+}
+const flag = oneOf(true, false)
+const callback = { check: (/** @type {any} */ value) => typeof value === 'function', must: 'be a function' }
+
+/** @param {any} value */
+const isObject = (value) => typeof value === 'object' && value !== null
+
+/** @type {Record<string, Option>} */
+export const loadOptions = {
+  early: { fallback: false, ...flag },
+  contextLength: { fallback: 0, ...integer(0, 2 ** 31 - 1) },
+  chunk: { fallback: 64, ...integer(1, 128) },
+  threads: integer(1, 64),
+  kv: { fallback: 'f16', ...oneOf('f16', 'f32') },
+  activations: { fallback: 'i8', ...oneOf('i8', 'f32') },
+  binary: oneOf('simd128', 'relaxed'),
+  worker: { fallback: true, ...flag },
+  timeout: { fallback: 30000, ...number(0, 2 ** 31 - 1) },
+  headers: { check: isObject, must: 'be an object or Headers' },
+  wasmUrl: address,
+  workerUrl: address,
+  signal: instance(AbortSignal),
+  onProgress: callback,
+}
+
+/** @type {Record<string, Option>} */
+export const generateOptions = {
+  maxTokens: { fallback: Infinity, check: (value) => value >= 0 && (Number.isInteger(value) || value === Infinity), must: 'be a whole number' },
+  temperature: { fallback: 0, ...number(0, 100) },
+  topK: { fallback: 0, ...integer(0, 2 ** 31 - 1) },
+  topP: { fallback: 1, ...number(0, 1) },
+  minP: { fallback: 0, ...number(0, 1) },
+  repeatPenalty: { fallback: 1, ...number(0.01, 100) },
+  seed: integer(0, Number.MAX_SAFE_INTEGER),
+  stop: {
+    fallback: [],
+    check: (value) => [value].flat().every((stop) => typeof stop === 'string' && stop !== ''),
+    must: 'be a string or an array of strings that are not empty',
+  },
+  logitBias: {
+    fallback: {},
+    check: (value) => isObject(value) && biasEntries(value).every(isBias),
+    must: 'be an object or Map from token id to number',
+  },
+  signal: instance(AbortSignal),
+}
+
+/** @param {Record<string, number> | Map<number, number>} bias @returns {[number, number][]} */
+export function biasEntries(bias) {
+  const entries = bias instanceof Map ? [...bias] : Object.entries(bias)
+  return entries.map(([token, value]) => [Number(token), value])
+}
+
+/** @param {[number, number]} entry */
+function isBias([token, value]) {
+  return Number.isInteger(token) && token >= 0 && typeof value === 'number' && !Number.isNaN(value)
+}
+
+/** Checks what was given and fills in the rest. @param {Record<string, Option>} table @param {Record<string, any>} given
+ * @returns {any} */
+export function readOptions(table, given) {
+  if (!isObject(given)) throw new NiblError('BAD_ARGUMENT', 'The options must be an object.')
+  for (const name of Object.keys(given)) {
+    if (name in table) continue
+    const names = Object.keys(table).join(', ')
+    throw new NiblError('BAD_ARGUMENT', `There is no option "${name}". There are: ${names}.`)
+  }
+  /** @type {Record<string, any>} */
+  const options = {}
+  for (const [name, { fallback, check, must }] of Object.entries(table)) {
+    const value = given[name] ?? fallback
+    if (value !== undefined && value !== fallback && !check(value)) {
+      throw new NiblError('BAD_ARGUMENT', `The option "${name}" must ${must}, but is ${JSON.stringify(value)}.`)
+    }
+    options[name] = value
+  }
+  return options
+}
