@@ -66,13 +66,16 @@ async function show(name, condition) {
   const { pageRoots, serve } = await import('../demo/serve.js')
   const server = await serve({ port: 0, roots: { ...pageRoots, '/readme/': folder } })
   open.push(server)
-  const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args: ['--no-sandbox'] })
+  const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: ['--no-sandbox'] })
   open.push(browser)
   const page = await browser.newPage()
   /** @type {Promise<never>} */
   const failed = new Promise((_, fail) => {
     page.on('pageerror', fail)
-    page.on('console', (message) => message.type() === 'error' && fail(new Error(message.text())))
+    page.on('console', (message) => {
+      const icon = message.location().url.endsWith('/favicon.ico')
+      if (message.type() === 'error' && !icon) fail(new Error(`${message.text()} ${message.location().url}`))
+    })
   })
   await page.goto(`${server.url}readme/${name}`)
   await Promise.race([failed, page.waitForFunction(condition, undefined, { timeout: pageMinutes * 60e3 })])

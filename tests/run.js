@@ -6,8 +6,8 @@
 import { spawn } from 'node:child_process'
 import * as fs from 'node:fs'
 import { availableParallelism } from 'node:os'
-import { basename, join } from 'node:path'
-import { fetchModel } from '../demo/fetch.js'
+import { basename, join, relative } from 'node:path'
+import { defaultModel, fetchModel } from '../demo/fetch.js'
 import { build, variants } from '../wasm/build.js'
 import { SetupError, main, root, setup } from '../wasm/setup.js'
 
@@ -18,7 +18,7 @@ import { SetupError, main, root, setup } from '../wasm/setup.js'
  * @property {boolean} [quick]      belongs to `npm run check`
  * @property {string[]} [setup]     parts of wasm/setup.js
  * @property {string[]} [build]     presets
- * @property {boolean} [model]      needs the default model
+ * @property {boolean} [model]      needs the default model; tests find its path, relative to the root, in NIBL_MODEL
  * @property {() => (() => Promise<Counts>)[]} steps
  */
 
@@ -55,12 +55,20 @@ function run([program, ...args], env = {}) {
   })
 }
 
-/** A report file that does not exist yet. @param {string} name */
-function reportFile(name) {
-  const file = join(root, 'build', `report-${name}`)
+/** Runs a command that writes a report, and reads that. @param {(file: string) => string[]} command @param {Record<string, string>} [env] */
+async function runWithReport(command, env) {
+  const file = join(root, 'build', `report-${process.pid}`)
   fs.mkdirSync(join(root, 'build'), { recursive: true })
+  const ok = await run(command(file), env)
+  const report = fs.existsSync(file) ? fs.readFileSync(file, 'utf8') : ''
   fs.rmSync(file, { force: true })
-  return file
+  return { ok, report }
+}
+
+/** A part without tests is a failure. @returns {Counts} */
+function none() {
+  console.log('there are no such tests')
+  return { passed: 0, failed: 1, skipped: 0 }
 }
 
 /** One program is one test. @type {(command: string[], env?: Record<string, string>) => Promise<Counts>} */
@@ -71,25 +79,21 @@ async function program(command, env) {
 
 /** @param {string} preset @returns {Promise<Counts>} */
 async function ctest(preset) {
-  const report = reportFile(`${preset}.xml`)
-  const ok = await run(['ctest', '--preset', preset, `-j${availableParallelism()}`, '--output-junit', report])
-  const suite = /<testsuite [^>]*>/s.exec(fs.existsSync(report) ? fs.readFileSync(report, 'utf8') : '')?.[0] ?? ''
+  const { ok, report } = await runWithReport((file) => ['ctest', '--preset', preset, `-j${availableParallelism()}`, '--output-junit', file])
+  const suite = /<testsuite [^>]*>/s.exec(report)?.[0] ?? ''
   /** @param {string} name */
   const number = (name) => Number(new RegExp(`${name}="(\\d+)"`).exec(suite)?.[1] ?? 0)
   const [tests, failures, skipped] = ['tests', 'failures', 'skipped'].map(number)
-  const failed = Math.max(failures, Number(!ok))
-  return { passed: tests - failures - skipped, failed, skipped }
+  return { passed: tests - failures - skipped, failed: Math.max(failures, Number(!ok)), skipped }
 }
 
-/** Runs test files of node:test. @param {string} program @param {string[]} files @param {Record<string, string>} [env] @returns {Promise<Counts>} */
-async function nodeTests(program, files, env) {
-  const report = reportFile('node.tap')
-  const reporters = ['--test-reporter=spec', '--test-reporter-destination=stdout', '--test-reporter=tap', `--test-reporter-destination=${report}`]
-  const ok = files.length > 0 && await run([program, '--test', '--test-concurrency=1', ...reporters, ...files], env)
-  if (!files.length) console.log('there are no such tests')
-  const text = fs.existsSync(report) ? fs.readFileSync(report, 'utf8') : ''
+/** Runs test files of node:test. @param {string} program @param {string[]} files @returns {Promise<Counts>} */
+async function nodeTests(program, files) {
+  if (!files.length) return none()
+  const { ok, report } = await runWithReport((file) => [program, '--test', '--test-concurrency=1', '--test-reporter=spec',
+    '--test-reporter-destination=stdout', '--test-reporter=tap', `--test-reporter-destination=${file}`, ...files])
   /** @param {string} name */
-  const number = (name) => Number(new RegExp(`^# ${name} (\\d+)$`, 'm').exec(text)?.[1] ?? 0)
+  const number = (name) => Number(new RegExp(`^# ${name} (\\d+)$`, 'm').exec(report)?.[1] ?? 0)
   const failed = number('fail') + number('cancelled')
   return { passed: number('pass'), failed: Math.max(failed, Number(!ok)), skipped: number('skipped') + number('todo') }
 }
@@ -219,10 +223,7 @@ async function runPart(part) {
     return { ...sum, failed: 1 }
   }
   const steps = part.steps()
-  if (!steps.length) {
-    console.log('there are no such tests')
-    return { ...sum, failed: 1 }
-  }
+  if (!steps.length) return none()
   for (const step of steps) {
     const counts = await step()
     sum.passed += counts.passed
@@ -231,6 +232,8 @@ async function runPart(part) {
   }
   return sum
 }
+
+process.env.NIBL_MODEL = relative(root, defaultModel.file)
 
 await main(async () => {
   const unknown = named.filter((name) => !Object.hasOwn(parts, name))

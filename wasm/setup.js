@@ -155,7 +155,7 @@ export const parts = {
     apt: ['clang-19', 'lld-19', 'llvm-19', 'libclang-rt-19-dev'],
   },
   lint: { about: 'clang-format 19', apt: ['clang-format-19'] },
-  browser: { about: 'Chromium', apt: ['chromium'] },
+  browser: { about: 'Chromium', apt: ['chromium'], own: () => process.env.CHROMIUM ?? '' },
   node24: {
     about: 'Node 24, whose relaxed SIMD can be trusted',
     npm: [

@@ -58,7 +58,7 @@ async function compile(url) {
 
 const PAGE = 65536
 const LARGEST = 65536 * PAGE
-const SMALLEST = { single: 2 << 20, threads: 16 << 20 } /* as linked: wasm/variant.cmake */
+const SMALLEST = { single: 2 << 20, threads: 4 << 20 } /* as linked: wasm/variant.cmake */
 
 /**
  * Instantiates a binary in a memory of its own.

@@ -352,7 +352,7 @@ describe('output that goes nowhere', () => {
 
   test('a full disk is a failure', () => {
     const full = fs.openSync('/dev/full', 'w')
-    for (const args of [['--help'], ['inspect', tiny], ['hash', tiny], ['run', tiny, '-p', 'a', '-n', '3'], ['run', tiny, '-p', 'a', '--json']]) {
+    for (const args of [['--help'], ['inspect', tiny], ['hash', tiny, '--prefill', '8'], ['run', tiny, '-p', 'a', '-n', '3'], ['run', tiny, '-p', 'a', '--json']]) {
       const result = nibl(args, { stdio: ['ignore', full, 'pipe'] })
       assert.equal(result.status, 1, args.join(' '))
       assert.match(result.stderr, /nibl: standard output: ./)

@@ -1,0 +1,356 @@
+/** The page: choose a model, watch it load, talk with it. */
+import { NiblError, load } from 'nibl'
+import { renderMarkdown } from './markdown.js'
+
+/** @typedef {import('../web/nibl.d.ts').Model} Model */
+/** @typedef {import('../web/nibl.d.ts').Message} Message */
+
+/** @template {HTMLElement} [T=HTMLElement] @param {string} id @returns {T} */
+const $ = (id) => /** @type {T} */ (document.getElementById(id))
+
+const prompt = /** @type {HTMLTextAreaElement} */ ($('prompt'))
+const temperature = /** @type {HTMLInputElement} */ ($('temperature'))
+const maxTokens = /** @type {HTMLInputElement} */ ($('max-tokens'))
+const picker = /** @type {HTMLInputElement} */ ($('file'))
+const messageList = $('messages')
+
+const parameters = new URLSearchParams(location.search)
+const defaultUrl = new URL(parameters.get('model') ?? '../model/SmolLM2-135M-Instruct.Q4_1.gguf', location.href)
+
+/** @type {Model | null} */
+let model = null
+/** What stops the load or the answer under way. @type {AbortController | null} */
+let running = null
+/** @type {Message[]} */
+let conversation = []
+
+/* ---- What is shown ---- */
+
+/** @param {'empty' | 'loading' | 'ready' | 'answering'} state */
+function show(state) {
+  document.body.dataset.state = state
+  const chatting = state === 'ready' || state === 'answering'
+  $('welcome').hidden = state !== 'empty'
+  $('loading').hidden = state !== 'loading'
+  for (const id of ['messages', 'composer', 'facts', 'settings', 'new-chat']) $(id).hidden = !chatting
+  $('suggestions').hidden = state !== 'ready' || conversation.length > 0
+  $('send').hidden = state === 'answering'
+  $('stop').hidden = state !== 'answering'
+  messageList.setAttribute('aria-busy', String(state === 'answering'))
+}
+
+/** @param {unknown} error */
+function showError(error) {
+  const box = $('error')
+  box.hidden = !error
+  box.textContent = error instanceof Error ? error.message : ''
+}
+
+/** For those who listen. @param {string} text */
+function announce(text) {
+  $('status').textContent = text
+}
+
+/** @param {number} bytes */
+function megabytes(bytes) {
+  const value = bytes / 1e6
+  return `${value < 10 ? value.toFixed(1) : Math.round(value)} MB`
+}
+
+/** @param {number} tokensPerSecond */
+function speed(tokensPerSecond) {
+  return tokensPerSecond > 0 ? `${tokensPerSecond.toFixed(tokensPerSecond < 10 ? 1 : 0)} tok/s` : '–'
+}
+
+function showFacts() {
+  if (!model) return
+  const { info, stats } = model
+  const { prefill, decode, memory } = stats
+  $('fact-memory').textContent = megabytes(memory.linear)
+  $('fact-binary').textContent = `${info.binary.replace('-threads', '')}, ${info.threads} thread${info.threads > 1 ? 's' : ''}`
+  $('fact-binary').title = info.why
+  if (decode.tokens) $('fact-speed').textContent = speed(decode.tokensPerSecond)
+  if (prefill.tokens) $('fact-prefill').textContent = speed(prefill.tokensPerSecond)
+}
+
+/* ---- Loading ---- */
+
+/** @param {URL | File} source @param {string} name */
+async function open(source, name) {
+  closeModel()
+  showError(null)
+  show('loading')
+  $('loading-title').textContent = `Loading ${name}`
+  announce(`Loading ${name}`)
+  const controller = (running = new AbortController())
+  try {
+    const onProgress = progressMeter()
+    model = await load(source, { early: true, signal: controller.signal, onProgress })
+    const opened = model
+    opened.ready.then(
+      () => {
+        showFacts()
+        announce(`${name} is ready`)
+      },
+      (error) => opened === model && fail(error),
+    ).finally(() => ($('progress').hidden = true))
+    $('model-name').textContent = opened.info.name || name
+    maxTokens.max = String(opened.info.contextLength)
+    show('ready')
+    showFacts()
+    prompt.focus()
+  } catch (error) {
+    fail(error)
+  }
+}
+
+/** @param {unknown} error */
+function fail(error) {
+  closeModel()
+  $('progress').hidden = true
+  show('empty')
+  if (!isAbort(error)) showError(error)
+  announce(isAbort(error) ? 'Cancelled' : 'Failed')
+}
+
+/** @param {unknown} error */
+function isAbort(error) {
+  return error instanceof DOMException && error.name === 'AbortError'
+}
+
+/** Shows bytes, speed and a bar. @returns {(progress: { loaded: number, total: number }) => void} */
+function progressMeter() {
+  const start = performance.now()
+  const bar = $('progress')
+  const fill = /** @type {HTMLElement} */ (bar.firstElementChild)
+  fill.style.transform = 'scaleX(0)'
+  bar.hidden = false
+  $('loading-figures').textContent = ' '
+  return ({ loaded, total }) => {
+    const seconds = (performance.now() - start) / 1000
+    const of = total ? ` of ${megabytes(total)}` : ''
+    const figures = `${megabytes(loaded)}${of}, ${megabytes(loaded / seconds)}/s`
+    $('loading-figures').textContent = figures
+    $('fact-memory').textContent = figures
+    fill.style.transform = `scaleX(${total ? loaded / total : 1})`
+    if (total) bar.setAttribute('aria-valuenow', String(Math.round((100 * loaded) / total)))
+  }
+}
+
+function closeModel() {
+  running?.abort()
+  running = null
+  model?.close()
+  model = null
+  conversation = []
+  messageList.replaceChildren()
+  $('model-name').textContent = ''
+  for (const id of ['fact-speed', 'fact-prefill', 'fact-memory']) $(id).textContent = '–'
+}
+
+/** @param {FileList | null | undefined} files */
+function openFile(files) {
+  const file = files?.[0]
+  if (file) open(file, file.name)
+}
+
+/** The default model's name and size, where the server has it. */
+async function describeDefault() {
+  const name = decodeURIComponent(defaultUrl.pathname.split('/').pop() ?? '')
+  $('default-name').textContent = name.replace(/\.gguf$/, '').replace(/-Instruct|\./g, ' ').trim()
+  const response = await fetch(defaultUrl, { method: 'HEAD' }).catch(() => null)
+  const size = Number(response?.headers.get('Content-Length'))
+  $('default-size').textContent = response?.ok && size ? `${megabytes(size)} to download` : 'not on this server'
+}
+
+/* ---- Talking ---- */
+
+/** @param {Message} message @returns {HTMLElement} where its text goes */
+function addMessage({ role, content }) {
+  const item = document.createElement('li')
+  item.className = role
+  const who = document.createElement('span')
+  who.className = 'unseen'
+  who.textContent = role === 'user' ? 'You: ' : 'Answer: '
+  const text = document.createElement('div')
+  text.className = 'text'
+  text.textContent = content
+  item.append(who, text)
+  messageList.append(item)
+  return text
+}
+
+/** Keeps the end in sight, unless the reader has scrolled away from it. */
+function follow() {
+  const page = document.scrollingElement
+  if (page && page.scrollHeight - page.scrollTop - page.clientHeight < 160) page.scrollTop = page.scrollHeight
+}
+
+/** @param {string} text */
+async function ask(text) {
+  if (!model || running) return
+  const message = { role: 'user', content: text }
+  conversation.push(message)
+  addMessage(message)
+  await reply()
+}
+
+/** Answers the last message of the user. */
+async function reply() {
+  const opened = model
+  if (!opened || running) return
+  const controller = (running = new AbortController())
+  const turn = conversation
+  const output = addMessage({ role: 'assistant', content: '' })
+  output.classList.add('pending')
+  showError(null)
+  show('answering')
+  announce('Answering')
+  document.querySelector('.again')?.remove()
+  document.scrollingElement?.scrollTo({ top: document.scrollingElement.scrollHeight })
+  let answer = ''
+  let drawn = 0
+  const draw = () => {
+    drawn = 0
+    output.replaceChildren(renderMarkdown(answer))
+    follow()
+  }
+  try {
+    const options = { temperature: Number(temperature.value), topP: 0.9, maxTokens: Number(maxTokens.value) || 512 }
+    let tokens = 0
+    let first = 0
+    for await (const piece of opened.generate(turn, { ...options, signal: controller.signal })) {
+      answer += piece.text
+      output.classList.remove('pending')
+      drawn ||= requestAnimationFrame(draw)
+      const now = performance.now()
+      first ||= now
+      if (++tokens % 8 === 0) $('fact-speed').textContent = speed((tokens - 1) / ((now - first) / 1000))
+    }
+    announce('Done')
+  } catch (error) {
+    if (!isAbort(error)) showError(adviceFor(error))
+    announce('Stopped')
+  }
+  cancelAnimationFrame(drawn)
+  if (opened !== model) return
+  running = null
+  if (turn !== conversation) return show('ready')
+  draw()
+  output.classList.remove('pending')
+  if (answer) turn.push({ role: 'assistant', content: answer })
+  else output.parentElement?.remove()
+  addFoot(output, opened)
+  show('ready')
+  showFacts()
+  follow()
+  prompt.focus({ preventScroll: true })
+}
+
+/** @param {unknown} error */
+function adviceFor(error) {
+  const full = error instanceof NiblError && error.code === 'CONTEXT_FULL'
+  return full ? new Error('This conversation is longer than the model’s context. Start a new chat.') : error
+}
+
+/** What stands under the last answer. @param {HTMLElement} output @param {Model} opened */
+function addFoot(output, { stats }) {
+  const again = document.createElement('button')
+  again.type = 'button'
+  again.className = 'quiet again'
+  again.textContent = 'Ask again'
+  again.addEventListener('click', () => {
+    if (running) return
+    if (conversation.at(-1)?.role === 'assistant') {
+      conversation.pop()
+      messageList.lastElementChild?.remove()
+    }
+    reply()
+  })
+  const item = output.isConnected ? output.parentElement : messageList.lastElementChild
+  if (stats.finish === 'length') again.title = 'The answer was cut at its longest allowed length'
+  item?.append(again)
+}
+
+function stop() {
+  running?.abort()
+}
+
+function newChat() {
+  stop()
+  conversation = []
+  messageList.replaceChildren()
+  showError(null)
+  show(running ? 'answering' : 'ready')
+  prompt.focus()
+}
+
+function submit() {
+  const text = prompt.value.trim()
+  if (!text || running) return
+  prompt.value = ''
+  fitPrompt()
+  ask(text)
+}
+
+/** As high as its text, up to a third of the window. */
+function fitPrompt() {
+  prompt.style.height = 'auto'
+  prompt.style.height = `${Math.min(prompt.scrollHeight, innerHeight / 3)}px`
+}
+
+/* ---- Wiring ---- */
+
+$('load-default').addEventListener('click', () => open(defaultUrl, $('default-name').textContent ?? ''))
+picker.addEventListener('change', () => {
+  openFile(picker.files)
+  picker.value = ''
+})
+$('cancel').addEventListener('click', stop)
+$('stop').addEventListener('click', stop)
+$('new-chat').addEventListener('click', newChat)
+$('unload').addEventListener('click', () => {
+  closeModel()
+  showError(null)
+  show('empty')
+  $('load-default').focus()
+})
+$('composer').addEventListener('submit', (event) => {
+  event.preventDefault()
+  submit()
+})
+prompt.addEventListener('input', fitPrompt)
+prompt.addEventListener('keydown', (event) => {
+  if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return
+  event.preventDefault()
+  submit()
+})
+for (const button of $('suggestions').querySelectorAll('button')) {
+  button.addEventListener('click', () => ask(button.textContent ?? ''))
+}
+const showTemperature = () => ($('temperature-value').textContent = temperature.value)
+temperature.addEventListener('input', showTemperature)
+
+document.addEventListener('keydown', (event) => {
+  if (event.key !== 'Escape') return
+  $('settings').removeAttribute('open')
+  stop()
+})
+document.addEventListener('click', (event) => {
+  if (!$('settings').contains(/** @type {Node} */ (event.target))) $('settings').removeAttribute('open')
+})
+document.addEventListener('dragover', (event) => {
+  event.preventDefault()
+  document.body.classList.add('dropping')
+})
+for (const end of ['dragleave', 'drop']) {
+  document.addEventListener(end, () => document.body.classList.remove('dropping'))
+}
+document.addEventListener('drop', (event) => {
+  event.preventDefault()
+  openFile(/** @type {DragEvent} */ (event).dataTransfer?.files)
+})
+
+showTemperature()
+show('empty')
+describeDefault()

@@ -1,0 +1,108 @@
+/** What a load, a failure and a close leave behind: nothing. */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import worker_threads from 'node:worker_threads'
+import { load } from 'nibl'
+import { compileBinary, instantiate } from '../../web/binaries.js'
+import { faultyServer } from './faulty-server.js'
+import { answer, isAbort, loadFor, modelPath, niblError, tinyBytes, tinyPath } from './support.js'
+
+/** Workers that were started and have not ended. @type {Set<worker_threads.Worker>} */
+const workers = new Set()
+const { Worker } = worker_threads
+worker_threads.Worker = class extends Worker {
+  /** @param {ConstructorParameters<typeof Worker>} args */
+  constructor(...args) {
+    super(...args)
+    workers.add(this)
+    this.on('exit', () => workers.delete(this))
+  }
+}
+
+/** Memories that were made here and have not been collected. @type {Set<WeakRef<WebAssembly.Memory>>} */
+const memories = new Set()
+const { Memory } = WebAssembly
+WebAssembly.Memory = class extends Memory {
+  /** @param {WebAssembly.MemoryDescriptor} descriptor */
+  constructor(descriptor) {
+    super(descriptor)
+    memories.add(new WeakRef(this))
+  }
+}
+
+setFlagsFromString('--expose-gc')
+const collect = runInNewContext('gc')
+
+/** @param {() => boolean} condition @param {string} what */
+async function eventually(condition, what) {
+  for (let tries = 0; tries < 200; tries++) {
+    if (condition()) return
+    await new Promise((resolve) => setTimeout(resolve, 10))
+    collect()
+  }
+  assert.fail(what)
+}
+
+const noWorkers = () => eventually(() => workers.size === 0, `${workers.size} workers are left`)
+const noMemories = () =>
+  eventually(() => [...memories].every((memory) => !memory.deref()), 'a WebAssembly.Memory is left')
+
+test('close ends the worker, and with it its memory', async () => {
+  const model = await load(tinyPath)
+  await answer(model, 'Hello', { maxTokens: 2 })
+  assert.equal(workers.size, 1)
+  model.close()
+  await noWorkers()
+})
+
+test('close gives the memory of the calling thread back', async () => {
+  await (async () => {
+    const model = await load(tinyPath, { worker: false })
+    await answer(model, 'Hello', { maxTokens: 2 })
+    assert.ok([...memories].some((memory) => memory.deref()))
+    model.close()
+  })()
+  await noMemories()
+})
+
+test('a load that fails leaves nothing', async (t) => {
+  const { url } = await faultyServer(tinyBytes, { cutAt: 0.8 }).then((server) => {
+    t.after(() => server.close())
+    return server
+  })
+  const stalled = await faultyServer(tinyBytes, { stallAt: 0.8 })
+  t.after(() => stalled.close())
+  for (const worker of [true, false]) {
+    await assert.rejects(load(url, { worker }), niblError('DOWNLOAD_FAILED', /lost/))
+    await assert.rejects(load(tinyBytes.slice(0, 9000), { worker }), niblError('TRUNCATED', /end/))
+    await assert.rejects(load(stalled.url, { worker, timeout: 100 }), niblError('TIMEOUT', /byte/))
+    const signal = AbortSignal.timeout(200)
+    await assert.rejects(load(stalled.url, { worker, signal }), { name: 'TimeoutError' })
+    const controller = new AbortController()
+    const loading = load(stalled.url, { worker, signal: controller.signal })
+    controller.abort()
+    await assert.rejects(loading, isAbort)
+    await noWorkers()
+    await noMemories()
+  }
+})
+
+test('memory is the plan: weights, full cache and at most 32 MiB', async (t) => {
+  for (const threads of [1, 2]) {
+    const model = await loadFor(t, modelPath, { contextLength: 256, threads })
+    const { linear, weights, kv } = model.stats.memory
+    assert.ok(linear <= weights + kv + (32 << 20), JSON.stringify(model.stats.memory))
+    await answer(model, 'word '.repeat(180), { maxTokens: 60 })
+    const after = model.stats.memory
+    assert.ok(after.linear <= weights + kv + (32 << 20), JSON.stringify(after))
+    assert.equal(after.kv, kv)
+  }
+})
+
+test('more memory than there can be is refused in words', async () => {
+  const compiled = await compileBinary('simd128')
+  const size = { initial: 1 << 20, maximum: 2 ** 32 + 1, threads: 1 }
+  await assert.rejects(instantiate(compiled, size), niblError('OUT_OF_MEMORY', /needs 4097 MB.*contextLength/))
+})
