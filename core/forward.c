@@ -45,7 +45,7 @@ struct nibl_run {
     size_t logit_capacity, logit_count;
     /* the chunk at work */
     group groups[NIBL_MAX_CHUNK];
-    uint32_t group_count, chunk_rows, last_layer, head_row;
+    uint32_t group_count, chunk_rows, head_row;
     bool split; /* attention blocks among workers */
 };
 
@@ -471,10 +471,9 @@ static void run_layer(const nibl_run *run, uint32_t layer, uint32_t worker, uint
     add_norm_quantize(run, NULL, true, NULL, 0, worker, workers);
 }
 
-static void layers_job(void *context, uint32_t worker, uint32_t workers) {
+static void layer_job(void *context, uint32_t worker, uint32_t workers) {
     const nibl_run *run = context;
-    for (uint32_t layer = run->layer; layer < run->last_layer; layer++)
-        run_layer(run, layer, worker, workers);
+    run_layer(run, run->layer, worker, workers);
 }
 
 /* Rows [head_row, head_row + chunk_rows) of those that want logits. */
@@ -523,19 +522,12 @@ nibl_status nibl_run_advance(nibl_run *run, uint32_t *units) {
         if (m->layers[run->layer].missing) return NIBL_NEED_DATA;
         if (*units == 0) return NIBL_MORE;
         set_chunk(run);
-        /* a chunk that is the whole span runs through layers in one job */
-        run->last_layer = run->layer + 1;
-        if (run->chunk_rows == run->row_count)
-            while (run->last_layer < h->layers && run->last_layer - run->layer < *units &&
-                   !m->layers[run->last_layer].missing)
-                run->last_layer++;
-        nibl_pool_run(m->pool, layers_job, run);
-        *units -= run->last_layer - run->layer;
+        nibl_pool_run(m->pool, layer_job, run);
+        --*units;
         run->row += run->chunk_rows;
-        if (run->row == run->row_count) {
-            run->row = 0;
-            run->layer = run->last_layer;
-        }
+        if (run->row < run->row_count) continue;
+        run->row = 0;
+        run->layer++;
     }
     if (run->logit_count == 0) return NIBL_OK;
     if (m->missing_output) return NIBL_NEED_DATA;

@@ -31,8 +31,9 @@ INLINE void scale_and_add(float32x4_t acc[2], const int32x4_t sum[2], float s, c
         }                                                                                                    \
         for (uint32_t t = 0; t < n; t++)                                                                     \
             for (int half = 0; half < 2; half++) {                                                           \
-                sum[t][half] = vdotq_laneq_s32(sum[t][half], w0[half], vld1q_s8(a[t * blocks + b].q), c);      \
-                sum[t][half] = vdotq_laneq_s32(sum[t][half], w1[half], vld1q_s8(a[t * blocks + b].q + 16), c); \
+                sum[t][half] = vdotq_laneq_s32(sum[t][half], w0[half], vld1q_s8(a[t * blocks + b].q), c);    \
+                sum[t][half] =                                                                               \
+                    vdotq_laneq_s32(sum[t][half], w1[half], vld1q_s8(a[t * blocks + b].q + 16), c);          \
             }                                                                                                \
     } while (0)
 
@@ -70,13 +71,13 @@ INLINE void nibble_tile(float *y, size_t stride, const uint8_t *block, uint32_t 
             for (int half = 0; half < 2; half++) {                                                           \
                 const int8_t *q = block->q + 32 * (c) + 16 * half;                                           \
                 const int8_t *x = a[t * blocks + b].q;                                                       \
-                sum[t][half] = vdotq_laneq_s32(sum[t][half], vld1q_s8(q), vld1q_s8(x), c);                     \
-                sum[t][half] = vdotq_laneq_s32(sum[t][half], vld1q_s8(q + 128), vld1q_s8(x + 16), c);          \
+                sum[t][half] = vdotq_laneq_s32(sum[t][half], vld1q_s8(q), vld1q_s8(x), c);                   \
+                sum[t][half] = vdotq_laneq_s32(sum[t][half], vld1q_s8(q + 128), vld1q_s8(x + 16), c);        \
             }                                                                                                \
     } while (0)
 
-INLINE void int8_tile(float *y, size_t stride, const uint8_t *panel, uint32_t blocks, bool unused, const nibl_act *a,
-                      uint32_t n) {
+INLINE void int8_tile(float *y, size_t stride, const uint8_t *panel, uint32_t blocks, bool unused,
+                      const nibl_act *a, uint32_t n) {
     (void)unused;
     const nibl_int8_block *block = (const nibl_int8_block *)(const void *)panel;
     float32x4_t acc[TOKENS][2], d[2];
@@ -102,7 +103,8 @@ INLINE void int8_tile(float *y, size_t stride, const uint8_t *panel, uint32_t bl
         uint32_t t = 0;                                                                                      \
         for (; t + TOKENS <= tokens; t += TOKENS)                                                            \
             tile(out + t * stride, stride, p, blocks, has_min, a + (size_t)t * blocks, TOKENS);              \
-        for (; t < tokens; t++) tile(out + t * stride, stride, p, blocks, has_min, a + (size_t)t * blocks, 1); \
+        for (; t < tokens; t++)                                                                              \
+            tile(out + t * stride, stride, p, blocks, has_min, a + (size_t)t * blocks, 1);                   \
     }
 
 void nibl_gemm_nibble_dotprod(float *y, size_t stride, const nibl_matrix *w, uint32_t begin, uint32_t end,
@@ -123,7 +125,8 @@ void nibl_gemm_int8_dotprod(float *y, size_t stride, const nibl_matrix *w, uint3
     PANELS(int8_tile, false)
 }
 
-void nibl_gemv_nibble_dotprod(float *y, const nibl_matrix *w, uint32_t begin, uint32_t end, const nibl_act *a) {
+void nibl_gemv_nibble_dotprod(float *y, const nibl_matrix *w, uint32_t begin, uint32_t end,
+                              const nibl_act *a) {
     nibl_gemm_nibble_dotprod(y, 0, w, begin, end, a, 1, NULL);
 }
 

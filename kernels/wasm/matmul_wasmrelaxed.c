@@ -5,7 +5,9 @@
  */
 #include "kernels/wasm/panel.h"
 
-INLINE v128_t dot(v128_t acc, v128_t a, v128_t w) { return wasm_i32x4_relaxed_dot_i8x16_i7x16_add(a, w, acc); }
+INLINE v128_t dot(v128_t acc, v128_t a, v128_t w) {
+    return wasm_i32x4_relaxed_dot_i8x16_i7x16_add(a, w, acc);
+}
 
 INLINE void gemv_nibble(float *y, const uint8_t *block, uint32_t blocks, bool has_min, const nibl_act *a) {
     const v128_t low = wasm_i8x16_const_splat(15);
@@ -29,7 +31,8 @@ INLINE void gemv_nibble(float *y, const uint8_t *block, uint32_t blocks, bool ha
     wasm_v128_store(y + 4, acc[0][1]);
 }
 
-void nibl_gemv_nibble_wasmrelaxed(float *y, const nibl_matrix *w, uint32_t begin, uint32_t end, const nibl_act *a) {
+void nibl_gemv_nibble_wasmrelaxed(float *y, const nibl_matrix *w, uint32_t begin, uint32_t end,
+                                  const nibl_act *a) {
     const uint32_t blocks = w->cols / NIBL_BLOCK;
     for (uint32_t panel = begin; panel < end; panel++) {
         float *out = y + (size_t)panel * NIBL_PANEL;
@@ -41,7 +44,8 @@ void nibl_gemv_nibble_wasmrelaxed(float *y, const nibl_matrix *w, uint32_t begin
 }
 
 /* a w = (sign(a) w) |a|: |a| is the operand of 7 bits; right for every w but -128. */
-void nibl_gemv_int8_wasmrelaxed(float *y, const nibl_matrix *w, uint32_t begin, uint32_t end, const nibl_act *a) {
+void nibl_gemv_int8_wasmrelaxed(float *y, const nibl_matrix *w, uint32_t begin, uint32_t end,
+                                const nibl_act *a) {
     const uint32_t blocks = w->cols / NIBL_BLOCK;
     for (uint32_t panel = begin; panel < end; panel++) {
         const nibl_int8_block *block = (const nibl_int8_block *)(const void *)nibl_panel(w, panel);
@@ -49,7 +53,8 @@ void nibl_gemv_int8_wasmrelaxed(float *y, const nibl_matrix *w, uint32_t begin, 
         for (uint32_t b = 0; b < blocks; b++, block++) {
             v128_t sum[1][2] = {{wasm_i32x4_const_splat(0), wasm_i32x4_const_splat(0)}};
             for (int c = 0; c < 8; c++) {
-                const v128_t x = splat32(a[b].q + 4 * c), sign = wasm_i8x16_shr(x, 7), size = wasm_i8x16_abs(x);
+                const v128_t x = splat32(a[b].q + 4 * c), sign = wasm_i8x16_shr(x, 7),
+                             size = wasm_i8x16_abs(x);
                 for (int half = 0; half < 2; half++) {
                     const v128_t q = wasm_v128_load(block->q + 32 * c + 16 * half);
                     sum[0][half] = dot(sum[0][half], wasm_i8x16_sub(wasm_v128_xor(q, sign), sign), size);
@@ -66,8 +71,8 @@ void nibl_gemv_int8_wasmrelaxed(float *y, const nibl_matrix *w, uint32_t begin, 
 
 enum { STEPS = 8 }; /* of a block: 4 columns, 32 bytes of weights each */
 
-INLINE void tile(float *y, size_t stride, const uint8_t *panel, const uint8_t *block, size_t unit, uint32_t blocks,
-                 bool has_min, const nibl_act *a, uint32_t n) {
+INLINE void tile(float *y, size_t stride, const uint8_t *panel, const uint8_t *block, size_t unit,
+                 uint32_t blocks, bool has_min, const nibl_act *a, uint32_t n) {
     v128_t acc[TOKENS][2];
     for (uint32_t t = 0; t < n; t++) acc[t][0] = acc[t][1] = wasm_i32x4_const_splat(0);
     for (uint32_t b = 0; b < blocks; b++) {
@@ -93,8 +98,8 @@ INLINE void tile(float *y, size_t stride, const uint8_t *panel, const uint8_t *b
     }
 }
 
-INLINE void gemm(float *y, size_t stride, const nibl_matrix *w, uint32_t begin, uint32_t end, const nibl_act *a,
-                 uint32_t tokens, uint8_t *scratch, bool has_min) {
+INLINE void gemm(float *y, size_t stride, const nibl_matrix *w, uint32_t begin, uint32_t end,
+                 const nibl_act *a, uint32_t tokens, uint8_t *scratch, bool has_min) {
     const uint32_t blocks = w->cols / NIBL_BLOCK;
     const size_t unit = nibl_panel_unit(NIBL_KIND_NIBBLE, has_min);
     for (uint32_t panel = begin; panel < end; panel++) {
@@ -109,7 +114,8 @@ INLINE void gemm(float *y, size_t stride, const nibl_matrix *w, uint32_t begin, 
         float *out = y + (size_t)panel * NIBL_PANEL;
         uint32_t t = 0;
         for (; t + TOKENS <= tokens; t += TOKENS)
-            tile(out + t * stride, stride, scratch, block, unit, blocks, has_min, a + (size_t)t * blocks, TOKENS);
+            tile(out + t * stride, stride, scratch, block, unit, blocks, has_min, a + (size_t)t * blocks,
+                 TOKENS);
         for (; t < tokens; t++)
             tile(out + t * stride, stride, scratch, block, unit, blocks, has_min, a + (size_t)t * blocks, 1);
     }

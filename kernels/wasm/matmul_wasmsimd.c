@@ -34,7 +34,8 @@ INLINE void gemv_nibble(float *y, const uint8_t *block, uint32_t blocks, bool ha
     wasm_v128_store(y + 4, acc[0][1]);
 }
 
-void nibl_gemv_nibble_wasmsimd(float *y, const nibl_matrix *w, uint32_t begin, uint32_t end, const nibl_act *a) {
+void nibl_gemv_nibble_wasmsimd(float *y, const nibl_matrix *w, uint32_t begin, uint32_t end,
+                               const nibl_act *a) {
     const uint32_t blocks = w->cols / NIBL_BLOCK;
     for (uint32_t panel = begin; panel < end; panel++) {
         float *out = y + (size_t)panel * NIBL_PANEL;
@@ -45,7 +46,8 @@ void nibl_gemv_nibble_wasmsimd(float *y, const nibl_matrix *w, uint32_t begin, u
     }
 }
 
-void nibl_gemv_int8_wasmsimd(float *y, const nibl_matrix *w, uint32_t begin, uint32_t end, const nibl_act *a) {
+void nibl_gemv_int8_wasmsimd(float *y, const nibl_matrix *w, uint32_t begin, uint32_t end,
+                             const nibl_act *a) {
     const uint32_t blocks = w->cols / NIBL_BLOCK;
     for (uint32_t panel = begin; panel < end; panel++) {
         const nibl_int8_block *block = (const nibl_int8_block *)(const void *)nibl_panel(w, panel);
@@ -99,8 +101,8 @@ INLINE void widen_activations(int16_t *out, const int8_t *q) {
     }
 }
 
-INLINE void tile(float *y, size_t stride, const int16_t *panel, const int16_t *x, const uint8_t *block, size_t unit,
-                 uint32_t blocks, bool has_min, const nibl_act *a, uint32_t n) {
+INLINE void tile(float *y, size_t stride, const int16_t *panel, const int16_t *x, const uint8_t *block,
+                 size_t unit, uint32_t blocks, bool has_min, const nibl_act *a, uint32_t n) {
     v128_t acc[TOKENS][2];
     for (uint32_t t = 0; t < n; t++) acc[t][0] = acc[t][1] = wasm_i32x4_const_splat(0);
     for (uint32_t b = 0; b < blocks; b++) {
@@ -126,8 +128,8 @@ INLINE void tile(float *y, size_t stride, const int16_t *panel, const int16_t *x
 }
 
 /* Widening a tile's activations again for every panel costs one part in sixteen of its products. */
-INLINE void gemm(float *y, size_t stride, const nibl_matrix *w, uint32_t begin, uint32_t end, const nibl_act *a,
-                 uint32_t tokens, int16_t *scratch, bool int8, bool has_min) {
+INLINE void gemm(float *y, size_t stride, const nibl_matrix *w, uint32_t begin, uint32_t end,
+                 const nibl_act *a, uint32_t tokens, int16_t *scratch, bool int8, bool has_min) {
     const uint32_t blocks = w->cols / NIBL_BLOCK;
     const size_t unit = nibl_panel_unit((nibl_kind)w->kind, has_min);
     int16_t *x = scratch + (size_t)w->cols * NIBL_PANEL;
@@ -139,13 +141,14 @@ INLINE void gemm(float *y, size_t stride, const nibl_matrix *w, uint32_t begin, 
         for (uint32_t t = 0; t < tokens; t += TOKENS) {
             const uint32_t n = tokens - t < TOKENS ? tokens - t : TOKENS;
             const nibl_act *rows = a + (size_t)t * blocks;
-            for (uint32_t i = 0; i < n * blocks; i++) widen_activations(x + (size_t)i * NIBL_BLOCK, rows[i].q);
+            for (uint32_t i = 0; i < n * blocks; i++)
+                widen_activations(x + (size_t)i * NIBL_BLOCK, rows[i].q);
             if (n == TOKENS)
                 tile(out + t * stride, stride, scratch, x, block, unit, blocks, has_min, rows, TOKENS);
             else
                 for (uint32_t i = 0; i < n; i++)
-                    tile(out + (t + i) * stride, stride, scratch, x + (size_t)i * w->cols, block, unit, blocks, has_min,
-                         rows + (size_t)i * blocks, 1);
+                    tile(out + (t + i) * stride, stride, scratch, x + (size_t)i * w->cols, block, unit,
+                         blocks, has_min, rows + (size_t)i * blocks, 1);
         }
     }
 }

@@ -26,8 +26,8 @@ INLINE v128_t scaled(v128_t acc, v128_t isum, v128_t s, v128_t d) {
 INLINE v128_t splat32(const void *p) { return wasm_v128_load32_splat(p); }
 
 /* The ends of a block for n tokens: scales, and minimums where there are any. */
-INLINE void finish_block(v128_t acc[][2], v128_t isum[][2], const uint16_t *scale, bool has_min, const nibl_act *a,
-                         uint32_t blocks, uint32_t n) {
+INLINE void finish_block(v128_t acc[][2], v128_t isum[][2], const uint16_t *scale, bool has_min,
+                         const nibl_act *a, uint32_t blocks, uint32_t n) {
     for (int half = 0; half < 2; half++) {
         const v128_t d = halves(scale + 4 * half);
         for (uint32_t t = 0; t < n; t++)

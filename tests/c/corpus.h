@@ -22,7 +22,8 @@ static inline uint64_t memory_now(void) {
 static inline nibl_gguf *header_of(const builder *b) {
     nibl_gguf *gguf;
     size_t taken;
-    if (nibl_gguf_new(&gguf) == NIBL_OK && nibl_gguf_feed(gguf, b->bytes, b->length, &taken) == NIBL_OK) return gguf;
+    if (nibl_gguf_new(&gguf) == NIBL_OK && nibl_gguf_feed(gguf, b->bytes, b->length, &taken) == NIBL_OK)
+        return gguf;
     printf("not a complete header: %s\n", nibl_last_message());
     exit(1);
 }
@@ -31,7 +32,8 @@ static inline nibl_gguf *header_of(const builder *b) {
 static inline uint64_t peak_of_new(const nibl_gguf *gguf, nibl_tokenizer **out) {
     uint64_t current, peak;
     nibl_memory(&current, &peak);
-    void *filler = peak > current ? nibl_alloc(peak - current) : NULL; /* now every byte more raises the peak */
+    void *filler =
+        peak > current ? nibl_alloc(peak - current) : NULL; /* now every byte more raises the peak */
     CHECK_EQ(nibl_tokenizer_new(gguf, out), NIBL_OK);
     nibl_memory(NULL, &current);
     nibl_free(filler);
@@ -39,7 +41,7 @@ static inline uint64_t peak_of_new(const nibl_gguf *gguf, nibl_tokenizer **out) 
 }
 
 typedef struct record {
-    char kind;  /* the line's first character; in corpus.txt '+' where special tokens are recognised */
+    char kind; /* the line's first character; in corpus.txt '+' where special tokens are recognised */
     char *text; /* what follows, unescaped in place */
     size_t length;
 } record;
@@ -96,9 +98,11 @@ static inline void check_text(const nibl_tokenizer *t, const int32_t *ids, size_
 
 /* What the corpus asks of a tokenizer: the ids of the file `ids_path`, or of `same_path` where that says so, and from
  * them the text again. */
-static inline void check_corpus(const nibl_tokenizer *t, const char *ids_path, const char *same_path, const char *lost) {
+static inline void check_corpus(const nibl_tokenizer *t, const char *ids_path, const char *same_path,
+                                const char *lost) {
     int32_t ids[ROOM], wanted[ROOM], other[ROOM];
-    builder corpus = read_whole(FIXTURE("corpus.txt")), expected = read_whole(ids_path), same = read_whole(same_path);
+    builder corpus = read_whole(FIXTURE("corpus.txt")), expected = read_whole(ids_path),
+            same = read_whole(same_path);
     char *at = (char *)corpus.bytes, *end = at + corpus.length;
     const uint8_t *e = expected.bytes, *s = same.bytes;
     size_t count, lines = 0;

@@ -89,7 +89,8 @@ static void int8_path_is_close(void) {
 }
 
 static void chunks_and_threads_do_not_matter(void) {
-    const nibl_session_options ways[] = {{.chunk = 1}, {.chunk = 5}, {.chunk = 7, .threads = 2}, {.threads = 3}, {.chunk = 1, .threads = 3}};
+    const nibl_session_options ways[] = {
+        {.chunk = 1}, {.chunk = 5}, {.chunk = 7, .threads = 2}, {.threads = 3}, {.chunk = 1, .threads = 3}};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         fixture f = {0};
         if (!open_fixture(types[i], &f)) continue;
