@@ -7,7 +7,8 @@ typedef struct symbol {
     uint32_t previous, next;
 } symbol;
 
-/* A binary heap of pairs, lowest first: rank << 32 | position. Pairs that changed since stay in and are passed over. */
+/* A binary heap of pairs, lowest first: rank << 32 | position. Those that changed since stay and are passed
+ * over. */
 typedef struct heap {
     uint64_t *items;
     size_t count;
@@ -15,15 +16,15 @@ typedef struct heap {
 
 enum { STACK_WORD = 256 }; /* words up to this long need no allocation */
 
-static uint64_t pair_hash(uint32_t left, uint32_t right) { return ((uint64_t)left << 32 | right) * 0xD6E8FEB86659FD93u; }
+static uint64_t pair_hash(uint32_t left, uint32_t right) {
+    return ((uint64_t)left << 32 | right) * 0xD6E8FEB86659FD93u;
+}
 
-static bool same_pair(const nibl_merge *merge, uint32_t left, uint32_t right)
-{
+static bool same_pair(const nibl_merge *merge, uint32_t left, uint32_t right) {
     return merge->left == left && merge->right == right;
 }
 
-nibl_status nibl_bpe_add_merge(nibl_bpe *bpe, uint32_t rank)
-{
+nibl_status nibl_bpe_add_merge(nibl_bpe *bpe, uint32_t rank) {
     const nibl_merge *merge = &bpe->merges[rank];
     nibl_probe probe = nibl_index_start(&bpe->pairs, pair_hash(merge->left, merge->right));
     for (uint32_t other; nibl_index_next(&bpe->pairs, &probe, &other);) {
@@ -34,8 +35,7 @@ nibl_status nibl_bpe_add_merge(nibl_bpe *bpe, uint32_t rank)
     return nibl_fail(NIBL_E_FILE, "tokenizer.ggml.merges: merge %u collides with too many others", rank);
 }
 
-static uint32_t rank_of(const nibl_bpe *bpe, uint32_t left, uint32_t right)
-{
+static uint32_t rank_of(const nibl_bpe *bpe, uint32_t left, uint32_t right) {
     nibl_probe probe = nibl_index_start(&bpe->pairs, pair_hash(left, right));
     for (uint32_t rank; nibl_index_next(&bpe->pairs, &probe, &rank);) {
         if (same_pair(&bpe->merges[rank], left, right)) return rank;
@@ -43,15 +43,14 @@ static uint32_t rank_of(const nibl_bpe *bpe, uint32_t left, uint32_t right)
     return NIBL_BPE_NONE;
 }
 
-static void heap_push(heap *h, uint64_t item)
-{
+static void heap_push(heap *h, uint64_t item) {
     size_t at = h->count++;
-    for (size_t parent; at > 0 && h->items[parent = (at - 1) / 2] > item; at = parent) h->items[at] = h->items[parent];
+    for (size_t parent; at > 0 && h->items[parent = (at - 1) / 2] > item; at = parent)
+        h->items[at] = h->items[parent];
     h->items[at] = item;
 }
 
-static uint64_t heap_pop(heap *h)
-{
+static uint64_t heap_pop(heap *h) {
     uint64_t top = h->items[0], moved = h->items[--h->count];
     size_t at = 0;
     for (size_t child; (child = 2 * at + 1) < h->count; at = child) {
@@ -64,16 +63,14 @@ static uint64_t heap_pop(heap *h)
 }
 
 /* Sets the rank of the pair that begins at `at` and queues it. */
-static void update_pair(const nibl_bpe *bpe, symbol *symbols, heap *h, uint32_t at)
-{
+static void update_pair(const nibl_bpe *bpe, symbol *symbols, heap *h, uint32_t at) {
     symbol *s = &symbols[at];
     s->rank = s->next == NIBL_BPE_NONE ? NIBL_BPE_NONE : rank_of(bpe, s->token, symbols[s->next].token);
     if (s->rank != NIBL_BPE_NONE) heap_push(h, (uint64_t)s->rank << 32 | at);
 }
 
 /* A merge takes one pair off the heap and puts at most two on, so 2 * count items are room enough. */
-static void merge_all(const nibl_bpe *bpe, symbol *symbols, uint32_t count, heap *h)
-{
+static void merge_all(const nibl_bpe *bpe, symbol *symbols, uint32_t count, heap *h) {
     for (uint32_t i = 0; i < count; i++) update_pair(bpe, symbols, h, i);
     while (h->count > 0) {
         uint64_t top = heap_pop(h);
@@ -90,8 +87,7 @@ static void merge_all(const nibl_bpe *bpe, symbol *symbols, uint32_t count, heap
     }
 }
 
-static uint32_t split_bytes(const nibl_bpe *bpe, const char *word, size_t length, symbol *symbols)
-{
+static uint32_t split_bytes(const nibl_bpe *bpe, const char *word, size_t length, symbol *symbols) {
     uint32_t count = 0;
     for (size_t i = 0; i < length; i++) {
         uint32_t token = bpe->byte_token[(uint8_t)word[i]];
@@ -99,12 +95,12 @@ static uint32_t split_bytes(const nibl_bpe *bpe, const char *word, size_t length
         symbols[count] = (symbol){token, NIBL_BPE_NONE, count - 1, count + 1};
         count++;
     }
-    if (count > 0) symbols[count - 1].next = NIBL_BPE_NONE; /* the first one's `previous` wrapped round to it */
+    if (count > 0)
+        symbols[count - 1].next = NIBL_BPE_NONE; /* the first one's `previous` wrapped round to it */
     return count;
 }
 
-nibl_status nibl_bpe_encode(const nibl_bpe *bpe, const char *word, size_t length, nibl_token_list *out)
-{
+nibl_status nibl_bpe_encode(const nibl_bpe *bpe, const char *word, size_t length, nibl_token_list *out) {
     symbol stack_symbols[STACK_WORD];
     uint64_t stack_heap[2 * STACK_WORD];
     symbol *symbols = stack_symbols;

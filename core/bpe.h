@@ -1,5 +1,6 @@
-/* Byte-level BPE inside one word: adjacent tokens merge, the pair of the lowest rank first and the leftmost of equals,
- * until no pair is in the table (Sennrich et al. 2016; on bytes as in GPT-2). O(n log n) for any word. */
+/* Byte-level BPE inside one word: adjacent tokens merge, the pair of the lowest rank first and the leftmost
+ * of equals, until no pair is in the table (Sennrich et al. 2016; on bytes as in GPT-2). O(n log n) for any
+ * word. */
 #ifndef NIBL_BPE_H
 #define NIBL_BPE_H
 
@@ -13,9 +14,10 @@ typedef struct nibl_merge {
 } nibl_merge;
 
 typedef struct nibl_bpe {
-    uint32_t byte_token[256]; /* NIBL_BPE_NONE: the vocabulary lacks this byte and text loses it, as in Hugging Face's */
-    nibl_merge *merges;       /* by rank */
-    nibl_index pairs;         /* (left, right) -> rank */
+    uint32_t byte_token
+        [256]; /* NIBL_BPE_NONE: the vocabulary lacks this byte and text loses it, as in Hugging Face's */
+    nibl_merge *merges; /* by rank */
+    nibl_index pairs; /* (left, right) -> rank */
 } nibl_bpe;
 
 /* Where tokens go; those beyond the capacity are only counted. */
@@ -24,8 +26,7 @@ typedef struct nibl_token_list {
     size_t capacity, count;
 } nibl_token_list;
 
-static inline void nibl_token_list_add(nibl_token_list *list, uint32_t token)
-{
+static inline void nibl_token_list_add(nibl_token_list *list, uint32_t token) {
     if (list->count < list->capacity) list->tokens[list->count] = (int32_t)token;
     list->count++;
 }

@@ -13,8 +13,7 @@ struct nibl_decoder {
     size_t capacity;
 };
 
-static bool in_alphabet(nibl_slice text)
-{
+static bool in_alphabet(nibl_slice text) {
     uint32_t code;
     uint8_t byte;
     for (size_t i = 0; i < text.length;) {
@@ -24,12 +23,12 @@ static bool in_alphabet(nibl_slice text)
     return true;
 }
 
-/* Appends a token's bytes at out[*length]; what does not fit is only counted. They are no more than its text has. */
-static nibl_status append_token(const nibl_tokenizer *t, int32_t token, bool special, char *out, uint64_t capacity,
-                                uint64_t *length)
-{
+/* Appends a token's bytes, no more than its text has, at out[*length]; what does not fit is only counted. */
+static nibl_status append_token(const nibl_tokenizer *t, int32_t token, bool special, char *out,
+                                uint64_t capacity, uint64_t *length) {
     if (token < 0 || (size_t)token >= nibl_tokenizer_size(t))
-        return nibl_fail(NIBL_E_ARGUMENT, "token %d is not in the vocabulary of %zu", token, nibl_tokenizer_size(t));
+        return nibl_fail(NIBL_E_ARGUMENT, "token %d is not in the vocabulary of %zu", token,
+                         nibl_tokenizer_size(t));
     nibl_token_kind kind = nibl_tokenizer_kind(t, (uint32_t)token);
     if (kind == NIBL_TOKEN_CONTROL && !special) return NIBL_OK;
     nibl_slice text = nibl_tokenizer_text(t, (uint32_t)token);
@@ -49,22 +48,21 @@ static nibl_status append_token(const nibl_tokenizer *t, int32_t token, bool spe
     return NIBL_OK;
 }
 
-nibl_status nibl_tokenizer_decode(const nibl_tokenizer *tokenizer, const int32_t *tokens, size_t count, bool special,
-                                  char *text, size_t capacity, size_t *length)
-{
+nibl_status nibl_tokenizer_decode(const nibl_tokenizer *tokenizer, const int32_t *tokens, size_t count,
+                                  bool special, char *text, size_t capacity, size_t *length) {
     uint64_t written = 0;
     for (size_t i = 0; i < count; i++)
         NIBL_TRY(append_token(tokenizer, tokens[i], special, text, capacity, &written));
     if (!nibl_u64_to_size(written, length))
-        return nibl_fail(NIBL_E_ARGUMENT, "detokenize: the text is too long for this machine, pass fewer tokens");
+        return nibl_fail(NIBL_E_ARGUMENT,
+                         "detokenize: the text is too long for this machine, pass fewer tokens");
     if (written <= capacity) return NIBL_OK;
     return nibl_fail(NIBL_E_BUFFER, "the text has %zu bytes, the buffer holds %zu", *length, capacity);
 }
 
 /* ---- Streaming ---- */
 
-nibl_status nibl_tokenizer_decoder(const nibl_tokenizer *tokenizer, bool special, nibl_decoder **out)
-{
+nibl_status nibl_tokenizer_decoder(const nibl_tokenizer *tokenizer, bool special, nibl_decoder **out) {
     nibl_decoder *d = nibl_alloc_zero(sizeof *d);
     if (!d) return nibl_fail_memory(sizeof *d, "a decoder");
     d->tokenizer = tokenizer;
@@ -73,16 +71,14 @@ nibl_status nibl_tokenizer_decoder(const nibl_tokenizer *tokenizer, bool special
     return NIBL_OK;
 }
 
-void nibl_decoder_free(nibl_decoder *decoder)
-{
+void nibl_decoder_free(nibl_decoder *decoder) {
     if (!decoder) return;
     nibl_free(decoder->buffer);
     nibl_free(decoder);
 }
 
 /* Length of `bytes` without a sequence that they end inside of. */
-static size_t whole_sequences(const char *bytes, size_t length)
-{
+static size_t whole_sequences(const char *bytes, size_t length) {
     for (size_t i = 0; i < length;) {
         uint32_t code;
         size_t taken = nibl_utf8_step(bytes + i, length - i, &code);
@@ -92,14 +88,14 @@ static size_t whole_sequences(const char *bytes, size_t length)
     return length;
 }
 
-nibl_status nibl_decoder_push(nibl_decoder *decoder, int32_t token, const char **piece, size_t *length)
-{
+nibl_status nibl_decoder_push(nibl_decoder *decoder, int32_t token, const char **piece, size_t *length) {
     bool end = token == -1;
     uint64_t raw = decoder->pending_count;
     if (!end) NIBL_TRY(append_token(decoder->tokenizer, token, decoder->special, NULL, 0, &raw));
     /* The piece, up to three times as long as its bytes, stands before them. */
     size_t count = (size_t)raw, room = 3 * count;
-    NIBL_TRY(nibl_reserve((void **)&decoder->buffer, &decoder->capacity, room + count + 1, 1, "a piece of text"));
+    NIBL_TRY(
+        nibl_reserve((void **)&decoder->buffer, &decoder->capacity, room + count + 1, 1, "a piece of text"));
     char *bytes = decoder->buffer + room;
     memcpy(bytes, decoder->pending, decoder->pending_count);
     raw = decoder->pending_count;

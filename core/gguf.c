@@ -1,6 +1,7 @@
-/* The header is kept in one growing buffer; `at` is where the parser stands. A step parses one record when all of it
- * has arrived, or asks for more without moving, so one-byte feeds cost O(1) each: nothing is ever parsed twice except
- * the fixed-size head of one record. Records refer to the buffer by offset while it may still move. */
+/* The header is kept in one growing buffer; `at` is where the parser stands. A step parses one record when
+ * all of it has arrived, or asks for more without moving, so one-byte feeds cost O(1) each: nothing is
+ * ever parsed twice except the fixed-size head of one record. Records refer to the buffer by offset while
+ * it may still move. */
 #include "core/gguf_parts.h"
 
 #include "core/dtype.h"

@@ -1,5 +1,6 @@
-/* GGUF v3 header: parsed as its bytes arrive, bounded, pure. Layout: magic "GGUF", version u32, tensor count u64,
- * metadata count u64, key/value pairs, tensor infos; tensor data follows, aligned to general.alignment (default 32). */
+/* GGUF v3 header: parsed as its bytes arrive, bounded, pure. Layout: magic "GGUF", version u32, tensor
+ * count u64, metadata count u64, key/value pairs, tensor infos; tensor data follows, aligned to
+ * general.alignment (default 32). */
 #ifndef NIBL_GGUF_H
 #define NIBL_GGUF_H
 
@@ -29,8 +30,8 @@ typedef enum nibl_gguf_type {
     NIBL_GGUF_F64
 } nibl_gguf_type;
 
-/* A slice of the header's bytes: not NUL-terminated, not necessarily valid UTF-8. Keys and tensor names hold no
- * control characters, so that they may stand in messages; values may hold anything. */
+/* A slice of the header's bytes: not NUL-terminated, not necessarily valid UTF-8. Keys and tensor names
+ * hold no control characters, so that they may stand in messages; values may hold anything. */
 typedef struct nibl_slice {
     const char *bytes;
     size_t length;
@@ -50,29 +51,30 @@ typedef struct nibl_gguf nibl_gguf; /* owns the header's bytes; slices point int
 nibl_status nibl_gguf_new(nibl_gguf **out);
 void nibl_gguf_free(nibl_gguf *gguf);
 
-/* Appends the next header bytes (any chunking). NIBL_OK: the header is complete and *taken bytes of these belonged to
- * it; NIBL_NEED_DATA: all were taken, more is needed. Work is linear in the header's length for any chunking, memory
- * is proportional to the bytes received, never to a count the file claims. After an error only nibl_gguf_free is legal.
- * Checks everything that can be known without the file's size: duplicate keys and tensors, alignment, overlap of
- * tensors, sizes near 2^64. */
+/* Appends the next header bytes (any chunking). NIBL_OK: the header is complete and *taken bytes of these
+ * belonged to it; NIBL_NEED_DATA: all were taken, more is needed. Work is linear in the header's length
+ * for any chunking, memory is proportional to the bytes received, never to a count the file claims. After
+ * an error only nibl_gguf_free is legal. Checks everything that can be known without the file's size:
+ * duplicate keys and tensors, alignment, overlap of tensors, sizes near 2^64. */
 nibl_status nibl_gguf_feed(nibl_gguf *gguf, const void *bytes, size_t length, size_t *taken);
 
-/* The source has no more bytes: NIBL_E_TRUNCATED, saying where, unless the header is complete and no tensor ends behind
- * `file_size`. */
+/* The source has no more bytes: NIBL_E_TRUNCATED, saying where, unless the header is complete and no
+ * tensor ends behind `file_size`. */
 nibl_status nibl_gguf_check_end(const nibl_gguf *gguf, uint64_t file_size);
 
 uint64_t nibl_gguf_header_bytes(const nibl_gguf *gguf); /* fed so far; when complete: the header's length */
 bool nibl_gguf_complete(const nibl_gguf *gguf);
 
-/* What follows knows nothing (zero, NULL, false) before the header is complete. Tensors stand in one array, in the order
- * of the file's list. */
+/* What follows knows nothing (zero, NULL, false) before the header is complete. Tensors stand in one
+ * array, in the order of the file's list. */
 size_t nibl_gguf_tensor_count(const nibl_gguf *gguf);
 const nibl_gguf_tensor *nibl_gguf_tensor_at(const nibl_gguf *gguf, size_t index);
 const nibl_gguf_tensor *nibl_gguf_find_tensor(const nibl_gguf *gguf,
                                               const char *name); /* by bisection; NULL if absent */
 
-/* Metadata by key, by bisection. Getters return false when the key is absent or of another kind of type (out untouched).
- * Integers widen from any integer type where the value fits; reals from F32/F64 and integers. */
+/* Metadata by key, by bisection. Getters return false when the key is absent or of another kind of type
+ * (out untouched). Integers widen from any integer type where the value fits; reals from F32/F64 and
+ * integers. */
 bool nibl_gguf_u64(const nibl_gguf *gguf, const char *key, uint64_t *out);
 bool nibl_gguf_f64(const nibl_gguf *gguf, const char *key, double *out);
 bool nibl_gguf_bool(const nibl_gguf *gguf, const char *key, bool *out);

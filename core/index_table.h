@@ -1,6 +1,7 @@
-/* An open-addressing table of indices 0 .. 2^22 - 1 into the caller's array; the keys stay there. A slot holds the index
- * and, above it, a tag of ten bits of the key's hash, so that a look-up seldom touches a key that is not its own. No
- * probe is longer than a fixed bound, so chosen collisions make a table refuse keys, never slow. */
+/* An open-addressing table of indices 0 .. 2^22 - 1 into the caller's array; the keys stay there. A slot
+ * holds the index and, above it, a tag of bits of the key's hash, so that a look-up seldom touches a key that
+ * is not its own. No probe is longer than a fixed bound, so chosen collisions make a table refuse keys, never
+ * slow. */
 #ifndef NIBL_INDEX_TABLE_H
 #define NIBL_INDEX_TABLE_H
 

@@ -1,7 +1,7 @@
 /* nibl_loader_inspect: a model file as one JSON document, from its header alone. */
 #include "core/dtype.h"
+#include "core/loader.h"
 #include "core/plan.h"
-#include "core/source.h"
 
 #include <string.h>
 

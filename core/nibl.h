@@ -219,7 +219,7 @@ typedef struct nibl_session_options {
     uint32_t logits; /* enum nibl_logits: which positions get logits */
 } nibl_session_options;
 
-#define NIBL_MAX_CHUNK 128
+#define NIBL_MAX_CHUNK 512
 
 nibl_status nibl_session_new(nibl_model *model, const nibl_session_options *options, nibl_session **out);
 void nibl_session_free(nibl_session *session);

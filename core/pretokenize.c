@@ -61,6 +61,6 @@ size_t nibl_pretokenize(const nibl_pretokenizer *pre, const char *text, size_t l
         end += width;
     }
     if (class != NIBL_CLASS_SPACE || end == length || last == 0) return end;
-    /* A run of spaces leaves its last one to the word behind it; digits cut apart count as the end of the text. */
+    /* A run of spaces leaves its last one to the word behind it; digits cut apart count as the text's end. */
     return behind == NIBL_CLASS_NUMBER && pre->split_digits ? end : last;
 }

@@ -1,10 +1,43 @@
-/* Inside of the push loader that inspect.c needs. */
+/* Which byte ranges of a file are wanted, and which have arrived: the part of the push loader that knows
+ * offsets and rows but no format and no model. */
 #ifndef NIBL_SOURCE_H
 #define NIBL_SOURCE_H
 
 #include "core/gguf.h"
 
-/* The loader's header, or the error that explains why there is none (yet). Owned by the loader or its model. */
-nibl_status nibl_loader_header(const nibl_loader *loader, nibl_gguf **out);
+#define NIBL_SOURCE_MAX_RANGE (8 << 20)
+
+/* A tensor of the file; tensors do not overlap. */
+typedef struct nibl_source_item {
+    uint64_t offset; /* in the file */
+    uint64_t row_bytes, rows; /* at least 1; offset + row_bytes * rows fits 63 bits */
+    nibl_slice name; /* for messages; not copied */
+} nibl_source_item;
+
+/* Takes the next row of `item`; rows of an item come in ascending order, unaligned. */
+typedef nibl_status (*nibl_source_taker)(void *context, size_t item, const uint8_t *row);
+
+typedef struct nibl_source nibl_source;
+
+/* `items` in the order of need; copied. */
+nibl_status nibl_source_new(const nibl_source_item *items, size_t count, nibl_source_taker take,
+                            void *context, nibl_source **out);
+void nibl_source_free(nibl_source *source); /* NULL is legal; calls nobody */
+
+bool nibl_source_complete(const nibl_source *source);
+void nibl_source_progress(const nibl_source *source, uint64_t *arrived, uint64_t *total); /* bytes */
+
+/* The range to fetch next, at most NIBL_SOURCE_MAX_RANGE bytes; *length 0 when all has arrived. It begins
+ * with what is needed first, or little before it, and goes on with what the file has behind as long as
+ * that is needed soon. */
+void nibl_source_want(const nibl_source *source, uint64_t *offset, uint64_t *length);
+
+/* Takes the bytes at `offset`; offset + length must not overflow. What nobody needs is ignored. NIBL_OK:
+ * all has arrived; NIBL_NEED_DATA; NIBL_E_ARGUMENT for a gap within an item; the taker's errors. */
+nibl_status nibl_source_feed(nibl_source *source, uint64_t offset, const uint8_t *bytes, size_t length);
+
+/* The file ends at `file_size`: NIBL_E_TRUNCATED names the first item with missing bytes beyond. Else as
+ * feed. */
+nibl_status nibl_source_check_end(const nibl_source *source, uint64_t file_size);
 
 #endif

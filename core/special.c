@@ -2,8 +2,7 @@
 
 #include <string.h>
 
-nibl_status nibl_special_new(nibl_special *special, uint32_t capacity)
-{
+nibl_status nibl_special_new(nibl_special *special, uint32_t capacity) {
     if (capacity == 0) return NIBL_OK;
     uint64_t bytes = (uint64_t)capacity * sizeof *special->tokens;
     special->tokens = nibl_alloc(bytes);
@@ -11,22 +10,22 @@ nibl_status nibl_special_new(nibl_special *special, uint32_t capacity)
     return nibl_index_new(&special->texts, capacity, "special tokens");
 }
 
-void nibl_special_free(nibl_special *special)
-{
+void nibl_special_free(nibl_special *special) {
     nibl_free(special->tokens);
     nibl_index_free(&special->texts);
 }
 
-nibl_status nibl_special_add(nibl_special *special, nibl_slice text, uint32_t token, bool control)
-{
+nibl_status nibl_special_add(nibl_special *special, nibl_slice text, uint32_t token, bool control) {
     if (text.length == 0) return NIBL_OK;
     if (text.length > NIBL_SPECIAL_MAX_BYTES)
-        return nibl_fail(NIBL_E_FILE, "tokenizer.ggml.tokens: special token %u has %zu bytes (limit %u)", token, text.length,
-                         NIBL_SPECIAL_MAX_BYTES);
-    nibl_probe probe = nibl_index_start(&special->texts, nibl_hash_bytes(NIBL_HASH_SEED, text.bytes, text.length));
+        return nibl_fail(NIBL_E_FILE, "tokenizer.ggml.tokens: special token %u has %zu bytes (limit %u)",
+                         token, text.length, NIBL_SPECIAL_MAX_BYTES);
+    nibl_probe probe =
+        nibl_index_start(&special->texts, nibl_hash_bytes(NIBL_HASH_SEED, text.bytes, text.length));
     for (uint32_t other; nibl_index_next(&special->texts, &probe, &other);) continue;
     if (!nibl_index_put(&special->texts, &probe, special->count))
-        return nibl_fail(NIBL_E_FILE, "tokenizer.ggml.tokens: special token %u collides with too many others", token);
+        return nibl_fail(NIBL_E_FILE, "tokenizer.ggml.tokens: special token %u collides with too many others",
+                         token);
     special->tokens[special->count++] = (nibl_special_token){text, token, control};
     uint16_t *longest = &special->longest[(uint8_t)text.bytes[0]];
     if (text.length > *longest) *longest = (uint16_t)text.length;
@@ -35,8 +34,8 @@ nibl_status nibl_special_add(nibl_special *special, nibl_slice text, uint32_t to
 }
 
 /* The longest token that text begins with; at most `limit` bytes of it are looked at. */
-static const nibl_special_token *longest_at(const nibl_special *special, const char *text, size_t limit, bool control)
-{
+static const nibl_special_token *longest_at(const nibl_special *special, const char *text, size_t limit,
+                                            bool control) {
     const nibl_special_token *found = NULL;
     uint64_t hash = NIBL_HASH_SEED;
     for (size_t n = 1; n <= limit; n++) {
@@ -45,15 +44,15 @@ static const nibl_special_token *longest_at(const nibl_special *special, const c
         nibl_probe probe = nibl_index_start(&special->texts, hash);
         for (uint32_t i; nibl_index_next(&special->texts, &probe, &i);) {
             const nibl_special_token *s = &special->tokens[i];
-            if (s->text.length == n && memcmp(s->text.bytes, text, n) == 0 && (control || !s->control)) found = s;
+            if (s->text.length == n && memcmp(s->text.bytes, text, n) == 0 && (control || !s->control))
+                found = s;
         }
     }
     return found;
 }
 
-const nibl_special_token *nibl_special_find(const nibl_special *special, const char *text, size_t length, size_t from,
-                                            bool control, size_t *at)
-{
+const nibl_special_token *nibl_special_find(const nibl_special *special, const char *text, size_t length,
+                                            size_t from, bool control, size_t *at) {
     for (size_t i = special->count ? from : length; i < length; i++) {
         size_t limit = special->longest[(uint8_t)text[i]];
         if (limit == 0) continue;

@@ -1,5 +1,6 @@
-/* Tokens that are recognised in a text as a whole before it is cut into words: control tokens (<|im_start|>) and tokens
- * the model's author added. Of several that match, the leftmost wins, then the longest, as in Hugging Face's. */
+/* Tokens that are recognised in a text as a whole before it is cut into words: control tokens (<|im_start|>)
+ * and tokens the model's author added. Of several that match, the leftmost wins, then the longest, as in
+ * Hugging Face's. */
 #ifndef NIBL_SPECIAL_H
 #define NIBL_SPECIAL_H
 
@@ -18,7 +19,7 @@ typedef struct nibl_special {
     nibl_special_token *tokens;
     uint32_t count;
     nibl_index texts;
-    uint16_t longest[256];                        /* bytes of the longest one that begins with this byte; 0 = none */
+    uint16_t longest[256]; /* bytes of the longest one that begins with this byte; 0 = none */
     bool lengths[NIBL_SPECIAL_MAX_BYTES + 1]; /* which lengths occur */
 } nibl_special;
 
@@ -30,7 +31,7 @@ void nibl_special_free(nibl_special *special);
 nibl_status nibl_special_add(nibl_special *special, nibl_slice text, uint32_t token, bool control);
 
 /* The first token in text[from..length), or NULL; *at is where it begins. Linear in the text. */
-const nibl_special_token *nibl_special_find(const nibl_special *special, const char *text, size_t length, size_t from,
-                                            bool control, size_t *at);
+const nibl_special_token *nibl_special_find(const nibl_special *special, const char *text, size_t length,
+                                            size_t from, bool control, size_t *at);
 
 #endif

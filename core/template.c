@@ -1,29 +1,32 @@
-/* Chat templates known to C. The file brings its template as Jinja text; it is brought into one canonical form, which
- * must then be, piece by piece, a known template:
+/* Chat templates known to C. The file has its template as Jinja text; it is brought into one canonical form,
+ * which must then be, piece by piece, a known template:
  *
- *   chatml = [default of add_generation_prompt] for [default system message] message endfor [generation prompt]
+ *   chatml = [default of add_generation_prompt]
+ *            for [default system message] message endfor [generation prompt]
  *
- * Canonical: tags without blanks except between two words or operators, x['name'] as x.name, literals resolved, joined over '+' and
- * enclosed in QUOTE, blanks around tags trimmed as with trim_blocks and lstrip_blocks. */
+ * Canonical: tags without blanks except between two words or operators, x['name'] as x.name, literals
+ * resolved, joined over '+' and enclosed in QUOTE, blanks around tags trimmed as with trim_blocks and
+ * lstrip_blocks. */
 #include "core/tokenizer.h"
 
 #include <string.h>
 
 #define QUOTE "\1"
-#define CHATML_DEFAULT                                                                                                 \
+#define CHATML_DEFAULT                                                                                       \
     "{%if not add_generation_prompt is defined%}{%set add_generation_prompt=false%}{%endif%}"
 #define CHATML_FOR "{%for message in messages%}"
-#define CHATML_SYSTEM                                                                                                  \
+#define CHATML_SYSTEM                                                                                        \
     "{%if loop.first and messages[0].role!=" QUOTE "system" QUOTE "%}{{" QUOTE "<|im_start|>system\n"
 #define CHATML_SYSTEM_END "<|im_end|>\n" QUOTE "}}{%endif%}"
-#define CHATML_MESSAGE                                                                                                 \
-    "{{" QUOTE "<|im_start|>" QUOTE "+message.role+" QUOTE "\n" QUOTE "+message.content+" QUOTE "<|im_end|>\n" QUOTE "}}"
+#define CHATML_MESSAGE                                                                                       \
+    "{{" QUOTE "<|im_start|>" QUOTE "+message.role+" QUOTE "\n" QUOTE "+message.content+" QUOTE              \
+    "<|im_end|>\n" QUOTE "}}"
 #define CHATML_END "{%endfor%}"
 #define CHATML_GENERATION "{%if add_generation_prompt%}{{" QUOTE "<|im_start|>assistant\n" QUOTE "}}{%endif%}"
 
 typedef struct chatml {
-    bool generation;         /* has a generation prompt */
-    const char *system;      /* default system message or NULL */
+    bool generation; /* has a generation prompt */
+    const char *system; /* default system message or NULL */
     size_t system_length;
 } chatml;
 
@@ -31,14 +34,13 @@ typedef struct chatml {
 
 typedef struct canon {
     const char *at, *begin, *end; /* of the template */
-    char *out;                    /* as many bytes as the template has */
+    char *out; /* as many bytes as the template has */
     size_t length;
 } canon;
 
 static bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 
-static bool is_word(char c)
-{
+static bool is_word(char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
 }
 
@@ -46,17 +48,17 @@ static bool is_operator(char c) { return c && strchr("!=%{}<>+-*/|~", c); }
 
 static void put(canon *c, char byte) { c->out[c->length++] = byte; }
 
-static bool ends_with(const canon *c, const char *tail, size_t length)
-{
+static bool ends_with(const canon *c, const char *tail, size_t length) {
     return c->length >= length && memcmp(c->out + c->length - length, tail, length) == 0;
 }
 
 /* A literal; false where it does not end or has an escape that is not known here. */
-static bool read_literal(canon *c)
-{
+static bool read_literal(canon *c) {
     char mark = *c->at++;
-    if (ends_with(c, QUOTE "+", 2)) c->length -= 2;
-    else put(c, QUOTE[0]);
+    if (ends_with(c, QUOTE "+", 2))
+        c->length -= 2;
+    else
+        put(c, QUOTE[0]);
     for (; c->at < c->end && *c->at != mark; c->at++) {
         char byte = *c->at;
         if (byte == '\\') {
@@ -73,28 +75,20 @@ static bool read_literal(canon *c)
     return true;
 }
 
-/* x['name'] -> x.name, when the bracket has just been closed. */
-static void name_member(canon *c)
-{
-    size_t close = c->length - 1; /* the second mark */
-    if (!ends_with(c, QUOTE, 1)) {
-        put(c, ']');
-        return;
-    }
-    size_t open = close;
+/* x['name' -> x.name, where the output ends so. */
+static bool name_member(canon *c) {
+    if (!ends_with(c, QUOTE, 1)) return false;
+    size_t close = c->length - 1, open = close; /* where the name ends and begins */
     while (open > 0 && is_word(c->out[open - 1])) open--;
-    if (open < 2 || open == close || c->out[open - 1] != QUOTE[0] || c->out[open - 2] != '[') {
-        put(c, ']');
-        return;
-    }
+    if (open < 2 || open == close || c->out[open - 1] != QUOTE[0] || c->out[open - 2] != '[') return false;
     c->out[open - 2] = '.';
     memmove(c->out + open - 1, c->out + open, close - open);
     c->length = close - 1;
+    return true;
 }
 
 /* What stands between the marks of a tag, the closing mark ("%}" or "}}") included. */
-static bool read_inside(canon *c, char close)
-{
+static bool read_inside(canon *c, char close) {
     for (bool blank = false; c->end - c->at >= 2;) {
         char byte = *c->at;
         if (byte == close && c->at[1] == '}') {
@@ -113,29 +107,29 @@ static bool read_inside(canon *c, char close)
             continue;
         }
         char last = c->out[c->length - 1];
-        if (blank && ((is_word(last) && is_word(byte)) || (is_operator(last) && is_operator(byte)))) put(c, ' ');
+        if (blank && ((is_word(last) && is_word(byte)) || (is_operator(last) && is_operator(byte))))
+            put(c, ' ');
         blank = false;
         if (byte == '\'' || byte == '"') {
             if (!read_literal(c)) return false;
             continue;
         }
         c->at++;
-        if (byte == ']') name_member(c);
-        else put(c, byte);
+        if (byte != ']' || !name_member(c)) put(c, byte);
     }
     return false;
 }
 
 /* One tag with the blanks around it; `data` is where the text before it begins in the output. */
-static bool read_tag(canon *c, size_t data)
-{
+static bool read_tag(canon *c, size_t data) {
     bool block = c->at[1] == '%';
     const char *line = c->at;
     while (line > c->begin && (line[-1] == ' ' || line[-1] == '\t')) line--;
     bool alone = line == c->begin || line[-1] == '\n';
     c->at += 2;
     bool trim = c->at < c->end && *c->at == '-';
-    while (c->length > data && is_blank(c->out[c->length - 1]) && (trim || (block && alone && c->out[c->length - 1] != '\n')))
+    while (c->length > data && is_blank(c->out[c->length - 1]) &&
+           (trim || (block && alone && c->out[c->length - 1] != '\n')))
         c->length--;
     c->at += trim;
     put(c, '{');
@@ -150,8 +144,7 @@ static bool read_tag(canon *c, size_t data)
 }
 
 /* Fills c->out; false where the text is not of the kind that is known here. */
-static bool canonicalise(canon *c)
-{
+static bool canonicalise(canon *c) {
     if (memchr(c->begin, QUOTE[0], (size_t)(c->end - c->begin))) return false;
     if (c->end > c->begin && c->end[-1] == '\n') c->end--;
     for (size_t data = 0; c->at < c->end;) {
@@ -167,8 +160,7 @@ static bool canonicalise(canon *c)
 
 /* ---- Recognition ---- */
 
-static bool skip(nibl_slice *text, const char *piece)
-{
+static bool skip(nibl_slice *text, const char *piece) {
     size_t length = strlen(piece);
     if (text->length < length || memcmp(text->bytes, piece, length) != 0) return false;
     text->bytes += length;
@@ -176,8 +168,7 @@ static bool skip(nibl_slice *text, const char *piece)
     return true;
 }
 
-static bool match_chatml(nibl_slice text, chatml *out)
-{
+static bool match_chatml(nibl_slice text, chatml *out) {
     skip(&text, CHATML_DEFAULT);
     if (!skip(&text, CHATML_FOR)) return false;
     if (skip(&text, CHATML_SYSTEM)) {
@@ -199,16 +190,14 @@ static bool match_chatml(nibl_slice text, chatml *out)
 
 static void write_text(nibl_writer *w, const char *text) { nibl_write(w, text, strlen(text)); }
 
-static void write_opening(nibl_writer *w, const char *role)
-{
+static void write_opening(nibl_writer *w, const char *role) {
     write_text(w, "<|im_start|>");
     write_text(w, role);
     write_text(w, "\n");
 }
 
 static void write_chatml(const chatml *t, const nibl_message *messages, size_t count, bool generation_prompt,
-                         nibl_writer *w)
-{
+                         nibl_writer *w) {
     if (t->system && count > 0 && strcmp(messages[0].role, "system") != 0) {
         write_opening(w, "system");
         nibl_write(w, t->system, t->system_length);
@@ -223,14 +212,15 @@ static void write_chatml(const chatml *t, const nibl_message *messages, size_t c
 }
 
 nibl_status nibl_template_write(const nibl_gguf *gguf, const nibl_message *messages, size_t count,
-                                bool generation_prompt, nibl_writer *out)
-{
+                                bool generation_prompt, nibl_writer *out) {
     for (size_t i = 0; i < count; i++)
         if (!messages[i].role || !messages[i].content)
-            return nibl_fail(NIBL_E_ARGUMENT, "message %zu has no %s", i, messages[i].role ? "content" : "role");
+            return nibl_fail(NIBL_E_ARGUMENT, "message %zu has no %s", i,
+                             messages[i].role ? "content" : "role");
     nibl_slice jinja;
     if (!nibl_gguf_string(gguf, "tokenizer.chat_template", &jinja) || jinja.length == 0)
-        return nibl_fail(NIBL_E_UNSUPPORTED, "the file has no tokenizer.chat_template: write the prompt yourself");
+        return nibl_fail(NIBL_E_UNSUPPORTED,
+                         "the file has no tokenizer.chat_template: write the prompt yourself");
     canon c = {.at = jinja.bytes, .begin = jinja.bytes, .end = jinja.bytes + jinja.length};
     c.out = nibl_alloc(jinja.length);
     if (!c.out) return nibl_fail_memory(jinja.length, "the chat template");
@@ -239,6 +229,7 @@ nibl_status nibl_template_write(const nibl_gguf *gguf, const nibl_message *messa
     if (known) write_chatml(&t, messages, count, generation_prompt, out);
     nibl_free(c.out);
     if (known) return NIBL_OK;
-    return nibl_fail(NIBL_E_UNSUPPORTED, "tokenizer.chat_template is not chatml, the only one known here: write the prompt "
+    return nibl_fail(NIBL_E_UNSUPPORTED,
+                     "tokenizer.chat_template is not chatml, the only one known here: write the prompt "
                      "yourself, or use the JavaScript interface, which runs any template");
 }

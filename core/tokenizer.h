@@ -20,7 +20,7 @@ bool nibl_tokenizer_add_bos(const nibl_tokenizer *tokenizer);
 bool nibl_tokenizer_is_end(const nibl_tokenizer *tokenizer, int32_t token);
 
 typedef enum nibl_token_kind {
-    NIBL_TOKEN_WORD,    /* written in GPT-2's alphabet (alphabet.h) */
+    NIBL_TOKEN_WORD, /* written in GPT-2's alphabet (alphabet.h) */
     NIBL_TOKEN_USER,    /* added by the model's author: always recognised in a text, always written */
     NIBL_TOKEN_CONTROL  /* recognised and written only where asked for */
 } nibl_token_kind;
@@ -29,15 +29,16 @@ typedef enum nibl_token_kind {
 nibl_token_kind nibl_tokenizer_kind(const nibl_tokenizer *tokenizer, uint32_t token);
 nibl_slice nibl_tokenizer_text(const nibl_tokenizer *tokenizer, uint32_t token);
 
-/* Contracts as in nibl.h: nibl_tokenize, nibl_detokenize, nibl_decoder_*, nibl_chat_prompt. Encoding neither changes the
+/* Contracts as in nibl.h: nibl_tokenize, nibl_detokenize, nibl_decoder_*. Encoding neither changes the
  * tokenizer nor depends on its earlier use. */
-nibl_status nibl_tokenizer_encode(const nibl_tokenizer *tokenizer, const char *text, size_t length, uint32_t flags,
-                                  int32_t *tokens, size_t capacity, size_t *count);
-nibl_status nibl_tokenizer_decode(const nibl_tokenizer *tokenizer, const int32_t *tokens, size_t count, bool special,
-                                  char *text, size_t capacity, size_t *length);
+nibl_status nibl_tokenizer_encode(const nibl_tokenizer *tokenizer, const char *text, size_t length,
+                                  uint32_t flags, int32_t *tokens, size_t capacity, size_t *count);
+nibl_status nibl_tokenizer_decode(const nibl_tokenizer *tokenizer, const int32_t *tokens, size_t count,
+                                  bool special, char *text, size_t capacity, size_t *length);
 nibl_status nibl_tokenizer_decoder(const nibl_tokenizer *tokenizer, bool special, nibl_decoder **out);
 
-/* template.c: writes a conversation; the template is recognised from the Jinja text in tokenizer.chat_template. */
+/* template.c: writes a conversation; the template is recognised from the Jinja text in
+ * tokenizer.chat_template. */
 nibl_status nibl_template_write(const nibl_gguf *gguf, const nibl_message *messages, size_t count,
                                 bool generation_prompt, nibl_writer *out);
 

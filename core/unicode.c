@@ -8,8 +8,10 @@ nibl_class nibl_unicode_class(uint32_t code) {
     size_t low = 0, high = sizeof nibl_unicode_runs / sizeof nibl_unicode_runs[0];
     while (high - low > 1) {
         size_t middle = (low + high) / 2;
-        if (nibl_unicode_runs[middle] >> 3 <= code) low = middle;
-        else high = middle;
+        if (nibl_unicode_runs[middle] >> 3 <= code)
+            low = middle;
+        else
+            high = middle;
     }
     return (nibl_class)(nibl_unicode_runs[low] & 7);
 }

@@ -97,7 +97,7 @@ if (help) {
     const parts = ['native', 'modules', 'wasm']
     announce(parts)
     await setup(parts)
-    await build(presets)
+    await build(presets, { tests: false })
     await fetchModel()
 
     const { serve } = await import('./serve.js')

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// Configures and builds CMake presets: `node wasm/build.js [preset ...]`. Without names: the native build and the four
+// Configures and builds CMake presets: `node wasm/build.js [--no-tests] [preset ...]`. Without names: the native build and the four
 // WebAssembly variants, followed by the gzip size of everything a page must fetch besides the model.
 
 import { spawn } from 'node:child_process'
@@ -54,15 +54,17 @@ function configured(preset) {
 /**
  * Brings the tools, configures where needed and builds. Progress goes to stderr when something is compiled.
  * @param {string[]} presets
+ * @param {{ tests?: boolean }} [options] tests: false builds only the command or the variant
  */
-export async function build(presets) {
+export async function build(presets, { tests = true } = {}) {
   await setup([...new Set(presets.flatMap(partsOf))])
   /** @type {ReturnType<typeof progress> | undefined} */
   let bar
   try {
     for (const [index, preset] of presets.entries()) {
       if (!configured(preset)) await cmake(['--preset', preset])
-      await cmake(['--build', '--preset', preset, `-j${availableParallelism()}`], (line) => {
+      const target = tests ? [] : ['--target', preset.startsWith('wasm-') ? 'variant' : 'nibl']
+      await cmake(['--build', '--preset', preset, `-j${availableParallelism()}`, ...target], (line) => {
         const percent = /^\[ *(\d+)%\] Building/.exec(line)
         if (!percent) return
         bar ??= progress(`build ${presets.length > 1 ? 'all' : preset}`, 0)
@@ -92,9 +94,9 @@ export function pageSizes() {
 }
 
 if (isProgram(import.meta.url)) {
-  const names = process.argv.slice(2)
+  const names = process.argv.slice(2).filter((arg) => arg !== '--no-tests')
   await main(async () => {
-    await build(names.length ? names : ['native', ...wasmPresets])
+    await build(names.length ? names : ['native', ...wasmPresets], { tests: !process.argv.includes('--no-tests') })
     if (names.length) return
     console.log('gzip bytes a page fetches besides the model:')
     for (const { variant, javascript, glue, wasm, total } of pageSizes()) {

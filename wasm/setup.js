@@ -446,7 +446,10 @@ async function aptInstall(wanted) {
     },
   })
   // Without package lists, or with old ones, the first attempt fails.
-  await install().catch(() => run(['apt-get', 'update'], { env }).then(install)).finally(() => bar.done())
+  await install().catch(() => run(['apt-get', 'update'], { env }).then(install)).then(() => bar.done(), (error) => {
+    bar.done(false)
+    throw error
+  })
   const lacking = names.filter((name) => !havePackage(name))
   if (lacking.length) throw new SetupError(`apt-get install ${lacking.join(' ')} did not bring ${packages[lacking[0]][0]}`)
 }

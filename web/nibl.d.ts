@@ -46,7 +46,7 @@ export interface LoadOptions {
   binary?: 'simd128' | 'relaxed'
   /** 'f32' computes with exact activations: slow, a reference. Default: 'i8'. */
   activations?: 'i8' | 'f32'
-  /** Prompt tokens computed together, 1 to 128; results do not depend on it. Default: 64. */
+  /** Prompt tokens computed together, 1 to 512; results do not depend on it. Default: 64. */
   chunk?: number
 }
 

@@ -42,7 +42,7 @@ const isObject = (value) => typeof value === 'object' && value !== null
 export const loadOptions = {
   early: { fallback: false, ...flag },
   contextLength: { fallback: 0, ...integer(0, 2 ** 31 - 1) },
-  chunk: { fallback: 64, ...integer(1, 128) },
+  chunk: { fallback: 64, ...integer(1, 512) },
   threads: integer(1, 64),
   kv: { fallback: 'f16', ...oneOf('f16', 'f32') },
   activations: { fallback: 'i8', ...oneOf('i8', 'f32') },

@@ -100,6 +100,7 @@ async function run() {
   if (unknown) throw new SetupError(`no engine '${unknown}'; there are: ${Object.keys(engines).join(' ')}`)
   if (!(rounds >= 1)) throw new SetupError('--rounds must be a whole number from 1 on')
 
+  const where = machine()
   await setup(['devmodules', 'browser'])
   if (names.includes('wllama')) installPeers()
   const url = (await fetchModel()).slice(root.length)
@@ -116,7 +117,7 @@ async function run() {
   try {
     const load = await measureLoad(names, rounds, newPage, url)
     const speed = await measureSpeed(names, rounds, newPage, url)
-    report({ ...speed, load }, browser.version())
+    report({ ...speed, load }, `${where}, Chromium ${browser.version()}`)
   } finally {
     await browser.close()
     close()
@@ -171,12 +172,12 @@ async function measureSpeed(names, rounds, newPage, url) {
 
 /**
  * @param {{ decode: Samples, prefill: Samples, load: Samples, about: Record<string, string> }} measured
- * @param {string} chromiumVersion
+ * @param {string} where
  */
-function report({ decode, prefill, load, about }, chromiumVersion) {
+function report({ decode, prefill, load, about }, where) {
   const day = new Date().toISOString().slice(0, 10)
   const text = [
-    `${day}, ${machine()}, Chromium ${chromiumVersion}, Node ${process.versions.node}`,
+    `${day}, ${where}, Node ${process.versions.node}`,
     `\`npm run bench\`: ${defaultModel.name}, one thread, greedy; prefill of 128 tokens (to the first token), decode` +
       ` of ${decodeTokens}, load from the request until the engine answers; over loopback, nothing cached.`,
     Object.entries(about).map(([name, what]) => `${name}: ${what}.`).join(' '),

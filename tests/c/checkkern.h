@@ -67,7 +67,7 @@ void *trial_input(trial *t, size_t bytes, size_t shift);
  * there before the call. */
 void *trial_output(trial *t, size_t bytes, size_t shift);
 /* Bytes of the last output, relative to it, that may be written. Ranges come in ascending order. */
-void trial_writes(trial *t, size_t offset, size_t bytes, content content);
+void trial_writes(trial *t, size_t offset, size_t bytes, content what);
 
 /* Where output i is in the call's area. */
 static inline void *output(const trial *t, size_t i) { return t->area + t->outputs[i]; }

@@ -1,4 +1,3 @@
-#define _POSIX_C_SOURCE 200809L
 #include "tests/c/checkkern.h"
 
 #include <stdarg.h>
@@ -60,12 +59,12 @@ void *trial_output(trial *t, size_t bytes, size_t shift) {
     return areas[0] + at;
 }
 
-void trial_writes(trial *t, size_t offset, size_t bytes, content content) {
+void trial_writes(trial *t, size_t offset, size_t bytes, content what) {
     if (t->range_count == MAX_RANGES) {
         printf("more than %d ranges\n", MAX_RANGES);
         exit(1);
     }
-    t->ranges[t->range_count++] = (range){t->outputs[t->output_count - 1] + offset, bytes, content};
+    t->ranges[t->range_count++] = (range){t->outputs[t->output_count - 1] + offset, bytes, what};
 }
 
 static const char *check_guards(const trial *t, const uint8_t *area, const char *who) {
@@ -75,9 +74,9 @@ static const char *check_guards(const trial *t, const uint8_t *area, const char 
         for (; at < end; at++)
             if (area[at] != GUARD_BYTE) {
                 if (r > 0 && at - t->ranges[r - 1].offset < t->ranges[r - 1].bytes + GUARD)
-                    return tell("%s wrote %zu bytes behind output %zu", who,
-                                at - t->ranges[r - 1].offset - t->ranges[r - 1].bytes, r - 1);
-                return tell("%s wrote %zu bytes before output %zu", who, end - at, r);
+                    return tell("%s wrote behind output %zu, %zu bytes off", who, r - 1,
+                                at - t->ranges[r - 1].offset - t->ranges[r - 1].bytes);
+                return tell("%s wrote before output %zu, %zu bytes off", who, r, end - at);
             }
         if (r < t->range_count) at = t->ranges[r].offset + t->ranges[r].bytes;
     }
@@ -99,8 +98,9 @@ static const char *compare(const range *r, size_t number) {
         memcpy(&b, got + 4 * i, 4);
         /* a NaN's sign and payload depend on the CPU; a model that makes one is refused anyway */
         if (nibl_float_bits(a) != nibl_float_bits(b) && !(isnan(a) && isnan(b)))
-            return tell("first difference in output %zu, float %zu: %.9g (0x%08x), must be %.9g (0x%08x)", number, i,
-                        (double)b, (unsigned)nibl_float_bits(b), (double)a, (unsigned)nibl_float_bits(a));
+            return tell("first difference in output %zu, float %zu: %.9g (0x%08x), must be %.9g (0x%08x)",
+                        number, i, (double)b, (unsigned)nibl_float_bits(b), (double)a,
+                        (unsigned)nibl_float_bits(a));
     }
     return NULL;
 }
@@ -109,7 +109,8 @@ static const char *call(trial *t, const operation *op, void (*function)(void), i
     t->area = areas[area];
     op->call(t, function);
     for (size_t i = 0; i < t->input_count; i++)
-        if (memcmp(t->bases[i], t->copies[i], t->input_bytes[i]) != 0) return tell("%s wrote to input %zu", who, i);
+        if (memcmp(t->bases[i], t->copies[i], t->input_bytes[i]) != 0)
+            return tell("%s wrote to input %zu", who, i);
     return check_guards(t, areas[area], who);
 }
 

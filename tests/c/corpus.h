@@ -1,4 +1,4 @@
-/* The tokenizer fixtures: reads headers, the corpus and the ids that Hugging Face's tokenizer gives for it, and
+/* The tokenizer fixtures: reads the corpus and the ids that Hugging Face's tokenizer gives for it, and
  * compares. tests/fixtures/tokenizer/make.py describes the files. */
 #ifndef NIBL_CORPUS_H
 #define NIBL_CORPUS_H
@@ -96,7 +96,7 @@ static inline void check_text(const nibl_tokenizer *t, const int32_t *ids, size_
         printf("    '%.*s' came back as '%.*s'\n", (int)r->length, r->text, (int)length, text);
 }
 
-/* What the corpus asks of a tokenizer: the ids of the file `ids_path`, or of `same_path` where that says so, and from
+/* What the corpus asks of a tokenizer: the ids of `ids_path`, or of `same_path` where that says so, and from
  * them the text again. */
 static inline void check_corpus(const nibl_tokenizer *t, const char *ids_path, const char *same_path,
                                 const char *lost) {

@@ -1,4 +1,5 @@
-/* Writes GGUF files in memory, right or wrong, and finds places in them to spoil; knows nothing of core/gguf.c. */
+/* Writes GGUF files in memory, right or wrong, and finds places in them to spoil; knows nothing of
+ * core/gguf.c. */
 #ifndef NIBL_GGUF_BUILDER_H
 #define NIBL_GGUF_BUILDER_H
 
@@ -89,8 +90,8 @@ static inline void put_padding(builder *b, size_t alignment) {
     while (b->length % alignment != 0) put_int(b, 0, 1);
 }
 
-/* The value of key or the fields behind the name (n_dims, dims, type, offset) of a tensor; NULL where absent. Names are
- * found by their length and bytes, so they must be unique in the file. */
+/* The value of key or the fields behind the name (n_dims, dims, type, offset) of a tensor; NULL where
+ * absent. Names are found by their length and bytes, so they must be unique in the file. */
 static inline uint8_t *find_name(uint8_t *file, size_t length, const char *name) {
     builder b = {0};
     put_string(&b, name);

@@ -30,8 +30,8 @@ static inline float random_float(uint64_t *state, float low, float high) {
 /* What the numbers are like. */
 typedef enum profile {
     PROFILE_PLAIN, /* as in models */
-    PROFILE_ENDS,  /* every code and scale at an end of its range */
-    PROFILE_WILD,  /* any bits that are finite, mixed with the ends */
+    PROFILE_ENDS, /* every code and scale at an end of its range */
+    PROFILE_WILD, /* any bits that are finite, mixed with the ends */
     PROFILE_COUNT
 } profile;
 
@@ -47,8 +47,8 @@ static inline uint16_t random_half(uint64_t *state, profile p) {
 
 /* A finite float; WILD ones are mostly of a size whose squares and products stay finite. */
 static inline float random_number(uint64_t *state, profile p) {
-    static const float ends[] = {0.0f,    0x1p-149f, 0x1.fffffcp-127f, FLT_MIN, 1.0f,
-                                 0x1p22f, 1e19f,     3e37f,            FLT_MAX};
+    static const float ends[] = {0.0f,  0x1p-149f, 0x1.fffffcp-127f, FLT_MIN, 1.0f, 0x1p22f,
+                                 1e19f, 3e37f,     FLT_MAX};
     if (p == PROFILE_PLAIN) return random_float(state, -2.0f, 2.0f);
     const float sign = random_below(state, 2) ? -1.0f : 1.0f;
     if (p == PROFILE_ENDS || random_below(state, 64) == 0) return sign * ends[random_below(state, 9)];
@@ -100,8 +100,7 @@ static inline void random_weights(const nibl_matrix *w, uint64_t *state, profile
         const uint32_t halves = kind == NIBL_KIND_NIBBLE && w->has_min ? 16 : 8;
         for (uint32_t r = 0; r < halves && kind != NIBL_KIND_F32; r++) {
             half[r] = random_half(state, p);
-            if (kind == NIBL_KIND_BF16)
-                half[r] = (uint16_t)(nibl_float_bits(random_number(state, p)) >> 16);
+            if (kind == NIBL_KIND_BF16) half[r] = (uint16_t)(nibl_float_bits(random_number(state, p)) >> 16);
         }
         if (kind == NIBL_KIND_NIBBLE) random_nibbles(block + 2 * halves, 128, state, p);
         if (kind == NIBL_KIND_INT8) random_codes(((nibl_int8_block *)(void *)block)->q, 256, state, p);

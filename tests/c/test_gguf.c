@@ -4,8 +4,6 @@
 #include "tests/c/gguf_builder.h"
 #include "tests/c/test.h"
 
-void nibl_test_fail_alloc(int64_t n);
-
 static uint64_t memory_now(void) {
     uint64_t now;
     nibl_memory(&now, NULL);
@@ -460,7 +458,8 @@ static void test_json(void) {
     free(b.bytes);
 }
 
-/* Every byte of a header replaced in turn: refused or read, never a crash (the sanitizers watch), never a leak. */
+/* Every byte of a header replaced in turn: refused or read, never a crash (the sanitizers watch), never a
+ * leak. */
 static void test_spoiled_bytes(void) {
     static const uint8_t values[] = {0, 1, 0x7F, 0x80, 0xFF};
     builder b = {0};

@@ -43,7 +43,8 @@ static void check_expected(const nibl_gguf *gguf, const fields *conversation, co
     nibl_writer w = {.text = text, .capacity = TEXT};
     CHECK_EQ(nibl_template_write(gguf, messages, count, conversation->at[0][0] == '1', &w), NIBL_OK);
     if (CHECK(w.length == expected->length && memcmp(text, expected->text, w.length) == 0)) return;
-    printf("    wrote '%.*s'\n    wanted '%.*s'\n", (int)w.length, text, (int)expected->length, expected->text);
+    printf("    wrote '%.*s'\n    wanted '%.*s'\n", (int)w.length, text, (int)expected->length,
+           expected->text);
 }
 
 static void check_refused(const nibl_gguf *gguf, const char *part) {
@@ -72,12 +73,16 @@ static void same_as_jinja(void) {
             nibl_gguf_free(gguf);
             gguf = header_with(f.at[1]);
             next = 0;
-            if (*f.at[0] == 'K') known++;
-            else check_refused(gguf, f.at[1][0] ? "chat_template is not chatml" : "no tokenizer.chat_template"), refused++;
+            if (*f.at[0] == 'K')
+                known++;
+            else
+                check_refused(gguf,
+                              f.at[1][0] ? "chat_template is not chatml" : "no tokenizer.chat_template"),
+                    refused++;
         }
     }
     CHECK(conversation_count == 10 && known == 8 && compared == 80);
-    CHECK_EQ(refused, 24);
+    CHECK_EQ(refused, 26);
     nibl_gguf_free(gguf);
     free(file.bytes);
 }

@@ -35,7 +35,8 @@ static void same_as_reference(void) {
 }
 
 int main(void) {
-    static const test tests[] = {{"ids of the corpus are Hugging Face's, and the text comes back", same_as_reference}};
+    static const test tests[] = {
+        {"ids of the corpus are Hugging Face's, and the text comes back", same_as_reference}};
     model_path = getenv("NIBL_MODEL");
     if (!model_path) {
         printf("skipped: no model (NIBL_MODEL is not set)\n");

@@ -1,6 +1,7 @@
-/* A file of hostile bytes through the whole loader: header, plan, inspect, model, weights. The input's first byte says how
- * it is fed, the rest is the file. Loading it in one piece must end the same way, with the same weights, and no memory may
- * be left over. Run with -malloc_limit_mb=64: no claim of a file may lead to a large allocation. */
+/* A file of hostile bytes through the whole loader: header, plan, inspect, model, weights. The input's
+ * first byte says how it is fed, the rest is the file. Loading it in one piece must end the same way, with
+ * the same weights, and no memory may be left over. Run with -malloc_limit_mb=64: no claim of a file may
+ * lead to a large allocation. */
 #include "core/model.h"
 
 #include <stdio.h>

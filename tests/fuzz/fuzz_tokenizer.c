@@ -1,6 +1,6 @@
-/* Tokenizer: builds one from fuzzed metadata, and encodes fuzzed text with it and with a fixed vocabulary of all bytes.
- * Input: flags, then sections that end with 0xFF: tokens, token types (one byte each), merges, chat template; items
- * within tokens and merges end with 0xFE. What is left is the text. */
+/* Tokenizer: builds one from fuzzed metadata, and encodes fuzzed text with it and with a fixed vocabulary.
+ * Input: flags, then sections that end with 0xFF: tokens, token types (one byte each), merges, chat template;
+ * items within tokens and merges end with 0xFE. What is left is the text. */
 #include "core/alphabet.h"
 #include "core/tokenizer.h"
 #include "core/unicode.h"
@@ -37,7 +37,8 @@ static void put_items(builder *b, const char *key, span items) {
 static nibl_gguf *finish(builder *b) {
     nibl_gguf *gguf;
     size_t taken;
-    if (nibl_gguf_new(&gguf) != NIBL_OK || nibl_gguf_feed(gguf, b->bytes, b->length, &taken) != NIBL_OK) abort();
+    if (nibl_gguf_new(&gguf) != NIBL_OK || nibl_gguf_feed(gguf, b->bytes, b->length, &taken) != NIBL_OK)
+        abort();
     free(b->bytes);
     return gguf;
 }
@@ -94,8 +95,10 @@ static nibl_tokenizer *fixed_tokenizer(void) {
         char merge[16];
         size_t k = i % (N * N);
         if (i < N * N)
-            snprintf(merge, sizeof merge, "%s %s", bytes[(uint8_t)letters[k / N]], bytes[(uint8_t)letters[k % N]]);
-        else snprintf(merge, sizeof merge, "%s %s", pairs[k], pairs[N * N - 1 - k]);
+            snprintf(merge, sizeof merge, "%s %s", bytes[(uint8_t)letters[k / N]],
+                     bytes[(uint8_t)letters[k % N]]);
+        else
+            snprintf(merge, sizeof merge, "%s %s", pairs[k], pairs[N * N - 1 - k]);
         put_string(&b, merge);
     }
     static nibl_gguf *gguf; /* kept as long as the tokenizer: for good */
@@ -112,7 +115,8 @@ static void round_trip(const nibl_tokenizer *t, span text, uint32_t flags, bool 
     char *wanted = malloc(repaired + 1), *got = malloc(repaired + 1);
     if (!ids || !wanted || !got) abort();
     nibl_utf8_repair((const char *)text.bytes, text.length, wanted);
-    if (nibl_tokenizer_encode(t, (const char *)text.bytes, text.length, flags, ids, repaired + 1, &count) != NIBL_OK)
+    if (nibl_tokenizer_encode(t, (const char *)text.bytes, text.length, flags, ids, repaired + 1, &count) !=
+        NIBL_OK)
         abort();
     if (exact) {
         if (nibl_tokenizer_decode(t, ids, count, true, got, repaired, &length) != NIBL_OK) abort();

@@ -1,11 +1,18 @@
-"""Makes the seeds of fuzz_gguf: tiny whole models, one of each weight type. First byte: how the file is fed."""
+"""Makes the seeds of fuzz_gguf: tiny whole models, one of each type of weights. First byte: how it is fed."""
 
 import pathlib
 import struct
 
 CORPUS = pathlib.Path(__file__).parent / "corpus" / "gguf"
 U32, I32, F32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
-TYPES = {"f32": (0, 1, 4), "f16": (1, 1, 2), "q4_0": (2, 32, 18), "q4_1": (3, 32, 20), "q8_0": (8, 32, 34), "bf16": (30, 1, 2)}
+TYPES = {  # id, elements and bytes of a block
+    "f32": (0, 1, 4),
+    "f16": (1, 1, 2),
+    "q4_0": (2, 32, 18),
+    "q4_1": (3, 32, 20),
+    "q8_0": (8, 32, 34),
+    "bf16": (30, 1, 2),
+}
 WIDTH, FFN, TOKENS = 32, 32, ["<|endoftext|>", "a", "b", "c", "ab", "abc"]
 
 

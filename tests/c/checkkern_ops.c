@@ -1,0 +1,387 @@
+/* What each operation of kernels.def is called with. Function X of the table is checked by operation check_X here. */
+#include "tests/c/checkkern.h"
+
+#include <stddef.h>
+
+/* Calls are cast to the type that the table gives the operation. */
+#define AS(op, function) ((nibl_op_##op *)(function))
+
+static size_t shift4(trial *t) { return random_below(&t->random, 16) * 4; }
+
+static float *floats_in(trial *t, size_t n) {
+    float *x = trial_input(t, n * sizeof *x, shift4(t));
+    random_numbers(x, n, &t->random, t->shape.profile);
+    return x;
+}
+
+static float *floats_out(trial *t, size_t n) {
+    float *y = trial_output(t, n * sizeof *y, shift4(t));
+    trial_writes(t, 0, n * sizeof *y, CONTENT_FLOATS);
+    return y;
+}
+
+/* Some of the inputs of a quantizer or an activation function are not finite. */
+static void spoil(trial *t, float *x, size_t n) {
+    static const float values[] = {INFINITY, -INFINITY, NAN, -0.0f, FLT_MAX, 0x1p-149f};
+    if (t->shape.profile == PROFILE_PLAIN || n == 0) return;
+    for (uint32_t i = random_below(&t->random, 4); i > 0; i--)
+        x[random_below(&t->random, (uint32_t)n)] = values[random_below(&t->random, 6)];
+}
+
+/* ---- Vectors ---- */
+
+/* Every short length, then long ones. */
+static void pick_vector(shape *s, uint64_t *random, uint32_t round) {
+    s->n = round % 2 ? random_between(random, 1, 70) : random_between(random, 1, 2100);
+    s->flag = round % 4 == 0;
+}
+
+static void pick_blocks(shape *s, uint64_t *random, uint32_t round) {
+    s->n = NIBL_BLOCK * random_between(random, 1, round % 8 ? 8 : 64);
+}
+
+static void make_quantize(trial *t) {
+    const uint32_t n = t->shape.n;
+    float *x = floats_in(t, n);
+    if (t->shape.profile != PROFILE_PLAIN)
+        for (uint32_t b = 0; b < n;
+             b += NIBL_BLOCK) { /* blocks of one size, ties among them, some of zeros */
+            const float unit = random_below(&t->random, 8) ? random_number(&t->random, PROFILE_WILD) : 0.0f;
+            const float step = random_below(&t->random, 2) ? 0.5f : 0.001f;
+            for (uint32_t i = b; i < b + NIBL_BLOCK && random_below(&t->random, 40); i++)
+                x[i] = unit * step * (float)((int)random_below(&t->random, 255) - 127);
+            if (step == 0.5f) x[b] = unit * 127.0f;
+        }
+    spoil(t, x, n);
+    const size_t bytes = n / NIBL_BLOCK * sizeof(nibl_act);
+    trial_output(t, bytes, shift4(t));
+    trial_writes(t, 0, bytes, CONTENT_BITS);
+}
+
+static void call_quantize(const trial *t, void (*function)(void)) {
+    AS(quantize, function)(output(t, 0), t->inputs[0], t->shape.n);
+}
+
+static void work_quantize(const shape *s, double *bytes, double *macs) {
+    *bytes = 5.5 * s->n;
+    *macs = 0;
+}
+
+static void make_rmsnorm(trial *t) {
+    const uint32_t n = t->shape.n;
+    t->scale = random_below(&t->random, 2) ? 1e-5f : 0.0f;
+    floats_in(t, n); /* weight */
+    if (t->shape.flag) {
+        random_numbers(floats_out(t, n), n, &t->random, t->shape.profile);
+    } else {
+        float *x = floats_in(t, n);
+        if (random_below(&t->random, 4) == 0) spoil(t, x, n);
+        floats_out(t, n);
+    }
+}
+
+static void call_rmsnorm(const trial *t, void (*function)(void)) {
+    float *y = output(t, 0);
+    AS(rmsnorm, function)(y, t->shape.flag ? y : t->inputs[1], t->inputs[0], t->shape.n, t->scale);
+}
+
+static void make_silu_mul(trial *t) {
+    const uint32_t n = t->shape.n;
+    float *gate = floats_in(t, n);
+    for (uint32_t i = 0; i < n && t->shape.profile != PROFILE_PLAIN; i += 3)
+        gate[i] = random_float(&t->random, -100.0f, 100.0f); /* around the ends of exp */
+    spoil(t, gate, n);
+    floats_in(t, n);
+    floats_out(t, n);
+}
+
+static void call_silu_mul(const trial *t, void (*function)(void)) {
+    AS(silu_mul, function)(output(t, 0), t->inputs[0], t->inputs[1], t->shape.n);
+}
+
+static void work_three(const shape *s, double *bytes, double *macs) {
+    *bytes = 12.0 * s->n;
+    *macs = 0;
+}
+
+static void make_widen_f16(trial *t) {
+    const uint32_t n = t->shape.n;
+    uint16_t *x = trial_input(t, n * sizeof *x, random_below(&t->random, 16) * 2);
+    for (uint32_t i = 0; i < n; i++) x[i] = random_half(&t->random, PROFILE_WILD);
+    floats_out(t, n);
+}
+
+static void call_widen_f16(const trial *t, void (*function)(void)) {
+    AS(widen_f16, function)(output(t, 0), t->inputs[0], t->shape.n);
+}
+
+static void work_widen(const shape *s, double *bytes, double *macs) {
+    *bytes = 6.0 * s->n;
+    *macs = 0;
+}
+
+static void pick_rope(shape *s, uint64_t *random, uint32_t round) {
+    s->n = random_between(random, 1, 128);
+    s->flag = round % 2;
+}
+
+static void make_rope(trial *t) {
+    const uint32_t n = 2 * t->shape.n;
+    float *cos_sin = trial_input(t, n * sizeof *cos_sin, shift4(t));
+    for (uint32_t i = 0; i < n; i++) cos_sin[i] = random_float(&t->random, -1.0f, 1.0f);
+    random_numbers(floats_out(t, n), n, &t->random, t->shape.profile);
+}
+
+static void call_rope(const trial *t, void (*function)(void)) {
+    AS(rope, function)(output(t, 0), t->inputs[0], t->shape.n, t->shape.flag);
+}
+
+static void work_rope(const shape *s, double *bytes, double *macs) {
+    *bytes = 24.0 * s->n;
+    *macs = 4.0 * s->n;
+}
+
+/* ---- Attention ---- */
+
+static void pick_attention(shape *s, uint64_t *random, uint32_t round) {
+    static const uint32_t widths[] = {64, 128, 80, 96, 32, 256, 16, 512};
+    s->n = round % 4 == 0 ? NIBL_ATTN_BLOCK : random_between(random, 1, NIBL_ATTN_BLOCK);
+    s->width = round % 3 ? widths[round % 8] : random_between(random, 1, 200);
+}
+
+/* Positions behind the n-th hold anything. */
+static void make_attn_block(trial *t) {
+    const uint32_t n = t->shape.n, width = t->shape.width;
+    const float junk[] = {NAN, INFINITY, 3e38f, 0.0f};
+    floats_in(t, width);
+    float *k = floats_in(t, (size_t)width * NIBL_ATTN_BLOCK),
+          *v = floats_in(t, (size_t)width * NIBL_ATTN_BLOCK);
+    for (uint32_t d = 0; d < width; d++)
+        for (uint32_t j = n; j < NIBL_ATTN_BLOCK; j++) {
+            k[d * NIBL_ATTN_BLOCK + j] = junk[random_below(&t->random, 4)];
+            v[j * width + d] = junk[random_below(&t->random, 4)];
+        }
+    t->scale = 1.0f / sqrtf((float)width);
+    floats_out(t, width);
+    floats_out(t, 2);
+}
+
+static void call_attn_block(const trial *t, void (*function)(void)) {
+    AS(attn_block, function)(output(t, 0), output(t, 1), t->inputs[0], t->inputs[1], t->inputs[2], t->shape.n,
+                             t->shape.width, t->scale);
+}
+
+static void work_attention(const shape *s, double *bytes, double *macs) {
+    *bytes = 8.0 * s->n * s->width;
+    *macs = 2.0 * s->n * s->width;
+}
+
+static void make_attn_merge(trial *t) {
+    const uint32_t width = t->shape.width;
+    const bool empty = random_below(&t->random, 3) == 0;
+    floats_in(t, width); /* o2 */
+    float *ml2 = floats_in(t, 2), *o = floats_out(t, width), *ml;
+    ml2[1] = random_float(&t->random, 1.0f, 64.0f);
+    if (!empty) random_numbers(o, width, &t->random, t->shape.profile);
+    for (uint32_t d = 0; d < width && empty; d++) o[d] = 0.0f;
+    ml = floats_out(t, 2);
+    ml[0] = empty ? -INFINITY : random_number(&t->random, t->shape.profile);
+    ml[1] = empty ? 0.0f : random_float(&t->random, 1.0f, 64.0f);
+}
+
+static void call_attn_merge(const trial *t, void (*function)(void)) {
+    AS(attn_merge, function)(output(t, 0), output(t, 1), t->inputs[0], t->inputs[1], t->shape.width);
+}
+
+static void work_merge(const shape *s, double *bytes, double *macs) {
+    *bytes = 12.0 * s->width;
+    *macs = 2.0 * s->width;
+}
+
+/* ---- Matrices ---- */
+
+/* Rows are no multiple of 8, panels a part of all; tokens run through 1 to 9 and 64. */
+static void pick_matrix(shape *s, uint64_t *random, uint32_t round) {
+    s->tokens = (round / 2) % 10 == 9 ? 64 : (round / 2) % 10 + 1;
+    s->rows = random_between(random, 1, 40);
+    s->cols = NIBL_BLOCK * random_between(random, 1, s->tokens == 64 || round % 8 ? 12 : 64);
+    const uint32_t panels = (s->rows + 7) / 8;
+    s->begin = random_below(random, panels);
+    s->end = random_between(random, s->begin, panels);
+    if (round % 3 == 0) s->begin = 0, s->end = panels;
+    s->has_min = round % 2;
+}
+
+static void pick_nibble(shape *s, uint64_t *random, uint32_t round) {
+    pick_matrix(s, random, round);
+    s->kind = NIBL_KIND_NIBBLE;
+}
+
+static void pick_int8(shape *s, uint64_t *random, uint32_t round) {
+    pick_matrix(s, random, round);
+    s->kind = NIBL_KIND_INT8;
+    s->has_min = false;
+}
+
+static void pick_any(shape *s, uint64_t *random, uint32_t round) {
+    pick_matrix(s, random, round / 5);
+    s->kind = (nibl_kind)(round % 5);
+    s->has_min = s->kind == NIBL_KIND_NIBBLE && s->has_min;
+    if (nibl_kind_is_float(s->kind))
+        s->cols = random_between(random, 1, random_below(random, 4) ? 200 : 2048);
+    if (s->tokens == 64) s->tokens = 10;
+    s->n = random_below(random, s->rows);
+}
+
+static void make_weights(trial *t) {
+    const shape *s = &t->shape;
+    t->w = (nibl_matrix){.rows = s->rows, .cols = s->cols, .kind = (uint8_t)s->kind, .has_min = s->has_min};
+    t->w.data =
+        trial_input(t, nibl_panels(&t->w) * nibl_panel_bytes(&t->w), random_below(&t->random, 4) * 16);
+    random_weights(&t->w, &t->random, s->profile);
+}
+
+/* y: the panels asked for, of every token. */
+static void make_products(trial *t) {
+    const shape *s = &t->shape;
+    t->stride = (size_t)nibl_panels(&t->w) * NIBL_PANEL + random_below(&t->random, 12);
+    trial_output(t, s->tokens * t->stride * 4, shift4(t));
+    for (uint32_t i = 0; i < s->tokens; i++)
+        trial_writes(t, (i * t->stride + (size_t)s->begin * NIBL_PANEL) * 4,
+                     (size_t)(s->end - s->begin) * NIBL_PANEL * 4, CONTENT_FLOATS);
+}
+
+static void make_gemm(trial *t) {
+    make_weights(t);
+    const size_t blocks = (size_t)t->shape.tokens * (t->shape.cols / NIBL_BLOCK);
+    random_acts(trial_input(t, blocks * sizeof(nibl_act), shift4(t)), blocks, &t->random, t->shape.profile);
+    make_products(t);
+    trial_output(t, NIBL_GEMM_SCRATCH(t->shape.cols), 0);
+    trial_writes(t, 0, NIBL_GEMM_SCRATCH(t->shape.cols), CONTENT_SCRATCH);
+}
+
+static void make_gemv(trial *t) {
+    t->shape.tokens = 1;
+    make_gemm(t);
+}
+
+#define CALL_GEMV(op)                                                                                        \
+    static void call_##op(const trial *t, void (*function)(void)) {                                          \
+        AS(op, function)(output(t, 0), &t->w, t->shape.begin, t->shape.end, t->inputs[1]);                   \
+    }
+#define CALL_GEMM(op)                                                                                        \
+    static void call_##op(const trial *t, void (*function)(void)) {                                          \
+        AS(op, function)(output(t, 0), t->stride, &t->w, t->shape.begin, t->shape.end, t->inputs[1],         \
+                         t->shape.tokens, output(t, 1));                                                     \
+    }
+CALL_GEMV(gemv_nibble)
+CALL_GEMV(gemv_int8)
+CALL_GEMM(gemm_nibble)
+CALL_GEMM(gemm_int8)
+
+static void make_matmul_float(trial *t) {
+    make_weights(t);
+    t->x_stride = t->shape.cols + random_below(&t->random, 12);
+    floats_in(t, t->shape.tokens * t->x_stride);
+    make_products(t);
+}
+
+static void call_matmul_float(const trial *t, void (*function)(void)) {
+    AS(matmul_float, function)(output(t, 0), t->stride, &t->w, t->shape.begin, t->shape.end, t->inputs[1],
+                               t->x_stride, t->shape.tokens);
+}
+
+static void work_matrix(const shape *s, double *bytes, double *macs) {
+    const nibl_matrix w = {.rows = s->rows, .cols = s->cols, .kind = (uint8_t)s->kind, .has_min = s->has_min};
+    *bytes = (double)nibl_panels(&w) * (double)nibl_panel_bytes(&w);
+    *macs = (double)s->rows * s->cols * s->tokens;
+}
+
+/* ---- Rows in and out ---- */
+
+/* A row's bytes in the file have the size of a row of a panel. */
+static size_t row_bytes(const nibl_matrix *w) { return nibl_panel_bytes(w) / NIBL_PANEL; }
+
+static void make_pack_row(trial *t) {
+    const shape *s = &t->shape;
+    t->w = (nibl_matrix){.rows = s->rows, .cols = s->cols, .kind = (uint8_t)s->kind, .has_min = s->has_min};
+    uint8_t *row = trial_input(t, row_bytes(&t->w), random_below(&t->random, 64));
+    for (size_t i = 0; i < row_bytes(&t->w); i++) row[i] = (uint8_t)random_below(&t->random, 256);
+    const size_t panel = nibl_panel_bytes(&t->w);
+    uint8_t *data = trial_output(t, nibl_panels(&t->w) * panel, 0);
+    trial_writes(t, s->n / NIBL_PANEL * panel, panel, CONTENT_BITS);
+    for (size_t i = 0; i < panel; i++)
+        data[s->n / NIBL_PANEL * panel + i] = (uint8_t)random_below(&t->random, 256);
+    trial_output(t, 2, 0);
+    trial_writes(t, 0, 2, CONTENT_BITS);
+}
+
+static void call_pack_row(const trial *t, void (*function)(void)) {
+    nibl_matrix w = t->w;
+    w.data = output(t, 0);
+    bool finite = true;
+    AS(pack_row, function)(&w, t->shape.n, t->inputs[0], &finite);
+    const bool flags[2] = {finite, w.has_m128};
+    memcpy(output(t, 1), flags, 2);
+}
+
+static void make_unpack_row(trial *t) {
+    make_weights(t);
+    floats_out(t, t->shape.cols);
+}
+
+static void call_unpack_row(const trial *t, void (*function)(void)) {
+    AS(unpack_row, function)(output(t, 0), &t->w, t->shape.n);
+}
+
+static void work_row(const shape *s, double *bytes, double *macs) {
+    const nibl_matrix w = {.rows = s->rows, .cols = s->cols, .kind = (uint8_t)s->kind, .has_min = s->has_min};
+    *bytes = (double)row_bytes(&w);
+    *macs = 0;
+}
+
+/* ---- The table; shapes of --bench are those of SmolLM2-135M ---- */
+
+#define NIBBLE(r, c, t)                                                                                      \
+    {.rows = r, .cols = c, .tokens = t, .kind = NIBL_KIND_NIBBLE, .has_min = true, .end = (r) / 8}
+#define INT8(r, c, t) {.rows = r, .cols = c, .tokens = t, .kind = NIBL_KIND_INT8, .end = (r) / 8}
+
+static const operation check_quantize = {
+    pick_blocks, make_quantize, call_quantize, work_quantize, {{.n = 576}, {.n = 1536}}};
+static const operation check_gemv_nibble = {
+    pick_nibble, make_gemv, call_gemv_nibble, work_matrix, {NIBBLE(1536, 576, 1), NIBBLE(576, 1536, 1)}};
+static const operation check_gemv_int8 = {
+    pick_int8, make_gemv, call_gemv_int8, work_matrix, {INT8(1536, 576, 1), INT8(49152, 576, 1)}};
+static const operation check_gemm_nibble = {
+    pick_nibble, make_gemm, call_gemm_nibble, work_matrix, {NIBBLE(1536, 576, 64), NIBBLE(576, 1536, 64)}};
+static const operation check_gemm_int8 = {
+    pick_int8, make_gemm, call_gemm_int8, work_matrix, {INT8(1536, 576, 64), INT8(576, 1536, 64)}};
+static const operation check_matmul_float = {pick_any,
+                                             make_matmul_float,
+                                             call_matmul_float,
+                                             work_matrix,
+                                             {NIBBLE(1536, 576, 1), NIBBLE(1536, 576, 64)}};
+static const operation check_rmsnorm = {pick_vector, make_rmsnorm, call_rmsnorm, work_three, {{.n = 576}}};
+static const operation check_rope = {pick_rope, make_rope, call_rope, work_rope, {{.n = 32, .flag = true}}};
+static const operation check_silu_mul = {
+    pick_vector, make_silu_mul, call_silu_mul, work_three, {{.n = 1536}}};
+static const operation check_widen_f16 = {
+    pick_vector, make_widen_f16, call_widen_f16, work_widen, {{.n = 2 * 64 * 64}}};
+static const operation check_attn_block = {
+    pick_attention, make_attn_block, call_attn_block, work_attention, {{.n = 64, .width = 64}}};
+static const operation check_attn_merge = {
+    pick_attention, make_attn_merge, call_attn_merge, work_merge, {{.n = 64, .width = 64}}};
+static const operation check_pack_row = {
+    pick_any, make_pack_row, call_pack_row, work_row, {NIBBLE(8, 576, 1), INT8(8, 576, 1)}};
+static const operation check_unpack_row = {
+    pick_any, make_unpack_row, call_unpack_row, work_row, {NIBBLE(8, 576, 1), INT8(8, 576, 1)}};
+
+#define NIBL_OP(name, args, check) &check_##name,
+const operation *const operations[] = {
+#include "kernels/kernels.def"
+};
+#define NIBL_OP(name, args, check) #name,
+const char *const operation_names[] = {
+#include "kernels/kernels.def"
+};
+const size_t operation_count = sizeof operations / sizeof operations[0];
