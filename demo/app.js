@@ -32,11 +32,11 @@ function show(state) {
   const chatting = state === 'ready' || state === 'answering'
   $('welcome').hidden = state !== 'empty'
   $('loading').hidden = state !== 'loading'
-  for (const id of ['messages', 'composer', 'facts', 'settings', 'new-chat']) $(id).hidden = !chatting
+  for (const id of ['log', 'composer', 'facts', 'settings', 'new-chat']) $(id).hidden = !chatting
   $('suggestions').hidden = state !== 'ready' || conversation.length > 0
   $('send').hidden = state === 'answering'
   $('stop').hidden = state !== 'answering'
-  messageList.setAttribute('aria-busy', String(state === 'answering'))
+  $('log').setAttribute('aria-busy', String(state === 'answering'))
 }
 
 /** @param {unknown} error */
@@ -57,20 +57,28 @@ function megabytes(bytes) {
   return `${value < 10 ? value.toFixed(1) : Math.round(value)} MB`
 }
 
-/** @param {number} tokensPerSecond */
-function speed(tokensPerSecond) {
-  return tokensPerSecond > 0 ? `${tokensPerSecond.toFixed(tokensPerSecond < 10 ? 1 : 0)} tok/s` : '–'
+/** One of the figures below the prompt; without text it is not shown.
+ * @param {'download' | 'decode' | 'prefill' | 'memory' | 'binary'} name @param {string} text */
+function showFact(name, text) {
+  const value = $(`fact-${name}`)
+  value.textContent = text
+  if (value.parentElement) value.parentElement.hidden = text === ''
+}
+
+/** @param {'decode' | 'prefill'} name @param {number} tokensPerSecond */
+function showSpeed(name, tokensPerSecond) {
+  if (tokensPerSecond > 0) showFact(name, `${tokensPerSecond.toFixed(tokensPerSecond < 10 ? 1 : 0)} tok/s`)
 }
 
 function showFacts() {
   if (!model) return
   const { info, stats } = model
-  const { prefill, decode, memory } = stats
-  $('fact-memory').textContent = megabytes(memory.linear)
-  $('fact-binary').textContent = `${info.binary.replace('-threads', '')}, ${info.threads} thread${info.threads > 1 ? 's' : ''}`
+  const simd = info.binary.startsWith('relaxed') ? 'relaxed SIMD' : 'SIMD'
+  showFact('binary', `${simd}, ${info.threads} thread${info.threads > 1 ? 's' : ''}`)
   $('fact-binary').title = info.why
-  if (decode.tokens) $('fact-speed').textContent = speed(decode.tokensPerSecond)
-  if (prefill.tokens) $('fact-prefill').textContent = speed(prefill.tokensPerSecond)
+  showFact('memory', megabytes(stats.memory.linear))
+  showSpeed('decode', stats.decode.tokensPerSecond)
+  showSpeed('prefill', stats.prefill.tokensPerSecond)
 }
 
 /* ---- Loading ---- */
@@ -86,6 +94,7 @@ async function open(source, name) {
   try {
     const onProgress = progressMeter()
     model = await load(source, { early: true, signal: controller.signal, onProgress })
+    running = null
     const opened = model
     opened.ready.then(
       () => {
@@ -93,8 +102,9 @@ async function open(source, name) {
         announce(`${name} is ready`)
       },
       (error) => opened === model && fail(error),
-    ).finally(() => ($('progress').hidden = true))
-    $('model-name').textContent = opened.info.name || name
+    ).finally(hideProgress)
+    $('model-name').textContent = name
+    $('model-name').title = `${opened.info.name}, ${opened.info.architecture}`
     maxTokens.max = String(opened.info.contextLength)
     show('ready')
     showFacts()
@@ -107,7 +117,7 @@ async function open(source, name) {
 /** @param {unknown} error */
 function fail(error) {
   closeModel()
-  $('progress').hidden = true
+  hideProgress()
   show('empty')
   if (!isAbort(error)) showError(error)
   announce(isAbort(error) ? 'Cancelled' : 'Failed')
@@ -131,10 +141,15 @@ function progressMeter() {
     const of = total ? ` of ${megabytes(total)}` : ''
     const figures = `${megabytes(loaded)}${of}, ${megabytes(loaded / seconds)}/s`
     $('loading-figures').textContent = figures
-    $('fact-memory').textContent = figures
+    showFact('download', figures)
     fill.style.transform = `scaleX(${total ? loaded / total : 1})`
     if (total) bar.setAttribute('aria-valuenow', String(Math.round((100 * loaded) / total)))
   }
+}
+
+function hideProgress() {
+  $('progress').hidden = true
+  showFact('download', '')
 }
 
 function closeModel() {
@@ -145,7 +160,8 @@ function closeModel() {
   conversation = []
   messageList.replaceChildren()
   $('model-name').textContent = ''
-  for (const id of ['fact-speed', 'fact-prefill', 'fact-memory']) $(id).textContent = '–'
+  showFact('decode', '')
+  showFact('prefill', '')
 }
 
 /** @param {FileList | null | undefined} files */
@@ -216,7 +232,7 @@ async function reply() {
     follow()
   }
   try {
-    const options = { temperature: Number(temperature.value), topP: 0.9, maxTokens: Number(maxTokens.value) || 512 }
+    const options = { temperature: Number(temperature.value), topP: 0.9, repeatPenalty: 1.1, maxTokens: Number(maxTokens.value) || 512 }
     let tokens = 0
     let first = 0
     for await (const piece of opened.generate(turn, { ...options, signal: controller.signal })) {
@@ -225,7 +241,7 @@ async function reply() {
       drawn ||= requestAnimationFrame(draw)
       const now = performance.now()
       first ||= now
-      if (++tokens % 8 === 0) $('fact-speed').textContent = speed((tokens - 1) / ((now - first) / 1000))
+      if (++tokens % 8 === 0) showSpeed('decode', (tokens - 1) / ((now - first) / 1000))
     }
     announce('Done')
   } catch (error) {

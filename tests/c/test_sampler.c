@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-enum { MAX_VOCABULARY = 1024, DRAWS = 20000 };
+enum { MAX_VOCABULARY = 1024, MANY = 20000, FEW = 3000 }; /* draws */
 
 static nibl_model *model;
 static nibl_session *session;
@@ -87,15 +87,15 @@ static void plain_probabilities(const nibl_sampler_options *o, double *probabili
     for (uint32_t i = 0; i < kept; i++) probability[sorted[i].token] = p[i] / sum;
 }
 
-/* Draws as the plain sampler says: nothing outside its set, frequencies within chance (chi-square, 5 standard deviations
- * of its distribution; rare tokens together). Returns the size of the set. */
-static uint32_t check_draws(nibl_sampler_options o) {
+/* Draws as the plain sampler says: nothing outside its set, frequencies within chance (chi-square at 5 standard
+ * deviations by Wilson and Hilferty 1931; rare tokens together). Returns the size of the set. */
+static uint32_t check_draws(nibl_sampler_options o, int draws) {
     static double probability[MAX_VOCABULARY];
     static uint32_t drawn[MAX_VOCABULARY];
     memset(drawn, 0, sizeof drawn);
     plain_probabilities(&o, probability);
     nibl_sampler *s = new_sampler(o);
-    for (int i = 0; i < DRAWS && s; i++) {
+    for (int i = 0; i < draws && s; i++) {
         const int32_t token = sample(s);
         if (!CHECK(token >= 0 && (uint32_t)token < vocabulary)) break;
         drawn[token]++;
@@ -104,7 +104,7 @@ static uint32_t check_draws(nibl_sampler_options o) {
     uint32_t set = 0, cells = 0, outside = 0, rare_drawn = 0;
     double chi = 0, rare = 0;
     for (uint32_t i = 0; i < vocabulary; i++) {
-        const double expected = probability[i] * DRAWS;
+        const double expected = probability[i] * draws;
         set += expected > 0;
         if (expected == 0) {
             outside += drawn[i];
@@ -122,7 +122,8 @@ static uint32_t check_draws(nibl_sampler_options o) {
     }
     CHECK_EQ(outside, 0);
     const double freedom = cells > 1 ? cells - 1 : 1;
-    if (!CHECK(chi < freedom + 5 * sqrt(2 * freedom)))
+    const double bound = freedom * pow(1 - 2 / (9 * freedom) + 5 * sqrt(2 / (9 * freedom)), 3);
+    if (!CHECK(chi < bound))
         printf("    chi-square %.1f with %.0f degrees of freedom, %u tokens\n", chi, freedom, set);
     return set;
 }
@@ -182,22 +183,22 @@ static void a_seed_repeats(void) {
 }
 
 static void draws_follow_the_probabilities(void) {
-    CHECK_EQ(check_draws((nibl_sampler_options){.temperature = 1, .seed = 1}), vocabulary);
-    CHECK_EQ(check_draws((nibl_sampler_options){.temperature = 0.5f, .seed = 2}), vocabulary);
-    CHECK_EQ(check_draws((nibl_sampler_options){.temperature = 3, .seed = 3}), vocabulary);
+    CHECK_EQ(check_draws((nibl_sampler_options){.temperature = 1, .seed = 1}, MANY), vocabulary);
+    CHECK_EQ(check_draws((nibl_sampler_options){.temperature = 0.5f, .seed = 2}, MANY), vocabulary);
+    CHECK_EQ(check_draws((nibl_sampler_options){.temperature = 3, .seed = 3}, MANY), vocabulary);
     static nibl_logit_bias bias[MAX_VOCABULARY];
     const double wanted[] = {0.4, 0.3, 0.15, 0.1, 0.04, 0.01};
     nibl_sampler_options o = {
         .temperature = 1, .seed = 4, .logit_bias = bias, .logit_bias_count = bias_to(bias, wanted, 6)};
-    CHECK_EQ(check_draws(o), 6);
+    CHECK_EQ(check_draws(o, MANY), 6);
 }
 
 static void top_k_keeps_k(void) {
     static const uint32_t counts[] = {1, 2, 5, 40};
     for (uint32_t i = 0; i < 4; i++)
-        CHECK_EQ(check_draws((nibl_sampler_options){.temperature = 1.5f, .top_k = counts[i], .seed = i}),
+        CHECK_EQ(check_draws((nibl_sampler_options){.temperature = 1.5f, .top_k = counts[i], .seed = i}, FEW),
                  counts[i]);
-    CHECK_EQ(check_draws((nibl_sampler_options){.temperature = 1, .top_k = 1u << 30}), vocabulary);
+    CHECK_EQ(check_draws((nibl_sampler_options){.temperature = 1, .top_k = 1u << 30}, FEW), vocabulary);
 }
 
 static void top_p_and_min_p_keep_what_they_should(void) {
@@ -219,7 +220,7 @@ static void top_p_and_min_p_keep_what_they_should(void) {
         o.min_p = cases[i].min_p;
         o.top_k = cases[i].top_k;
         o.seed = i;
-        if (!CHECK_EQ(check_draws(o), cases[i].set)) printf("    case %zu\n", i);
+        if (!CHECK_EQ(check_draws(o, FEW), cases[i].set)) printf("    case %zu\n", i);
     }
     /* on the model's own probabilities, with a temperature after them */
     for (uint32_t i = 0; i < 6; i++)
@@ -227,14 +228,17 @@ static void top_p_and_min_p_keep_what_they_should(void) {
                                            .seed = 100 + i,
                                            .top_p = 0.2f + 0.15f * (float)i,
                                            .min_p = i % 2 ? 0.3f : 0.0f,
-                                           .top_k = i % 3 ? 20 * i : 0});
+                                           .top_k = i % 3 ? 20 * i : 0},
+                    FEW);
 }
 
 static void repeats_are_penalised(void) {
     /* every token of the window once, however often it stands there; positive and negative logits go down */
     for (uint32_t window = 0; window < 10; window += 3)
-        check_draws((nibl_sampler_options){
-            .temperature = 1, .repeat_penalty = 1.7f, .repeat_window = window, .seed = window});
+        check_draws(
+            (nibl_sampler_options){
+                .temperature = 1, .repeat_penalty = 1.7f, .repeat_window = window, .seed = window},
+            FEW);
     static nibl_logit_bias bias[MAX_VOCABULARY];
     for (uint32_t i = 0; i < vocabulary; i++)
         bias[i] = (nibl_logit_bias){(int32_t)i, i == 9 || i == 8 ? 0 : -INFINITY};
@@ -253,7 +257,7 @@ static void repeats_are_penalised(void) {
     CHECK_EQ(sample(s), 9);
     nibl_sampler_free(s);
     /* 1 turns the penalty off */
-    check_draws((nibl_sampler_options){.temperature = 1, .repeat_penalty = 1, .seed = 5});
+    check_draws((nibl_sampler_options){.temperature = 1, .repeat_penalty = 1, .seed = 5}, FEW);
 }
 
 static void biases_shift_and_forbid(void) {
@@ -266,7 +270,7 @@ static void biases_shift_and_forbid(void) {
     for (uint32_t i = 0; i < vocabulary; i++) CHECK((int32_t)i == best || logits[i] <= logits[second]);
     nibl_sampler_free(s);
     o.temperature = 1;
-    CHECK_EQ(check_draws(o), vocabulary - 1);
+    CHECK_EQ(check_draws(o, FEW), vocabulary - 1);
 
     nibl_logit_bias raised[] = {{11, 1000}, {12, 999}, {11, -2}}; /* several of one token add up */
     s = new_sampler((nibl_sampler_options){.logit_bias = raised, .logit_bias_count = 3});

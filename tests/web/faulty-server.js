@@ -79,6 +79,7 @@ export async function faultyServer(body, faults = {}) {
   }
 
   await new Promise((resolve) => server.listen(0, '127.0.0.1', () => resolve(undefined)))
+  server.unref() /* a test that fails before it closes this one still ends */
   const { port } = /** @type {import('node:net').AddressInfo} */ (server.address())
   const state = {
     url: `http://127.0.0.1:${port}/model.gguf`,
