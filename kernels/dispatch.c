@@ -28,7 +28,9 @@
 #endif
 #if defined(NIBL_WASM_RELAXED)
 #define ROW_wasmrelaxed ROW
+#define ROW_wasmpairs ROW
 #else
+#define ROW_wasmpairs(op, isa, features)
 #define ROW_wasmrelaxed(op, isa, features)
 #endif
 #define ROW_scalar ROW
@@ -53,6 +55,7 @@ static const struct {
     {"avx2", NIBL_CPU_AVX2, 0},
     {"dotprod", NIBL_CPU_DOTPROD, NIBL_CPU_NEON},
     {"neon", NIBL_CPU_NEON, 0},
+    {"wasmpairs", NIBL_CPU_WASM_PAIRS, NIBL_CPU_WASM_RELAXED | NIBL_CPU_WASM_SIMD128},
     {"wasmrelaxed", NIBL_CPU_WASM_RELAXED, NIBL_CPU_WASM_SIMD128},
     {"wasmsimd", NIBL_CPU_WASM_SIMD128, 0},
     {"scalar", 0, 0},

@@ -33,7 +33,8 @@ enum {
     NIBL_CPU_NEON = 1 << 3,
     NIBL_CPU_DOTPROD = 1 << 4,
     NIBL_CPU_WASM_SIMD128 = 1 << 5,
-    NIBL_CPU_WASM_RELAXED = 1 << 6
+    NIBL_CPU_WASM_RELAXED = 1 << 6,
+    NIBL_CPU_WASM_PAIRS = 1 << 7 /* its relaxed dot product is made of 16-bit pair sums */
 };
 uint32_t nibl_cpu_features(void);
 

@@ -38,7 +38,9 @@ function connectWorker(workerUrl) {
 /** @param {URL} [workerUrl] @returns {Connection} */
 function connectThread(workerUrl) {
   const { Worker } = nodeModule('node:worker_threads')
-  const worker = new Worker(workerUrl ?? new URL('./worker.js', import.meta.url), { name: 'nibl' })
+  /* Without the process's own flags: some of them, like --input-type, no worker starts with. */
+  const options = { name: 'nibl', execArgv: [] }
+  const worker = new Worker(workerUrl ?? new URL('./worker.js', import.meta.url), options)
   /* An idle model does not keep the process alive; a running call does. */
   const onBusy = (/** @type {boolean} */ busy) => (busy ? worker.ref() : worker.unref())
   const link = new Link((message, transfer) => worker.postMessage(message, transfer), onBusy)

@@ -9,6 +9,7 @@ export { NiblError } from './errors.js'
 
 /** @typedef {import('./protocol.js').Link} Link */
 /** @typedef {import('./nibl.d.ts').Piece} Piece */
+/** @typedef {import('./nibl.d.ts').Model} PublicModel */
 
 /** Said once: the same for all models of a page. @type {Set<string>} */
 const advised = new Set()
@@ -27,13 +28,14 @@ export async function load(source, given = {}) {
     const { info, advice, stats } = await connection.link.call('load', [descriptor, engineOptions], calls)
     if (advice && !advised.has(advice)) console.info(advice)
     advised.add(advice)
-    return /** @type {any} */ (new Model(connection, info, stats, { onEvent, signal }))
+    return new Model(connection, info, stats, { onEvent, signal })
   } catch (error) {
     connection.close()
     throw error
   }
 }
 
+/** @implements {PublicModel} */
 class Model {
   #link
   #close
@@ -49,7 +51,9 @@ class Model {
     this.#link = link
     this.#close = close
     this.#template = { chatTemplate: info.chatTemplate, bosToken, eosToken }
+    /** @type {import('./nibl.d.ts').ModelInfo} */
     this.info = Object.freeze(info)
+    /** @type {import('./nibl.d.ts').Stats} */
     this.stats = stats
     this.ready = link.call('ready', [], loading).then((/** @type {any} */ { load }) => {
       this.stats = { ...this.stats, load }

@@ -4,18 +4,20 @@
  * tests/fixtures/smollm2_logits.py and smollm2_kl.py.
  *
  * usage: test_smollm2 [PROMPTS WINDOWS POSITIONS]
- * How many of the 8 prompts, of the 8 windows, and of the 255 scored positions of a window are run. All are, but for debug
- * builds (sanitizers), ARM (mostly an emulator) and WebAssembly: there a first look, with bars as loose as so few positions
- * need. (Other tests show that these compute the same bits.)
+ * How many of the 8 prompts, of the 8 windows, and of the 255 scored positions of a window are run. By default all are in
+ * native release builds; in debug builds (sanitizers) and WebAssembly a first look, with bars as loose as so few positions
+ * need; on ARM (mostly an emulator) one prompt. Other tests show that all of them compute the same bits.
  */
 #include "tests/c/model_file.h"
 
 #include <math.h>
 
-#if defined(NDEBUG) && !defined(__aarch64__) && !defined(__wasm__)
-enum { PROMPTS = 8, WINDOWS = 8, POSITIONS = 255 };
-#else
+#if defined(__aarch64__)
+enum { PROMPTS = 1, WINDOWS = 0, POSITIONS = 0 };
+#elif defined(__wasm__) || !defined(NDEBUG)
 enum { PROMPTS = 1, WINDOWS = 1, POSITIONS = 32 };
+#else
+enum { PROMPTS = 8, WINDOWS = 8, POSITIONS = 255 };
 #endif
 
 /* The bars, and from how many positions on they hold. */
@@ -188,6 +190,10 @@ static void score_row(void *context, size_t position, const float *logits) {
 }
 
 static void fast_path_has_nearly_the_reference_distributions(void) {
+    if (windows == 0 || positions == 0) {
+        printf("fast path: not run (0 windows)\n");
+        return;
+    }
     divergence d = {.file = open_fixture("tests/fixtures/smollm2-kl.bin")};
     const uint32_t *head = take(&d.file, 6, sizeof *head);
     const uint32_t length = head[1], scored = head[3];

@@ -1,13 +1,15 @@
 /** What a load, a failure and a close leave behind: nothing. */
 import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
 import { test } from 'node:test'
+import { promisify } from 'node:util'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import worker_threads from 'node:worker_threads'
 import { load } from 'nibl'
 import { compileBinary, instantiate } from '../../web/binaries.js'
 import { faultyServer } from './faulty-server.js'
-import { answer, isAbort, loadFor, modelPath, niblError, tinyBytes, tinyPath } from './support.js'
+import { answer, fromRoot, isAbort, loadFor, modelPath, niblError, tinyBytes, tinyPath } from './support.js'
 
 /** Workers that were started and have not ended. @type {Set<worker_threads.Worker>} */
 const workers = new Set()
@@ -87,6 +89,18 @@ test('a load that fails leaves nothing', async (t) => {
     await noWorkers()
     await noMemories()
   }
+})
+
+test('a program that forgets to close ends all the same', async () => {
+  const program = `
+    import { load } from ${JSON.stringify(fromRoot('web/nibl.js'))}
+    for (const worker of [true, false]) {
+      const model = await load(${JSON.stringify(tinyPath)}, { worker, threads: 2 })
+      for await (const piece of model.generate('Hello', { maxTokens: 3 }));
+      console.log(model.stats.hash)
+    }`
+  const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '--eval', program], { timeout: 30000 })
+  assert.match(stdout, /^([0-9a-f]{16})\n\1\n$/)
 })
 
 test('memory is the plan: weights, full cache and at most 32 MiB', async (t) => {
