@@ -46,6 +46,7 @@ void nibl_attn_block_scalar(float *o, float *ml, const float *q, const float *k,
         p[j] *= scale;
         if (p[j] > m) m = p[j];
     }
+    m += 0.0f; /* of two zeros the positive one, in whatever order they were compared */
     for (uint32_t j = 0; j < n; j++) {
         p[j] = nibl_expf(p[j] - m);
         lane[j % LANES] += p[j];
