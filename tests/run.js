@@ -187,6 +187,12 @@ const parts = {
     model: true,
     steps: () => [() => nodeTests(node24, webTests())],
   },
+  fetch: {
+    about: "the default model's download",
+    quick: true,
+    model: true,
+    steps: () => [() => nodeTests(process.execPath, ['tests/fetch.test.js'])],
+  },
   wasi: {
     about: 'C tests and kernels under wasmtime and node:wasi',
     setup: ['wasmtime', 'node24'],

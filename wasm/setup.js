@@ -256,7 +256,7 @@ function run([program, ...args], { cwd = root, env = {}, onLine } = {}) {
     child.on('close', (code) => {
       if (code === 0) return done(out)
       const words = err.trim() || out.trim()
-      fail(new SetupError(`${basename(program)} ${args[0] ?? ''} failed (${code}): ${words.split('\n').slice(-6).join('\n')}`))
+      fail(new SetupError(`${[basename(program), ...args].slice(0, 4).join(' ')} failed (${code}): ${words.split('\n').slice(-6).join('\n')}`))
     })
   })
 }

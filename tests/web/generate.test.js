@@ -172,13 +172,20 @@ test('an abort before the start, while waiting, and with a reason', async (t) =>
 })
 
 test('leaving the loop stops the computation', async (t) => {
-  const model = await loadFor(t, modelPath)
-  for await (const _ of model.generate(long)) break
-  await answer(model, 'Hello', { maxTokens: 1 })
-  const generator = model.generate(long)
+  const model = await loadFor(t, tinyPath, { contextLength: 512 })
+  const endless = { logitBias: { 42: 1000 } }
+  const stopped = async (/** @type {number} */ seed) => {
+    while (model.stats.seed !== seed) await new Promise((resolve) => setTimeout(resolve, 5))
+    assert.equal(model.stats.finish, 'abort')
+    assert.ok(model.stats.decode.tokens < 400)
+  }
+  for await (const _ of model.generate('Hello', { ...endless, seed: 1 })) break
+  await stopped(1)
+  const generator = model.generate('Hello', { ...endless, seed: 2 })
   await generator.next()
   await generator.return()
   assert.deepEqual(await generator.next(), { value: undefined, done: true })
+  await stopped(2)
   await answer(model, 'Hello', { maxTokens: 1 })
 })
 

@@ -59,12 +59,14 @@ test('close ends the worker, and with it its memory', async () => {
   await noWorkers()
 })
 
-test('close gives the memory of the calling thread back', async () => {
+test('close gives the memory of the calling thread back, also while it computes', async () => {
   await (async () => {
-    const model = await load(tinyPath, { worker: false })
+    const model = await load(modelPath, { worker: false })
     await answer(model, 'Hello', { maxTokens: 2 })
     assert.ok([...memories].some((memory) => memory.deref()))
-    model.close()
+    const running = answer(model, 'word '.repeat(3000))
+    setTimeout(() => model.close(), 50)
+    await assert.rejects(running, niblError('CLOSED', /closed/))
   })()
   await noMemories()
 })
