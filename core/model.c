@@ -177,6 +177,7 @@ nibl_status nibl_model_sizes(nibl_gguf *gguf, nibl_model_size *out) {
 static nibl_status place(nibl_model *m) {
     m->weights = nibl_alloc(m->packed_bytes);
     if (!m->weights) return nibl_fail_memory(m->packed_bytes, "the weights");
+    nibl_plat_will_stream(m->weights, m->packed_bytes);
     uint8_t *p = m->weights;
     for (size_t i = 0; i < m->binding_count; i++) {
         nibl_binding *b = &m->bindings[i];

@@ -7,6 +7,9 @@
 /* Monotonic time in nanoseconds. */
 uint64_t nibl_plat_now(void);
 
+/* Tells the OS that this block, not yet written, will be read from end to end again and again: large pages pay. */
+void nibl_plat_will_stream(void *block, uint64_t bytes);
+
 /* The environment variable NIBL_ISA, or NULL. */
 const char *nibl_plat_isa_cap(void);
 

@@ -4,14 +4,12 @@
  * exports.txt. */
 #include "core/nibl.h"
 
-nibl_status nibl_abi_loader_new(double file_size, nibl_loader **out)
-{
+nibl_status nibl_abi_loader_new(double file_size, nibl_loader **out) {
     return nibl_loader_new((uint64_t)file_size, out);
 }
 
 /* out: {offset, length} */
-nibl_status nibl_abi_loader_want(const nibl_loader *loader, double *out)
-{
+nibl_status nibl_abi_loader_want(const nibl_loader *loader, double *out) {
     uint64_t offset = 0, length = 0;
     nibl_status status = nibl_loader_want(loader, &offset, &length);
     out[0] = (double)offset;
@@ -19,20 +17,17 @@ nibl_status nibl_abi_loader_want(const nibl_loader *loader, double *out)
     return status;
 }
 
-nibl_status nibl_abi_loader_feed(nibl_loader *loader, double offset, const void *bytes, size_t length)
-{
+nibl_status nibl_abi_loader_feed(nibl_loader *loader, double offset, const void *bytes, size_t length) {
     return nibl_loader_feed(loader, (uint64_t)offset, bytes, length);
 }
 
-nibl_status nibl_abi_loader_end(nibl_loader *loader, double file_size)
-{
+nibl_status nibl_abi_loader_end(nibl_loader *loader, double file_size) {
     return nibl_loader_end(loader, (uint64_t)file_size);
 }
 
 /* out: {context_length, file_tensor_bytes, weights, kv, scratch, vocabulary, total} */
 nibl_status nibl_abi_loader_plan(const nibl_loader *loader, uint32_t context_length, uint32_t threads,
-                                 uint32_t kv_type, double *out)
-{
+                                 uint32_t kv_type, double *out) {
     nibl_plan plan = {
         .size = sizeof plan, .context_length = context_length, .threads = threads, .kv_type = kv_type};
     nibl_status status = nibl_loader_plan(loader, &plan);
@@ -49,8 +44,7 @@ nibl_status nibl_abi_loader_plan(const nibl_loader *loader, uint32_t context_len
 
 /* out: {architecture, name (both addresses of C strings), parameters, packed_bytes, context_length, layers,
  * vocabulary, bos, eos, add_bos} */
-nibl_status nibl_abi_model_info(const nibl_model *model, double *out)
-{
+nibl_status nibl_abi_model_info(const nibl_model *model, double *out) {
     nibl_model_info info = {.size = sizeof info};
     nibl_status status = nibl_model_get_info(model, &info);
     if (status < 0) return status;
@@ -68,8 +62,7 @@ nibl_status nibl_abi_model_info(const nibl_model *model, double *out)
 }
 
 nibl_status nibl_abi_session_new(nibl_model *model, uint32_t context_length, uint32_t chunk, uint32_t threads,
-                                 uint32_t kv_type, uint32_t activations, nibl_session **out)
-{
+                                 uint32_t kv_type, uint32_t activations, nibl_session **out) {
     const nibl_session_options options = {.size = sizeof options,
                                           .context_length = context_length,
                                           .chunk = chunk,
@@ -79,23 +72,21 @@ nibl_status nibl_abi_session_new(nibl_model *model, uint32_t context_length, uin
     return nibl_session_new(model, &options, out);
 }
 
-nibl_status nibl_abi_step(nibl_session *session, uint32_t max_units)
-{
+nibl_status nibl_abi_step(nibl_session *session, uint32_t max_units) {
     return nibl_step(&session, 1, max_units);
 }
 
 /* out: {high, low} 32 bits */
-void nibl_abi_session_hash(const nibl_session *session, uint32_t *out)
-{
+void nibl_abi_session_hash(const nibl_session *session, uint32_t *out) {
     uint64_t hash = nibl_session_hash(session);
     out[0] = (uint32_t)(hash >> 32);
     out[1] = (uint32_t)hash;
 }
 
-nibl_status nibl_abi_sampler_new(const nibl_model *model, float temperature, uint32_t top_k, float top_p, float min_p,
-                                 float repeat_penalty, uint32_t repeat_window, uint32_t seed_high, uint32_t seed_low,
-                                 const nibl_logit_bias *bias, size_t bias_count, nibl_sampler **out)
-{
+nibl_status nibl_abi_sampler_new(const nibl_model *model, float temperature, uint32_t top_k, float top_p,
+                                 float min_p, float repeat_penalty, uint32_t repeat_window,
+                                 uint32_t seed_high, uint32_t seed_low, const nibl_logit_bias *bias,
+                                 size_t bias_count, nibl_sampler **out) {
     const nibl_sampler_options options = {.size = sizeof options,
                                           .temperature = temperature,
                                           .top_k = top_k,

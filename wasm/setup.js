@@ -217,15 +217,16 @@ export function which(name) {
   return ''
 }
 
-/** @param {string} dir @returns {number} bytes of all files below */
+/** Bytes of all files below a folder whose contents come and go. @param {string} dir @returns {number} */
 function folderBytes(dir) {
   let sum = 0
-  for (const entry of fs.readdirSync(dir, { withFileTypes: true, recursive: true })) {
-    try {
-      if (entry.isFile()) sum += fs.statSync(join(entry.parentPath ?? entry.path, entry.name)).size
-    } catch {
-      // Removed since it was listed.
+  try {
+    for (const entry of fs.readdirSync(dir, { withFileTypes: true })) {
+      const path = join(dir, entry.name)
+      sum += entry.isDirectory() ? folderBytes(path) : fs.statSync(path, { throwIfNoEntry: false })?.size ?? 0
     }
+  } catch {
+    // The folder was removed.
   }
   return sum
 }

@@ -10,6 +10,8 @@
 
 uint64_t nibl_plat_now(void) { return (uint64_t)(emscripten_get_now() * 1e6); }
 
+void nibl_plat_will_stream(void *block, uint64_t bytes) { (void)block, (void)bytes; }
+
 const char *nibl_plat_isa_cap(void) { return NULL; } /* here an ISA is a binary */
 
 #if defined(__EMSCRIPTEN_PTHREADS__)

@@ -10,6 +10,8 @@ uint64_t nibl_plat_now(void) {
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+void nibl_plat_will_stream(void *block, uint64_t bytes) { (void)block, (void)bytes; }
+
 const char *nibl_plat_isa_cap(void) {
     const char *cap = getenv("NIBL_ISA");
     return cap && *cap ? cap : NULL;
