@@ -150,18 +150,29 @@ static void greedy_takes_the_best(void) {
     nibl_sampler *s = new_sampler((nibl_sampler_options){.top_k = 3, .top_p = 0.5f, .seed = 9});
     for (int i = 0; i < 20; i++) CHECK_EQ(sample(s), best_token());
     nibl_sampler_free(s);
-    /* of equals the first */
-    static nibl_logit_bias bias[MAX_VOCABULARY];
-    for (uint32_t i = 0; i < vocabulary; i++) bias[i] = (nibl_logit_bias){(int32_t)i, -INFINITY};
-    bias[7].bias = 50.0f - logits[7];
-    bias[30].bias = bias[7].bias + logits[7] - logits[30];
-    s = new_sampler((nibl_sampler_options){.logit_bias = bias, .logit_bias_count = vocabulary});
-    if (logits[7] + bias[7].bias == logits[30] + bias[30].bias) CHECK_EQ(sample(s), 7);
-    nibl_sampler_free(s);
     /* top-k of one is greedy at any temperature */
     s = new_sampler((nibl_sampler_options){.temperature = 5, .top_k = 1});
     for (int i = 0; i < 20; i++) CHECK_EQ(sample(s), best_token());
     nibl_sampler_free(s);
+}
+
+/* Of equals the lowest ids. A sum near 96 rounds to 96 itself. */
+static void ties_go_to_the_first(void) {
+    static nibl_logit_bias bias[MAX_VOCABULARY];
+    for (uint32_t i = 0; i < vocabulary; i++) {
+        const bool equal = i == 7 || i == 30 || i == 55 || i == 200;
+        bias[i] = (nibl_logit_bias){(int32_t)i, equal ? 96 - logits[i] : -INFINITY};
+        if (equal) CHECK(logits[i] + bias[i].bias == 96);
+    }
+    nibl_sampler_options o = {.logit_bias = bias, .logit_bias_count = vocabulary};
+    nibl_sampler *s = new_sampler(o);
+    CHECK_EQ(sample(s), 7);
+    nibl_sampler_free(s);
+    o.temperature = 1;
+    for (o.top_k = 1; o.top_k < 5; o.top_k++) CHECK_EQ(check_draws(o, FEW), o.top_k);
+    o.top_k = 0;
+    o.top_p = 0.6f;
+    CHECK_EQ(check_draws(o, FEW), 3);
 }
 
 static void a_seed_repeats(void) {
@@ -234,6 +245,9 @@ static void top_p_and_min_p_keep_what_they_should(void) {
 
 static void repeats_are_penalised(void) {
     /* every token of the window once, however often it stands there; positive and negative logits go down */
+    uint32_t positive = 0, negative = 0;
+    for (uint32_t i = 0; i < PROMPT; i++) *(logits[prompt[i]] > 0 ? &positive : &negative) += 1;
+    CHECK(positive > 0 && negative > 0);
     for (uint32_t window = 0; window < 10; window += 3)
         check_draws(
             (nibl_sampler_options){
@@ -358,6 +372,7 @@ static void a_sample_needs_logits(void) {
 int main(void) {
     static const test tests[] = {
         {"greedy takes the best token", greedy_takes_the_best},
+        {"ties go to the first", ties_go_to_the_first},
         {"a seed repeats", a_seed_repeats},
         {"draws follow the probabilities", draws_follow_the_probabilities},
         {"top-k keeps k", top_k_keeps_k},
