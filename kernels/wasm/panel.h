@@ -10,13 +10,14 @@
 
 enum { TOKENS = 4 }; /* of a tile: its 8 sums, two weights and an activation fill the 16 registers of x86 */
 
-/* Four f16 to f32 (there is no instruction): the exponent moves into place, and 2^112 corrects its bias. */
-INLINE v128_t halves(const uint16_t *p) {
-    const v128_t h = wasm_u32x4_load16x4(p);
-    const v128_t magnitude = wasm_i32x4_shl(wasm_v128_and(h, wasm_i32x4_const_splat(0x7FFF)), 13);
-    const v128_t sign = wasm_i32x4_shl(wasm_v128_and(h, wasm_i32x4_const_splat(0x8000)), 16);
-    return wasm_v128_or(wasm_f32x4_mul(magnitude, wasm_f32x4_const_splat(0x1p112f)), sign);
+/* Four f16, sign-extended to 32 bits, to f32 (there is no instruction): exponent and mantissa move into place, the sign
+ * is there already, and 2^112 corrects the exponent's bias. */
+INLINE v128_t widen(v128_t h) {
+    const v128_t moved = wasm_v128_and(wasm_i32x4_shl(h, 13), wasm_i32x4_const_splat((int32_t)0x8FFFE000));
+    return wasm_f32x4_mul(moved, wasm_f32x4_const_splat(0x1p112f));
 }
+
+INLINE v128_t halves(const uint16_t *p) { return widen(wasm_i32x4_load16x4(p)); }
 
 /* acc + (float)isum * s * d */
 INLINE v128_t scaled(v128_t acc, v128_t isum, v128_t s, v128_t d) {

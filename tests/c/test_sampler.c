@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-enum { MAX_VOCABULARY = 1024, MANY = 20000, FEW = 3000 }; /* draws */
+enum { MAX_VOCABULARY = 1024, MANY = 20000, FEW = 2000 }; /* draws */
 
 static nibl_model *model;
 static nibl_session *session;
@@ -243,35 +243,43 @@ static void top_p_and_min_p_keep_what_they_should(void) {
                     FEW);
 }
 
+/* Greedy prefers `token`, penalised and then lifted to 50 by its bias, to one outside the prompt at 50 + `apart`. */
+static bool wins(nibl_sampler_options o, int32_t token, float penalised, float apart) {
+    static nibl_logit_bias bias[MAX_VOCABULARY];
+    const int32_t other = 100;
+    for (uint32_t i = 0; i < vocabulary; i++) bias[i] = (nibl_logit_bias){(int32_t)i, -INFINITY};
+    bias[token].bias = 50 - penalised;
+    bias[other].bias = 50 + apart - logits[other];
+    o.logit_bias = bias;
+    o.logit_bias_count = vocabulary;
+    nibl_sampler *s = new_sampler(o);
+    const int32_t best = sample(s);
+    nibl_sampler_free(s);
+    return best == token;
+}
+
+/* Every token of the window once, however often it stands there; positive and negative logits go down. */
 static void repeats_are_penalised(void) {
-    /* every token of the window once, however often it stands there; positive and negative logits go down */
     uint32_t positive = 0, negative = 0;
     for (uint32_t i = 0; i < PROMPT; i++) *(logits[prompt[i]] > 0 ? &positive : &negative) += 1;
     CHECK(positive > 0 && negative > 0);
-    for (uint32_t window = 0; window < 10; window += 3)
-        check_draws(
-            (nibl_sampler_options){
-                .temperature = 1, .repeat_penalty = 1.7f, .repeat_window = window, .seed = window},
-            FEW);
-    static nibl_logit_bias bias[MAX_VOCABULARY];
-    for (uint32_t i = 0; i < vocabulary; i++)
-        bias[i] = (nibl_logit_bias){(int32_t)i, i == 9 || i == 8 ? 0 : -INFINITY};
-    nibl_sampler_options o = {.repeat_penalty = 100, .logit_bias = bias, .logit_bias_count = vocabulary};
-    bias[8].bias = -1.0f - logits[8];
-    bias[9].bias =
-        1.0f - (logits[9] > 0 ? logits[9] / 100 : logits[9] * 100); /* biases come after penalties */
-    nibl_sampler *s = new_sampler(o);
-    CHECK_EQ(sample(s), 9);
-    nibl_sampler_free(s);
-    /* 9 stands at 1, 2 and 5 of nine tokens: outside a window of 3 */
-    bias[8].bias = 0.5f - logits[8];
-    bias[9].bias = 1.0f - logits[9];
-    o.repeat_window = 3;
-    s = new_sampler(o);
-    CHECK_EQ(sample(s), 9);
-    nibl_sampler_free(s);
-    /* 1 turns the penalty off */
-    check_draws((nibl_sampler_options){.temperature = 1, .repeat_penalty = 1, .seed = 5}, FEW);
+    static const uint32_t windows[] = {1, 3, 5, 9, 100, 0};
+    for (size_t w = 0; w < sizeof windows / sizeof *windows; w++) {
+        nibl_sampler_options o = {.repeat_penalty = 7, .repeat_window = windows[w]};
+        const uint32_t begin = windows[w] && windows[w] < PROMPT ? PROMPT - windows[w] : 0;
+        for (int32_t token = 0; token < 50; token++) {
+            bool seen = false;
+            for (uint32_t i = begin; i < PROMPT; i++) seen = seen || prompt[i] == token;
+            const float l = logits[token], penalised = !seen ? l : l > 0 ? l / 7 : l * 7;
+            CHECK(wins(o, token, penalised, -0.001f));
+            CHECK(!wins(o, token, penalised, 0.001f));
+        }
+        o = (nibl_sampler_options){
+            .temperature = 1, .repeat_penalty = 1.7f, .repeat_window = windows[w], .seed = w};
+        check_draws(o, FEW);
+        o.repeat_penalty = 1; /* off */
+        check_draws(o, FEW);
+    }
 }
 
 static void biases_shift_and_forbid(void) {
