@@ -128,10 +128,11 @@ bool nibl_gguf_string(const nibl_gguf *gguf, const char *key, nibl_slice *out) {
 }
 
 static nibl_gguf_array array_at(const nibl_gguf *g, const metadata *m) {
-    return (nibl_gguf_array){.type = m->element,
-                             .count = m->count,
-                             .data = g->bytes + m->value,
-                             .strings = m->element == NIBL_GGUF_STRING && m->count > 0 ? g->strings + m->first_string : NULL};
+    return (nibl_gguf_array){
+        .type = m->element,
+        .count = m->count,
+        .data = g->bytes + m->value,
+        .strings = m->element == NIBL_GGUF_STRING && m->count > 0 ? g->strings + m->first_string : NULL};
 }
 
 bool nibl_gguf_array_of(const nibl_gguf *gguf, const char *key, nibl_gguf_array *out) {

@@ -42,27 +42,14 @@ uint32_t nibl_cpu_features(void) { return NIBL_CPU_NEON; }
 
 #else
 
-#if defined(NIBL_WASM_RELAXED)
-#include <wasm_simd128.h>
-
-/* Operands out of range tell how the engine makes the relaxed dot product: saturated 16-bit pair sums give 65534, one
- * instruction of four products gives 129540 (x86) or -508 (ARM). Constants would be folded by the compiler. */
-__attribute__((noinline)) static bool has_pair_sums(volatile int8_t *operands) {
-    const v128_t a = wasm_i8x16_splat(operands[0]), w = wasm_i8x16_splat(operands[1]);
-    const v128_t sum = wasm_i32x4_relaxed_dot_i8x16_i7x16_add(a, w, wasm_i32x4_splat(operands[2]));
-    return wasm_i32x4_extract_lane(sum, 0) == 2 * INT16_MAX;
-}
-#endif
-
 uint32_t nibl_cpu_features(void) {
     uint32_t features = 0;
 #if defined(__wasm_simd128__)
     features |= NIBL_CPU_WASM_SIMD128;
 #endif
 #if defined(NIBL_WASM_RELAXED)
-    int8_t operands[3] = {127, -1, 0};
     features |= NIBL_CPU_WASM_RELAXED;
-    if (has_pair_sums(operands)) features |= NIBL_CPU_WASM_PAIRS;
+    if (nibl_wasm_pair_sums()) features |= NIBL_CPU_WASM_PAIRS;
 #endif
     return features;
 }

@@ -37,6 +37,7 @@ enum {
     NIBL_CPU_WASM_PAIRS = 1 << 7 /* its relaxed dot product is made of 16-bit pair sums */
 };
 uint32_t nibl_cpu_features(void);
+bool nibl_wasm_pair_sums(void); /* NIBL_CPU_WASM_PAIRS; in relaxed binaries only */
 
 /* Every variant in this binary, for checkkern. */
 typedef struct nibl_kernel_row {
