@@ -47,11 +47,12 @@ double nibl_log(double x) {
 double nibl_pow(double base, double exponent) { return nibl_exp(exponent * nibl_log(base)); }
 
 void nibl_sincos(double x, double *sine, double *cosine) {
-    /* pi/2 in three parts; the first two have trailing zeros, so that n times them is exact */
+    /* pi/2 in four parts; the first three have so many trailing zeros that n times them is exact */
     double n = x * 0x1.45f306dc9c883p-1 + ROUNDER - ROUNDER;
-    double r = x - n * 0x1.921fb544p0;
-    r = r - n * 0x1.0b4611a6p-34;
-    r = r - n * 0x1.3198a2e037073p-69;
+    double r = x - n * 0x1.921fb5p+0;
+    r = r - n * 0x1.110b46p-26;
+    r = r - n * 0x1.1a6263p-54;
+    r = r - n * 0x1.8a2e03707344ap-81;
     double r2 = r * r, s = 1.0, c = 1.0;
     for (int i = 18; i > 0; i -= 2) {
         s = 1.0 - s * (r2 / (double)(i * (i + 1)));

@@ -161,7 +161,9 @@ const char *nibl_model_metadata(const nibl_model *model, const char *key, size_t
 /* ---- Text <-> tokens ------------------------------------------------------------------------------------------ */
 
 enum nibl_tokenize_flags {
-    NIBL_TOKENIZE_SPECIAL = 1, /* recognise special tokens written in the text, e.g. <|im_start|> */
+    NIBL_TOKENIZE_SPECIAL =
+        1, /* recognise control tokens written in the text, e.g. <|im_start|>; user-defined ones
+                                * always are */
     NIBL_TOKENIZE_BOS = 2 /* put BOS in front where the model has one */
 };
 
@@ -220,6 +222,7 @@ typedef struct nibl_session_options {
 } nibl_session_options;
 
 #define NIBL_MAX_CHUNK 512
+#define NIBL_MAX_THREADS 64
 
 nibl_status nibl_session_new(nibl_model *model, const nibl_session_options *options, nibl_session **out);
 void nibl_session_free(nibl_session *session);
@@ -275,6 +278,7 @@ typedef struct nibl_sampler_options {
     size_t logit_bias_count;
 } nibl_sampler_options;
 
+/* Options are copied; NULL: greedy. */
 nibl_status nibl_sampler_new(const nibl_model *model, const nibl_sampler_options *options,
                              nibl_sampler **out);
 void nibl_sampler_free(nibl_sampler *sampler);

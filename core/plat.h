@@ -19,14 +19,13 @@ typedef struct nibl_pool nibl_pool;
 /* Job of one worker; `worker` counts from 0 (the caller) to `workers` - 1. */
 typedef void (*nibl_job)(void *context, uint32_t worker, uint32_t workers);
 
-#define NIBL_MAX_THREADS 64
-
 /* Starts `workers` - 1 threads (fewer where threads cannot be had: see nibl_pool_workers). */
 nibl_status nibl_pool_new(uint32_t workers, nibl_pool **out);
 void nibl_pool_free(nibl_pool *pool); /* joins; NULL is legal */
 uint32_t nibl_pool_workers(const nibl_pool *pool); /* 1 for NULL */
 
-/* Runs job on all workers and returns when all are done. With pool NULL: on the caller alone. */
+/* Runs job on all workers and returns when all are done; on the caller alone with pool NULL, and for a while after a
+ * worker was late because another process held its core. */
 void nibl_pool_run(nibl_pool *pool, nibl_job job, void *context);
 
 /* Inside a job: all workers wait for each other. */

@@ -53,6 +53,8 @@ static nibl_status check(const nibl_sampler_options *o, uint32_t vocabulary) {
 nibl_status nibl_sampler_new(const nibl_model *model, const nibl_sampler_options *options,
                              nibl_sampler **out) {
     const uint32_t vocabulary = model->hyper.vocabulary;
+    const nibl_sampler_options greedy = {.size = sizeof greedy};
+    if (!options) options = &greedy;
     NIBL_TRY(check(options, vocabulary));
     nibl_sampler *s = nibl_alloc_zero(sizeof *s);
     if (!s) return nibl_fail_memory(sizeof *s, "the sampler");

@@ -12,7 +12,7 @@ int nibl_cli_settings_check(const nibl_cli_settings *settings, const char *verb)
 uint32_t nibl_cli_threads(const nibl_cli_settings *settings) {
     if (settings->threads) return (uint32_t)settings->threads;
     uint32_t processors = nibl_cli_processors();
-    return processors < NIBL_CLI_MAX_THREADS ? processors : NIBL_CLI_MAX_THREADS;
+    return processors < NIBL_MAX_THREADS ? processors : NIBL_MAX_THREADS;
 }
 
 nibl_session_options nibl_cli_session_options(const nibl_cli_settings *settings, uint32_t context) {

@@ -4,8 +4,6 @@
 
 #include "core/cli/file.h"
 
-enum { NIBL_CLI_MAX_THREADS = 64 };
-
 typedef struct nibl_cli_settings {
     int64_t context, threads, chunk; /* 0 = default */
     int key_type, value_type; /* enum nibl_kv_type; they must agree */
@@ -19,7 +17,7 @@ typedef struct nibl_cli_settings {
     {"-c, --ctx-size", NIBL_CLI_INTEGER, NIBL_CLI_SETTING(type, context), "N", 0, 1 << 24,                   \
      "the model's, 4096 at most", "tokens the context holds"}
 #define NIBL_CLI_COMPUTE_OPTIONS(type)                                                                       \
-    {"-t, --threads", NIBL_CLI_INTEGER, NIBL_CLI_SETTING(type, threads), "N", 0, NIBL_CLI_MAX_THREADS,       \
+    {"-t, --threads", NIBL_CLI_INTEGER, NIBL_CLI_SETTING(type, threads), "N", 0, NIBL_MAX_THREADS,       \
      "as many as may be used", "threads; the result does not depend on them"},                               \
     {"--chunk", NIBL_CLI_INTEGER, NIBL_CLI_SETTING(type, chunk), "N", 0, NIBL_MAX_CHUNK,                     \
      "64", "prefill tokens at a time; the result does not depend on it"},                                    \

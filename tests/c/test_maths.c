@@ -42,7 +42,7 @@ static void exp_log_pow(void) {
 
 static void sine_and_cosine(void) {
     /* angles are position * frequency with frequencies up to 1 */
-    static const double limits[] = {1, 10, 4096, 131072, 0x1p22};
+    static const double limits[] = {1, 10, 4096, 131072, 0x1p22, 0x1p27};
     for (size_t l = 0; l < sizeof limits / sizeof *limits; l++) {
         double worst = 0;
         for (int i = 0; i < 100000; i++) {
