@@ -15,31 +15,11 @@ void nibl_plat_will_stream(void *block, uint64_t bytes) { (void)block, (void)byt
 const char *nibl_plat_isa_cap(void) { return NULL; } /* here an ISA is a binary */
 
 #if defined(__EMSCRIPTEN_PTHREADS__)
-static void *start(void *argument) {
-    nibl_os_thread *thread = argument;
-    thread->function(thread->argument);
-    return NULL;
-}
-
-bool nibl_os_thread_start(nibl_os_thread *thread, void (*function)(void *), void *argument) {
-    thread->function = function;
-    thread->argument = argument;
-    return pthread_create(&thread->id, NULL, start, thread) == 0;
-}
-
-void nibl_os_thread_join(nibl_os_thread *thread) { pthread_join(thread->id, NULL); }
-
 void nibl_os_wait(_Atomic uint32_t *value, uint32_t old) {
     emscripten_futex_wait((volatile void *)value, old, INFINITY);
 }
 void nibl_os_wake(_Atomic uint32_t *value) { emscripten_futex_wake((volatile void *)value, INT_MAX); }
 #else
-bool nibl_os_thread_start(nibl_os_thread *thread, void (*function)(void *), void *argument) {
-    (void)thread, (void)function, (void)argument;
-    return false;
-}
-
-void nibl_os_thread_join(nibl_os_thread *thread) { (void)thread; }
 void nibl_os_wait(_Atomic uint32_t *value, uint32_t old) { (void)value, (void)old; }
 void nibl_os_wake(_Atomic uint32_t *value) { (void)value; }
 #endif

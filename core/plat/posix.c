@@ -35,20 +35,6 @@ const char *nibl_plat_isa_cap(void) {
     return cap && *cap ? cap : NULL;
 }
 
-static void *start(void *argument) {
-    nibl_os_thread *thread = argument;
-    thread->function(thread->argument);
-    return NULL;
-}
-
-bool nibl_os_thread_start(nibl_os_thread *thread, void (*function)(void *), void *argument) {
-    thread->function = function;
-    thread->argument = argument;
-    return pthread_create(&thread->id, NULL, start, thread) == 0;
-}
-
-void nibl_os_thread_join(nibl_os_thread *thread) { pthread_join(thread->id, NULL); }
-
 #if defined(__linux__)
 void nibl_os_wait(_Atomic uint32_t *value, uint32_t old) {
     syscall(SYS_futex, value, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);

@@ -17,11 +17,5 @@ const char *nibl_plat_isa_cap(void) {
     return cap && *cap ? cap : NULL;
 }
 
-bool nibl_os_thread_start(nibl_os_thread *thread, void (*function)(void *), void *argument) {
-    (void)thread, (void)function, (void)argument;
-    return false;
-}
-
-void nibl_os_thread_join(nibl_os_thread *thread) { (void)thread; }
 void nibl_os_wait(_Atomic uint32_t *value, uint32_t old) { (void)value, (void)old; }
 void nibl_os_wake(_Atomic uint32_t *value) { (void)value; }
