@@ -63,11 +63,12 @@ function printTable(rows) {
 function nativeAnswer(prompt, tokens, threads) {
   const args = ['run', defaultModel.file, '-p', prompt, '-n', String(tokens), '-t', String(threads), '--temp', '0', '--logits-hash', '--json']
   return new Promise((done, fail) => {
-    const child = spawn(join(root, 'build/native/nibl'), args, { stdio: ['ignore', 'pipe', 'inherit'] })
-    let out = ''
+    const child = spawn(join(root, 'build/native/nibl'), args, { stdio: ['ignore', 'pipe', 'pipe'] })
+    let [out, err] = ['', '']
     child.stdout.on('data', (data) => (out += data))
+    child.stderr.on('data', (data) => (err += data))
     child.on('error', fail)
-    child.on('close', (code) => code === 0 ? done(JSON.parse(out)) : fail(new SetupError('the native build failed on the same question')))
+    child.on('close', (code) => code === 0 ? done(JSON.parse(out)) : fail(new SetupError(`the native build failed: ${err}`)))
   })
 }
 
@@ -106,7 +107,7 @@ if (help) {
     const { text, info, stats } = await wasmAnswer(`${server.url}model/${defaultModel.file.split('/').pop()}`, prompt, tokens)
     const native = await nativeAnswer(prompt, tokens, info.threads)
 
-    console.log(`${defaultModel.name} ran in ${info.binary}, ${info.threads} thread${info.threads > 1 ? 's' : ''}: ${info.why}`)
+    console.log(`${defaultModel.name} ran in ${info.binary}: ${info.why}`)
     printTable([
       ['', 'prefill', 'decode', 'load', 'memory', 'weights', 'logits'],
       [`WebAssembly (${info.binary})`, speed(stats.prefill.tokensPerSecond), speed(stats.decode.tokensPerSecond),

@@ -104,7 +104,7 @@ async function ctest(preset) {
 /** Runs test files of node:test. @param {string} program @param {string[]} files @returns {Promise<Counts>} */
 async function nodeTests(program, files) {
   if (!files.length) return none()
-  const { ok, report } = await runWithReport((file) => [program, '--test', '--test-concurrency=1', '--test-reporter=spec',
+  const { ok, report } = await runWithReport((file) => [program, '--test', '--test-concurrency=1', '--test-timeout=300000', '--test-reporter=spec',
     '--test-reporter-destination=stdout', '--test-reporter=tap', `--test-reporter-destination=${file}`, ...files])
   /** @param {string} name */
   const number = (name) => Number(new RegExp(`^# ${name} (\\d+)$`, 'm').exec(report)?.[1] ?? 0)

@@ -42,13 +42,20 @@ function cmake(args, onLine) {
   }))
 }
 
-/** @param {string} preset whether its cache is there and newer than what it was made from */
-function configured(preset) {
-  const cache = join(root, 'build', preset, 'CMakeCache.txt')
-  if (!fs.existsSync(cache) || !fs.existsSync(join(root, 'build', preset, 'Makefile'))) return false
-  const made = fs.statSync(cache).mtimeMs
-  return ['CMakePresets.json', 'wasm/emscripten.cmake', 'wasm/wasi.cmake', '.toolchain/bin/emcc', '.toolchain/bin/wasi-clang']
-    .map((file) => join(root, file)).every((file) => !fs.existsSync(file) || fs.statSync(file).mtimeMs < made)
+/** Configures a preset where that was not done or is out of date; a build by another compiler is thrown away. @param {string} preset */
+async function configure(preset) {
+  const dir = join(root, 'build', preset)
+  const compiler = preset.startsWith('wasm-') ? 'emcc' : preset.startsWith('wasi') ? 'wasi-clang' : ''
+  /** @param {string} file */
+  const text = (file) => fs.existsSync(file) ? fs.readFileSync(file, 'utf8') : ''
+  const [used, wanted] = [join(dir, 'compiler'), compiler && text(join(root, '.toolchain/bin', compiler))]
+  if (text(used) !== wanted) fs.rmSync(dir, { recursive: true, force: true })
+  const made = fs.statSync(join(dir, 'CMakeCache.txt'), { throwIfNoEntry: false })?.mtimeMs ?? 0
+  const inputs = ['CMakePresets.json', 'wasm/emscripten.cmake', 'wasm/wasi.cmake'].map((file) => join(root, file))
+  if (made && inputs.every((file) => fs.statSync(file).mtimeMs < made)) return
+  await cmake(['--preset', preset])
+  if (wanted) fs.writeFileSync(used, wanted)
+  fs.utimesSync(join(dir, 'CMakeCache.txt'), new Date(), new Date())
 }
 
 /**
@@ -62,7 +69,7 @@ export async function build(presets, { tests = true } = {}) {
   let bar
   try {
     for (const [index, preset] of presets.entries()) {
-      if (!configured(preset)) await cmake(['--preset', preset])
+      await configure(preset)
       const target = tests ? [] : ['--target', preset.startsWith('wasm-') ? 'variant' : 'nibl']
       await cmake(['--build', '--preset', preset, `-j${availableParallelism()}`, ...target], (line) => {
         const percent = /^\[ *(\d+)%\] Building/.exec(line)

@@ -3,16 +3,12 @@ import { NiblError } from './errors.js'
 import { isNode, nodeModule } from './platform.js'
 import { checkStatus, responseLength } from './source.js'
 
-/** @typedef {import('./source.js').Descriptor} Descriptor */
+/** @typedef {import('./relay.js').OpenDescriptor} Descriptor */
 
-/**
- * @param {any} source
- * @param {HeadersInit} [headers]
- * @returns {{ descriptor: Descriptor, transfer: any[] }} `transfer`: what changes hands with the descriptor
- */
+/** @param {any} source @param {HeadersInit} [headers] @returns {Descriptor} */
 export function describeSource(source, headers) {
   if (source instanceof Blob) return describeBlob(source, 'name' in source ? String(source.name) : 'the blob')
-  if (typeof source === 'string' || source instanceof URL) return owned(describeAddress(source, headers))
+  if (typeof source === 'string' || source instanceof URL) return describeAddress(source, headers)
   if (source instanceof Response) {
     const name = source.url || 'the response'
     checkStatus(source, name)
@@ -20,16 +16,16 @@ export function describeSource(source, headers) {
       throw new NiblError('BAD_ARGUMENT', `${name}: the body of this response is gone. Was it read before?`)
     }
     const { size, length } = responseLength(source)
-    return streamed({ kind: 'stream', stream: source.body, name, size, expected: length })
+    return { kind: 'stream', stream: source.body, name, size, expected: length }
   }
   if (source instanceof ReadableStream) {
     if (source.locked) throw new NiblError('BAD_ARGUMENT', 'The stream is locked: somebody else reads it.')
-    return streamed({ kind: 'stream', stream: source, name: 'the stream', size: 0, expected: 0 })
+    return { kind: 'stream', stream: source, name: 'the stream', size: 0, expected: 0 }
   }
   if (source instanceof ArrayBuffer) return describeSource(new Uint8Array(source))
   if (source instanceof Uint8Array) {
     const { length } = source
-    return streamed({ kind: 'stream', stream: chunksOf(source), name: 'the bytes', size: length, expected: length })
+    return { kind: 'stream', stream: chunksOf(source), name: 'the bytes', size: length, expected: length }
   }
   throw new NiblError(
     'BAD_ARGUMENT',
@@ -42,21 +38,11 @@ export function pageAddress() {
   return globalThis.document?.baseURI ?? globalThis.location?.href
 }
 
-/** @param {Descriptor} descriptor */
-function owned(descriptor) {
-  return { descriptor, transfer: [] }
-}
-
-/** @param {Extract<Descriptor, { kind: 'stream' }>} descriptor */
-function streamed(descriptor) {
-  return { descriptor, transfer: [descriptor.stream] }
-}
-
-/** @param {Blob} blob @param {string} name */
+/** @param {Blob} blob @param {string} name @returns {Descriptor} */
 function describeBlob(blob, name) {
   /* Node does not hand a Blob of a file to another thread. */
-  if (isNode) return streamed({ kind: 'stream', stream: blob.stream(), name, size: blob.size, expected: blob.size })
-  return owned({ kind: 'blob', blob, name })
+  if (isNode) return { kind: 'stream', stream: blob.stream(), name, size: blob.size, expected: blob.size }
+  return { kind: 'blob', blob, name }
 }
 
 /** @param {string | URL} address @param {HeadersInit} [headers] @returns {Descriptor} */

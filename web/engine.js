@@ -11,7 +11,7 @@ import { StopMatcher } from './stop.js'
 
 /** @typedef {import('./protocol.js').CallContext} CallContext */
 /** @typedef {import('./nibl.d.ts').Piece} Piece */
-/** @typedef {import('./nibl.d.ts').Stats} Stats */
+/** @typedef {Omit<import('./nibl.d.ts').Stats, 'load'>} Stats */
 
 /**
  * @typedef {object} GenerateRequest
@@ -37,21 +37,18 @@ export class Engine {
   #loading
   #model
   #session
-  #loadTime
   #download
   #units = 1
   /** @type {Promise<unknown>} */
   #turn = Promise.resolve()
 
-  /** @param {Loading} loading @param {number} session @param {{ seconds: number }} loadTime
-   * @param {AbortController} download */
-  constructor(loading, session, loadTime, download) {
+  /** @param {Loading} loading @param {number} session @param {AbortController} download */
+  constructor(loading, session, download) {
     this.#download = download
     this.#loading = loading
     this.#binding = loading.binding
     this.#model = loading.model
     this.#session = session
-    this.#loadTime = loadTime
   }
 
   /**
@@ -60,7 +57,6 @@ export class Engine {
    * @param {CallContext} context
    */
   static async load(descriptor, options, { emit, signal }) {
-    const start = performance.now()
     const choice = chooseBinary(options)
     const onProgress = (/** @type {any} */ progress) => emit({ progress })
     /* Early, the download outlives this call; see `ready`. */
@@ -70,12 +66,9 @@ export class Engine {
     const { binding, model, plan, complete } = loading
     const sessionOptions = { ...options, contextLength: plan.contextLength, threads: choice.threads }
     const session = binding.newSession(model, sessionOptions)
-    const loadTime = { seconds: 0 }
-    const stopClock = () => (loadTime.seconds = (performance.now() - start) / 1000)
-    complete.then(stopClock, () => {})
     if (!options.early) await unlessAborted(complete, signal)
 
-    const engine = new Engine(loading, session, loadTime, download)
+    const engine = new Engine(loading, session, download)
     const { architecture, name, parameters, layers, vocabulary, bos, eos, addBos, contextLength } =
       binding.modelInfo(model)
     engine.addBos = addBos
@@ -95,7 +88,7 @@ export class Engine {
       threads: choice.threads,
       why: choice.why,
     }
-    return { engine, info, advice: choice.advice, stats: engine.#stats() }
+    return { engine, info, advice: choice.advice, stats: engine.#stats(), bytes: loading.bytes }
   }
 
   addBos = false
@@ -111,7 +104,7 @@ export class Engine {
     signal.addEventListener('abort', () => this.#download.abort())
     this.#loading.onProgress = (progress) => emit({ progress })
     await this.#loading.complete
-    return this.#stats()
+    return { bytes: this.#loading.bytes }
   }
 
   /** @param {string} text @param {{ special: boolean, bos: boolean }} options */
@@ -217,7 +210,6 @@ export class Engine {
   /** @returns {Stats} */
   #stats() {
     return {
-      load: { seconds: this.#loadTime.seconds, bytes: this.#loading.bytes },
       prefill: { ...rate(0, 0), reused: 0 },
       decode: rate(0, 0),
       memory: this.#memory(),

@@ -6,6 +6,7 @@
 import { Binding, OK } from './binding.js'
 import { compileBinary, instantiate } from './binaries.js'
 import { NiblError, unlessAborted } from './errors.js'
+import { RelaySource } from './relay.js'
 import { openSource } from './source.js'
 
 /* Static data, stacks, the staging buffer and what the allocator needs between blocks. */
@@ -14,7 +15,7 @@ const THREAD_MARGIN = 3 << 19
 const PLANNER_MAXIMUM = 512 << 20
 const PROGRESS_INTERVAL = 100 /* ms */
 
-/** @typedef {import('./source.js').ByteStream} ByteStream */
+/** @typedef {import('./source.js').Stream} Stream */
 /** @typedef {import('./source.js').Descriptor} Descriptor */
 /** @typedef {import('./features.js').Choice} Choice */
 /** @typedef {{ phase: string, loaded: number, total: number }} Progress */
@@ -32,7 +33,7 @@ const PROGRESS_INTERVAL = 100 /* ms */
 
 /** Chunks of the file: in the order the loader wants them where the source can jump, else in the file's order. */
 class Input {
-  /** @type {ByteStream | null} */
+  /** @type {Stream | null} */
   #stream = null
   #source
   #jumps
@@ -65,7 +66,7 @@ class Input {
         if (range.length === 0) return null
         await this.open(range)
       }
-      const stream = /** @type {ByteStream} */ (this.#stream)
+      const stream = /** @type {Stream} */ (this.#stream)
       const offset = stream.offset
       const bytes = await stream.read()
       if (bytes) {
@@ -123,7 +124,10 @@ export class Loading {
   static async start(descriptor, options, choice, { signal, onProgress }) {
     const compiling = compileBinary(choice.binary, options.wasmUrl)
     compiling.catch(() => {})
-    const source = openSource(descriptor, { signal, timeout: options.timeout })
+    const source =
+      descriptor.kind === 'relay'
+        ? new RelaySource(descriptor.port, descriptor.name)
+        : openSource(descriptor, { signal, timeout: options.timeout })
     const input = new Input(source, options.early)
     try {
       /* The first request goes out while the binary is compiled. */

@@ -4,6 +4,7 @@ import { describeSource, pageAddress } from './describe.js'
 import { NiblError, abortReason, throwIfAborted } from './errors.js'
 import { biasEntries, generateOptions, loadOptions, readOptions } from './options.js'
 import { connect } from './connect.js'
+import { startRelay } from './relay.js'
 
 export { NiblError } from './errors.js'
 
@@ -18,19 +19,27 @@ const advised = new Set()
 export async function load(source, given = {}) {
   const { signal, onProgress, headers, worker, workerUrl, wasmUrl, ...options } = readOptions(loadOptions, given)
   throwIfAborted(signal)
-  const { descriptor, transfer } = describeSource(source, headers)
+  const start = performance.now()
+  const descriptor = describeSource(source, headers)
   const base = pageAddress()
   const engineOptions = { ...options, inProcess: !worker, wasmUrl: wasmUrl && new URL(wasmUrl, base).href }
   const connection = await connect(worker, workerUrl && new URL(workerUrl, base))
   const onEvent = (/** @type {any} */ event) => onProgress?.(event.progress)
+  const relay = worker && descriptor.kind === 'stream' ? startRelay(descriptor, { ...options, signal }) : null
+  const close = () => {
+    relay?.cancel()
+    connection.close()
+  }
   try {
-    const calls = { onEvent, signal, transfer }
-    const { info, advice, stats } = await connection.link.call('load', [descriptor, engineOptions], calls)
+    const calls = { onEvent, signal, transfer: relay ? [relay.port] : [] }
+    const args = [relay?.descriptor ?? descriptor, engineOptions]
+    const { info, advice, stats, bytes } = await connection.link.call('load', args, calls)
+    const seconds = options.early ? 0 : (performance.now() - start) / 1000
     if (advice && !advised.has(advice)) console.info(advice)
     advised.add(advice)
-    return new Model(connection, info, stats, { onEvent, signal })
+    return new Model({ link: connection.link, close }, info, { ...stats, load: { seconds, bytes } }, start, calls)
   } catch (error) {
-    connection.close()
+    close()
     throw error
   }
 }
@@ -45,9 +54,10 @@ class Model {
    * @param {import('./connect.js').Connection} connection
    * @param {any} details
    * @param {any} stats
+   * @param {number} start of the load
    * @param {{ onEvent: (event: any) => void, signal?: AbortSignal }} loading
    */
-  constructor({ link, close }, { bosToken, eosToken, ...info }, stats, loading) {
+  constructor({ link, close }, { bosToken, eosToken, ...info }, stats, start, { onEvent, signal }) {
     this.#link = link
     this.#close = close
     this.#template = { chatTemplate: info.chatTemplate, bosToken, eosToken }
@@ -55,8 +65,9 @@ class Model {
     this.info = Object.freeze(info)
     /** @type {import('./nibl.d.ts').Stats} */
     this.stats = stats
-    this.ready = link.call('ready', [], loading).then((/** @type {any} */ { load }) => {
-      this.stats = { ...this.stats, load }
+    this.ready = link.call('ready', [], { onEvent, signal }).then((/** @type {any} */ { bytes }) => {
+      const seconds = this.stats.load.seconds || (performance.now() - start) / 1000
+      this.stats = { ...this.stats, load: { seconds, bytes } }
     })
     this.ready.catch(() => {})
   }

@@ -1,6 +1,6 @@
 /**
  * The messages between the caller's thread and the engine's. Nothing of a model is ever in them: the engine fetches or
- * reads by itself; files are passed by reference, streams are transferred.
+ * reads by itself, files are passed by reference, and streams have a channel of their own (relay.js).
  *
  *   caller -> engine   { id, call, args }   call: 'load' | 'ready' | 'generate' | 'tokenize' | 'detokenize'
  *                      { id, abort: true }  the caller has lost interest in call `id`

@@ -2,23 +2,34 @@
  * Where a model's bytes come from. A source is opened at a range (or from its start) and gives a stream; the stream
  * gives chunks in file order. Nothing here knows what the bytes mean.
  */
-import { NiblError, abortReason, throwIfAborted } from './errors.js'
+import { NiblError, abortReason, throwIfAborted, unlessAborted } from './errors.js'
 import { isNode, nodeModule } from './platform.js'
 
 /**
- * @typedef {{ kind: 'url', url: string, headers?: Record<string, string> }
+ * @typedef {{ kind: 'url', url: string, headers?: Record<string, string>, response?: Promise<Response> }
  *   | { kind: 'blob', blob: Blob, name: string }
  *   | { kind: 'path', path: string }
- *   | { kind: 'stream', stream: ReadableStream, name: string, size: number, expected: number }} Descriptor
+ *   | { kind: 'stream', stream: ReadableStream, name: string, size: number, expected: number }
+ *   | { kind: 'relay', port: MessagePort, name: string }} Descriptor `relay`: opened by another thread (relay.js)
  */
 
 /** @typedef {{ start: number, end: number }} Range */
 /** @typedef {{ signal?: AbortSignal, timeout: number }} Limits `timeout`: milliseconds without a byte; 0 = none */
 
 /**
+ * @typedef {object} Stream
+ * @property {number} offset of the next byte in the file
+ * @property {number} size of the file, 0 if unknown
+ * @property {boolean} ranged other ranges can be opened
+ * @property {() => Promise<Uint8Array | null>} read the next chunk, valid until the next call; null at the end
+ * @property {() => Promise<void>} cancel gives up what has not been read
+ */
+
+/**
+ * @template {Stream} [T=Stream]
  * @typedef {object} Source
  * @property {string} name for messages
- * @property {(range?: Range) => Promise<ByteStream>} open
+ * @property {(range?: Range) => Promise<T>} open
  */
 
 const CHUNK = 512 << 10
@@ -27,7 +38,10 @@ const CHUNK = 512 << 10
 export class ByteStream {
   /** @type {ReadableStreamDefaultReader<Uint8Array> | ReadableStreamBYOBReader} */
   #reader
-  #buffer = new ArrayBuffer(0)
+  /** @type {ArrayBuffer | null} */
+  #buffer = null
+  /** Reading into buffers given spares the engine an allocation for each chunk. */
+  fills = true
   #limits
   #start
   #expired = false
@@ -46,16 +60,17 @@ export class ByteStream {
     this.ranged = ranged
     this.#limits = limits
     try {
-      /* Reading into one buffer again and again spares the engine an allocation for each chunk. */
       this.#reader = stream.getReader({ mode: 'byob' })
-      this.#buffer = new ArrayBuffer(CHUNK)
     } catch {
       this.#reader = stream.getReader()
+      this.fills = false
     }
   }
 
-  /** The next chunk, valid until the next call; null at the end. @returns {Promise<Uint8Array | null>} */
-  async read() {
+  /** The next chunk, valid until the next call; null at the end.
+   * @param {ArrayBuffer} [buffer] to be filled and used up, where the stream `fills` buffers; else one of its own
+   * @returns {Promise<Uint8Array | null>} */
+  async read(buffer) {
     const { signal, timeout } = this.#limits
     const cancel = () => void this.cancel()
     const expire = () => {
@@ -67,7 +82,7 @@ export class ByteStream {
     signal?.addEventListener('abort', cancel)
     let chunk
     try {
-      chunk = await this.#next()
+      chunk = await this.#next(buffer)
     } catch (cause) {
       this.#checkInterrupted()
       if (cause instanceof NiblError) throw cause
@@ -82,13 +97,13 @@ export class ByteStream {
     return chunk
   }
 
-  async #next() {
-    const byob = this.#buffer.byteLength > 0
-    const { value, done } = byob
-      ? await /** @type {any} */ (this.#reader).read(new Uint8Array(this.#buffer))
-      : await /** @type {any} */ (this.#reader).read()
+  /** @param {ArrayBuffer} [buffer] */
+  async #next(buffer) {
+    const reader = /** @type {any} */ (this.#reader)
+    const view = this.fills && new Uint8Array(buffer ?? this.#buffer ?? new ArrayBuffer(CHUNK))
+    const { value, done } = view ? await reader.read(view) : await reader.read()
     if (done) return null
-    if (byob) this.#buffer = value.buffer
+    if (this.fills && !buffer) this.#buffer = value.buffer
     if (value instanceof Uint8Array) return value
     if (value instanceof ArrayBuffer) return new Uint8Array(value)
     throw new NiblError('BAD_ARGUMENT', `${this.name} gives ${typeof value} where Uint8Array is needed.`)
@@ -122,7 +137,7 @@ function timedOut(name, timeout, when) {
   return new NiblError('TIMEOUT', `${name}: no byte came for ${timeout / 1000} s ${when}. Try again. (timeout)`)
 }
 
-/** @param {Descriptor} descriptor @param {Limits} limits @returns {Source} */
+/** @param {Exclude<Descriptor, { kind: 'relay' }>} descriptor @param {Limits} limits @returns {Source<ByteStream>} */
 export function openSource(descriptor, limits) {
   switch (descriptor.kind) {
     case 'url':
@@ -195,7 +210,9 @@ class UrlSource {
     const timer = timeout ? setTimeout(expire, timeout) : undefined
     signal?.addEventListener('abort', abort)
     try {
-      return await fetch(this.name, { headers, signal: controller.signal })
+      /* A worker has asked already, before this code was there (worker.js); an abort ends the whole worker. */
+      const asked = range ? undefined : this.#descriptor.response
+      return await unlessAborted(asked ?? fetch(this.name, { headers, signal: controller.signal }), controller.signal)
     } catch (cause) {
       if (signal?.aborted) throw abortReason(signal)
       if (expired) throw timedOut(this.name, timeout, 'after the request')

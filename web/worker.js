@@ -1,21 +1,48 @@
-/** The engine in a worker of its own: a Web Worker, or a thread under Node. */
-import { engineCalls } from './host.js'
-import { isNode, nodeModule } from './platform.js'
-import { serveCalls } from './protocol.js'
-
-/* What these import in turn, named here so that it is fetched at once and not one behind the other. */
-import './binaries.js'
-import './binding.js'
-import './engine.js'
-import './errors.js'
-import './features.js'
-import './loading.js'
-import './source.js'
-import './stop.js'
+/**
+ * The engine in a worker of its own: a Web Worker, or a thread under Node. Nothing is imported at the top: a download is
+ * asked for first, and the engine's code comes while it begins.
+ */
 
 /** @type {any} */
-const port = isNode ? nodeModule('node:worker_threads').parentPort : globalThis
-const { receive } = serveCalls(engineCalls(), (message) => port.postMessage(message))
+const port =
+  'postMessage' in globalThis
+    ? globalThis
+    : /** @type {any} */ (globalThis).process.getBuiltinModule('node:worker_threads').parentPort
 
-if (isNode) port.on('message', receive)
-else port.onmessage = (/** @type {MessageEvent} */ event) => receive(event.data)
+/* What the first two import in turn is named too: so that it is fetched at once and not one behind the other. */
+const engine = Promise.all([
+  import('./host.js'),
+  import('./protocol.js'),
+  import('./binaries.js'),
+  import('./binding.js'),
+  import('./engine.js'),
+  import('./errors.js'),
+  import('./features.js'),
+  import('./loading.js'),
+  import('./platform.js'),
+  import('./relay.js'),
+  import('./source.js'),
+  import('./stop.js'),
+]).then(([{ engineCalls }, { serveCalls }]) => serveCalls(engineCalls(), (message) => port.postMessage(message)))
+
+/** @param {any} request as in protocol.js */
+async function receive(request) {
+  if (request.call === 'load') askEarly(request.args[0], request.args[1])
+  try {
+    const { receive } = await engine
+    receive(request)
+  } catch (error) {
+    const message = `The worker cannot load its modules: ${error}. Are they served? (workerUrl)`
+    port.postMessage({ id: request.id, error: { name: 'NiblError', code: 'WORKER_FAILED', message } })
+  }
+}
+
+/** @param {any} descriptor as in source.js, which takes the answer over @param {any} options */
+function askEarly(descriptor, { early }) {
+  if (descriptor.kind !== 'url' || early) return
+  descriptor.response = fetch(descriptor.url, { headers: descriptor.headers })
+  descriptor.response.catch(() => {})
+}
+
+if (port === globalThis) port.onmessage = (/** @type {MessageEvent} */ event) => receive(event.data)
+else port.on('message', receive)

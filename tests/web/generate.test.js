@@ -219,7 +219,7 @@ test('tokenizing does not wait for a generation', async (t) => {
   await generator.return()
 })
 
-test('closing ends what runs and what comes', async (t) => {
+test('closing ends what runs and what comes', async () => {
   for (const worker of [true, false]) {
     const model = await load(modelPath, { worker })
     const running = answer(model, long)

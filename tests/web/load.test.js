@@ -156,7 +156,7 @@ test('a file that is too short, empty, or no model at all', async () => {
   await assert.rejects(load(new Uint8Array(1000).fill(65)), niblError('BAD_FILE', /the bytes: /))
 })
 
-test('a server that cannot be reached', async (t) => {
+test('a server that cannot be reached', async () => {
   const { url, close } = await faultyServer(tinyBytes)
   await close()
   await assert.rejects(load(url), niblError('DOWNLOAD_FAILED', /cannot be reached: .*ECONNREFUSED/))
