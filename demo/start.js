@@ -41,8 +41,16 @@ function options() {
 function announce(parts) {
   const { steps, download, disk } = plan(parts)
   const model = haveModel() ? 0 : Math.round(defaultModel.bytes / 1e6)
-  const all = [...steps.map((step) => `set up ${step}`), 'build', ...(model ? [`fetch ${defaultModel.name}`] : []), 'answer']
-  const cost = download + model ? `downloads about ${download + model} MB, takes about ${disk + model + buildDiskMB} MB of disk` : 'nothing to download'
+  const all = [
+    ...steps.map((step) => `set up ${step}`),
+    'build',
+    ...(model ? [`fetch ${defaultModel.name}`] : []),
+    'answer',
+  ]
+  const cost =
+    download + model
+      ? `downloads about ${download + model} MB, takes about ${disk + model + buildDiskMB} MB of disk`
+      : 'nothing to download'
   console.log(`nibl: ${cost}; steps: ${all.map((step, index) => `${index + 1}. ${step}`).join(', ')}`)
 }
 
@@ -55,31 +63,56 @@ const speed = (perSecond) => `${perSecond.toFixed(1)} tok/s`
 function printTable(rows) {
   const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)))
   for (const row of rows) {
-    console.log(`  ${row.map((cell, column) => column ? cell.padStart(widths[column]) : cell.padEnd(widths[0])).join('  ')}`.trimEnd())
+    console.log(
+      `  ${row.map((cell, column) => (column ? cell.padStart(widths[column]) : cell.padEnd(widths[0]))).join('  ')}`.trimEnd(),
+    )
   }
 }
 
 /** Runs the native build on the same question. @param {string} prompt @param {number} tokens @param {number} threads */
 function nativeAnswer(prompt, tokens, threads) {
-  const args = ['run', defaultModel.file, '-p', prompt, '-n', String(tokens), '-t', String(threads), '--temp', '0', '--logits-hash', '--json']
+  const args = [
+    'run',
+    defaultModel.file,
+    '-p',
+    prompt,
+    '-n',
+    String(tokens),
+    '-t',
+    String(threads),
+    '--temp',
+    '0',
+    '--logits-hash',
+    '--json',
+  ]
   return new Promise((done, fail) => {
     const child = spawn(join(root, 'build/native/nibl'), args, { stdio: ['ignore', 'pipe', 'pipe'] })
     let [out, err] = ['', '']
     child.stdout.on('data', (data) => (out += data))
     child.stderr.on('data', (data) => (err += data))
     child.on('error', fail)
-    child.on('close', (code) => code === 0 ? done(JSON.parse(out)) : fail(new SetupError(`the native build failed: ${err}`)))
+    child.on('close', (code) =>
+      code === 0 ? done(JSON.parse(out)) : fail(new SetupError(`the native build failed: ${err}`)),
+    )
   })
 }
 
-/** Loads the model over HTTP and prints its answer as it comes. @param {string} url @param {string} prompt @param {number} tokens */
+/**
+ * Loads the model over HTTP and prints its answer as it comes.
+ * @param {string} url
+ * @param {string} prompt
+ * @param {number} tokens
+ */
 async function wasmAnswer(url, prompt, tokens) {
   const { load } = await import('../web/nibl.js')
   const model = await load(url)
   try {
     console.log(`\n> ${prompt}\n`)
     let text = ''
-    for await (const piece of model.generate([{ role: 'user', content: prompt }], { maxTokens: tokens, temperature: 0 })) {
+    for await (const piece of model.generate([{ role: 'user', content: prompt }], {
+      maxTokens: tokens,
+      temperature: 0,
+    })) {
       process.stdout.write(piece.text)
       text += piece.text
     }
@@ -104,18 +137,37 @@ if (help) {
     const { serve } = await import('./serve.js')
     const staying = process.stdout.isTTY && !once
     const server = await serve({ port: staying ? port : 0 })
-    const { text, info, stats } = await wasmAnswer(`${server.url}model/${defaultModel.file.split('/').pop()}`, prompt, tokens)
+    const { text, info, stats } = await wasmAnswer(
+      `${server.url}model/${defaultModel.file.split('/').pop()}`,
+      prompt,
+      tokens,
+    )
     const native = await nativeAnswer(prompt, tokens, info.threads)
 
     console.log(`${defaultModel.name} ran in ${info.binary}: ${info.why}`)
     printTable([
       ['', 'prefill', 'decode', 'load', 'memory', 'weights', 'logits'],
-      [`WebAssembly (${info.binary})`, speed(stats.prefill.tokensPerSecond), speed(stats.decode.tokensPerSecond),
-        `${stats.load.seconds.toFixed(2)} s`, megabytes(stats.memory.linear), megabytes(stats.memory.weights), stats.hash],
-      [`native (${native.isa})`, speed(native.prefill_per_second), speed(native.decode_per_second),
-        `${native.load_seconds.toFixed(2)} s`, megabytes(native.memory.process_peak), megabytes(native.memory.weights), native.logits_hash],
+      [
+        `WebAssembly (${info.binary})`,
+        speed(stats.prefill.tokensPerSecond),
+        speed(stats.decode.tokensPerSecond),
+        `${stats.load.seconds.toFixed(2)} s`,
+        megabytes(stats.memory.linear),
+        megabytes(stats.memory.weights),
+        stats.hash,
+      ],
+      [
+        `native (${native.isa})`,
+        speed(native.prefill_per_second),
+        speed(native.decode_per_second),
+        `${native.load_seconds.toFixed(2)} s`,
+        megabytes(native.memory.process_peak),
+        megabytes(native.memory.weights),
+        native.logits_hash,
+      ],
     ])
-    if (native.text.trim() !== text.trim()) throw new SetupError(`the native build answered differently: ${native.text}`)
+    if (native.text.trim() !== text.trim())
+      throw new SetupError(`the native build answered differently: ${native.text}`)
 
     if (!staying) return server.close()
     console.log(`\nThe page: ${server.url}demo/ (Ctrl+C ends)`)

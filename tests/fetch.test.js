@@ -20,11 +20,16 @@ wrong[wrong.length >> 1] ^= 1
 /** @param {Response} response @param {Buffer} bytes */
 const whole = (response, bytes) => response.writeHead(200, { 'content-length': bytes.length }).end(bytes)
 
-/** Runs demo/fetch.js against a hub. @param {import('node:test').TestContext} t @param {(response: Response, path: string) => void} answer */
+/**
+ * Runs demo/fetch.js against a hub.
+ * @param {import('node:test').TestContext} t
+ * @param {(response: Response, path: string) => void} answer
+ */
 async function fetchFrom(t, answer) {
   const project = fs.mkdtempSync(join(tmpdir(), 'nibl-fetch-'))
   t.after(() => fs.rmSync(project, { recursive: true, force: true }))
-  for (const name of ['package.json', 'wasm', 'demo']) fs.cpSync(join(root, name), join(project, name), { recursive: true })
+  for (const name of ['package.json', 'wasm', 'demo'])
+    fs.cpSync(join(root, name), join(project, name), { recursive: true })
   const server = createServer((request, response) => answer(response, request.url ?? '')).listen(0, '127.0.0.1')
   t.after(() => (server.close(), server.closeAllConnections()))
   await new Promise((listening) => server.once('listening', listening))
@@ -36,7 +41,7 @@ async function fetchFrom(t, answer) {
   child.stderr.on('data', (data) => (err += data))
   const code = await new Promise((ended) => child.on('close', ended))
   /** @param {string} name */
-  const left = (name) => fs.existsSync(join(project, name)) ? fs.readdirSync(join(project, name)) : []
+  const left = (name) => (fs.existsSync(join(project, name)) ? fs.readdirSync(join(project, name)) : [])
   return { code, out: out.trim(), err, models: left('.models'), temporary: left('.toolchain') }
 }
 
@@ -56,10 +61,14 @@ const badHubs = [
   ['refuses', (response) => response.writeHead(404).end(), /HTTP 404/],
   ['sends another size', (response) => whole(response, model.subarray(1)), /98362431 bytes instead of 98362432/],
   ['sends wrong bytes', (response) => whole(response, wrong), /sha256 [0-9a-f]{64}, expected b179c952/],
-  ['is cut off', (response) => {
-    response.writeHead(200, { 'content-length': model.length })
-    response.write(model.subarray(0, 30e6), () => response.destroy())
-  }, /model hub: /],
+  [
+    'is cut off',
+    (response) => {
+      response.writeHead(200, { 'content-length': model.length })
+      response.write(model.subarray(0, 30e6), () => response.destroy())
+    },
+    /model hub: /,
+  ],
 ]
 
 for (const [what, answer, words] of badHubs) {

@@ -40,7 +40,11 @@ function codeBlocks(text) {
 /** Runs a program and returns what it printed. @param {string} program @param {string[]} args @param {string} [cwd] */
 function run(program, args, cwd = root) {
   /** @type {NodeJS.ProcessEnv} */
-  const env = { ...process.env, PATH: join(root, 'build/native') + delimiter + process.env.PATH, NIBL_TEST_PARTS: 'lint' }
+  const env = {
+    ...process.env,
+    PATH: join(root, 'build/native') + delimiter + process.env.PATH,
+    NIBL_TEST_PARTS: 'lint',
+  }
   delete env.NODE_TEST_CONTEXT
   const { status, stdout, stderr, error } = spawnSync(program, args, { cwd, env, encoding: 'utf8', timeout: 10 * 60e3 })
   assert.ifError(error)
@@ -60,13 +64,20 @@ function write(name, text) {
 const open = []
 after(() => Promise.all(open.map((item) => item.close())))
 
-/** Shows a page of build/readme in Chromium until it has text (html) or its module has ended (js). @param {string} name @param {string} condition */
+/**
+ * Shows a page of build/readme in Chromium until it has text (html) or its module has ended (js).
+ * @param {string} name
+ * @param {string} condition
+ */
 async function show(name, condition) {
   const { chromium } = await import('playwright-core')
   const { pageRoots, serve } = await import('../demo/serve.js')
   const server = await serve({ port: 0, roots: { ...pageRoots, '/readme/': folder } })
   open.push(server)
-  const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: ['--no-sandbox'] })
+  const browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+    args: ['--no-sandbox'],
+  })
   open.push(browser)
   const page = await browser.newPage()
   /** @type {Promise<never>} */
@@ -93,8 +104,11 @@ const languages = {
       return
     }
     write(`${name}.js`, code.replaceAll(/\/?model\.gguf/g, inPage))
-    write(`${name}.html`, `<script type="importmap">${importMap}</script><pre id="out"></pre>
-      <script type="module">await import('./${name}.js'); window.ended = true</script>`)
+    write(
+      `${name}.html`,
+      `<script type="importmap">${importMap}</script><pre id="out"></pre>
+      <script type="module">await import('./${name}.js'); window.ended = true</script>`,
+    )
     await show(`${name}.html`, 'window.ended')
   },
   html: async (code, name) => {
@@ -113,8 +127,9 @@ const languages = {
     run('cmake', ['--install', 'build/native', '--prefix', prefix])
     run('cmake', ['-S', join(folder, name), '-B', binary, `-DCMAKE_PREFIX_PATH=${prefix}`])
     run('cmake', ['--build', binary])
-    const program = fs.readdirSync(binary, { withFileTypes: true }).find((entry) => entry.isFile() &&
-      (fs.statSync(join(binary, entry.name)).mode & 0o111) !== 0)
+    const program = fs
+      .readdirSync(binary, { withFileTypes: true })
+      .find((entry) => entry.isFile() && (fs.statSync(join(binary, entry.name)).mode & 0o111) !== 0)
     assert(program, 'the CMakeLists.txt made no program')
     assert.notEqual(run(join(binary, program.name), [defaultModel.file]).trim(), '', 'it printed nothing')
   },

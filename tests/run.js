@@ -36,11 +36,23 @@ const wasmPresets = variants.map((variant) => `wasm-${variant}`)
 
 // ---- Running and counting ------------------------------------------------------------------------------------------
 
-/** Runs a program in the root, its output shown. @param {string[]} command @param {Record<string, string>} [env] @returns {Promise<{ ok: boolean, text: string }>} */
+/**
+ * Runs a program in the root, its output shown.
+ * @param {string[]} command
+ * @param {Record<string, string>} [env]
+ * @returns {Promise<{ ok: boolean, text: string }>}
+ */
 function run([program, ...args], env = {}) {
   return new Promise((done) => {
-    console.log(`$ ${[...Object.entries(env).map(([name, value]) => `${name}=${value}`), program.replace(`${root}/`, ''), ...args].join(' ')}`)
-    const child = spawn(program, args, { cwd: root, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'inherit'], detached: true })
+    console.log(
+      `$ ${[...Object.entries(env).map(([name, value]) => `${name}=${value}`), program.replace(`${root}/`, ''), ...args].join(' ')}`,
+    )
+    const child = spawn(program, args, {
+      cwd: root,
+      env: { ...process.env, ...env },
+      stdio: ['ignore', 'pipe', 'inherit'],
+      detached: true,
+    })
     let text = ''
     child.stdout.on('data', (data) => {
       text += data
@@ -61,7 +73,11 @@ function run([program, ...args], env = {}) {
   })
 }
 
-/** Runs a command that writes a report, and reads that. @param {(file: string) => string[]} command @param {Record<string, string>} [env] */
+/**
+ * Runs a command that writes a report, and reads that.
+ * @param {(file: string) => string[]} command
+ * @param {Record<string, string>} [env]
+ */
 async function runWithReport(command, env) {
   const file = join(root, 'build', `report-${process.pid}`)
   fs.mkdirSync(join(root, 'build'), { recursive: true })
@@ -93,7 +109,14 @@ async function checkkern(command, env) {
 
 /** @param {string} preset @returns {Promise<Counts>} */
 async function ctest(preset) {
-  const { ok, report } = await runWithReport((file) => ['ctest', '--preset', preset, `-j${availableParallelism()}`, '--output-junit', file])
+  const { ok, report } = await runWithReport((file) => [
+    'ctest',
+    '--preset',
+    preset,
+    `-j${availableParallelism()}`,
+    '--output-junit',
+    file,
+  ])
   const suite = /<testsuite [^>]*>/s.exec(report)?.[0] ?? ''
   /** @param {string} name */
   const number = (name) => Number(new RegExp(`${name}="(\\d+)"`).exec(suite)?.[1] ?? 0)
@@ -104,8 +127,17 @@ async function ctest(preset) {
 /** Runs test files of node:test. @param {string} program @param {string[]} files @returns {Promise<Counts>} */
 async function nodeTests(program, files) {
   if (!files.length) return none()
-  const { ok, report } = await runWithReport((file) => [program, '--test', '--test-concurrency=1', '--test-timeout=300000', '--test-reporter=spec',
-    '--test-reporter-destination=stdout', '--test-reporter=tap', `--test-reporter-destination=${file}`, ...files])
+  const { ok, report } = await runWithReport((file) => [
+    program,
+    '--test',
+    '--test-concurrency=1',
+    '--test-timeout=300000',
+    '--test-reporter=spec',
+    '--test-reporter-destination=stdout',
+    '--test-reporter=tap',
+    `--test-reporter-destination=${file}`,
+    ...files,
+  ])
   /** @param {string} name */
   const number = (name) => Number(new RegExp(`^# ${name} (\\d+)$`, 'm').exec(report)?.[1] ?? 0)
   const failed = number('fail') + number('cancelled')
@@ -115,14 +147,25 @@ async function nodeTests(program, files) {
 /** @param {string} dir @param {string} suffix @returns {string[]} sorted paths relative to the root */
 function filesIn(dir, suffix) {
   const folder = join(root, dir)
-  return fs.existsSync(folder) ? fs.readdirSync(folder).filter((name) => name.endsWith(suffix)).sort().map((name) => join(dir, name)) : []
+  return fs.existsSync(folder)
+    ? fs
+        .readdirSync(folder)
+        .filter((name) => name.endsWith(suffix))
+        .sort()
+        .map((name) => join(dir, name))
+    : []
 }
 
 const webTests = () => filesIn('tests/web', '.test.js').filter((file) => file !== architecture)
 
 /** All C but generated tables. */
-const cFiles = () => ['core', 'kernels', 'wasm', 'tests'].flatMap((dir) => fs.readdirSync(join(root, dir), { recursive: true })
-  .map((name) => join(dir, String(name))).filter((file) => /\.[ch]$/.test(file) && file !== 'core/unicode_tables.h'))
+const cFiles = () =>
+  ['core', 'kernels', 'wasm', 'tests'].flatMap((dir) =>
+    fs
+      .readdirSync(join(root, dir), { recursive: true })
+      .map((name) => join(dir, String(name)))
+      .filter((file) => /\.[ch]$/.test(file) && file !== 'core/unicode_tables.h'),
+  )
 
 /** The kernel checker with every ISA of the table as the cap. @param {string[]} command @param {string} family */
 function kernelChecks(command, family) {
@@ -135,8 +178,17 @@ function fuzz(target) {
   const found = join(root, 'build/fuzz/found', target)
   const kept = join(root, 'tests/fuzz/corpus', target.replace('fuzz_', ''))
   fs.mkdirSync(found, { recursive: true })
-  return program([join(root, 'build/fuzz', target), `-max_total_time=${fuzzSeconds}`, '-timeout=10', '-rss_limit_mb=2048',
-    '-print_final_stats=0', '-verbosity=0', `-artifact_prefix=${join(root, 'build/fuzz', `${target}-`)}`, found, ...(fs.existsSync(kept) ? [kept] : [])])
+  return program([
+    join(root, 'build/fuzz', target),
+    `-max_total_time=${fuzzSeconds}`,
+    '-timeout=10',
+    '-rss_limit_mb=2048',
+    '-print_final_stats=0',
+    '-verbosity=0',
+    `-artifact_prefix=${join(root, 'build/fuzz', `${target}-`)}`,
+    found,
+    ...(fs.existsSync(kept) ? [kept] : []),
+  ])
 }
 
 // ---- The parts -----------------------------------------------------------------------------------------------------
@@ -201,8 +253,12 @@ const parts = {
     steps: () => [
       () => ctest('wasi'),
       () => ctest('wasi-relaxed'),
-      ...['wasi', 'wasi-relaxed'].map((preset) => () => checkkern(['python3', 'wasm/run-wasi.py', '--module', `build/${preset}/checkkern.wasm`])),
-      ...['wasi', 'wasi-relaxed'].map((preset) => () => checkkern([node24, '--no-warnings', 'wasm/node-wasi.js', `build/${preset}/checkkern.wasm`])),
+      ...['wasi', 'wasi-relaxed'].map(
+        (preset) => () => checkkern(['python3', 'wasm/run-wasi.py', '--module', `build/${preset}/checkkern.wasm`]),
+      ),
+      ...['wasi', 'wasi-relaxed'].map(
+        (preset) => () => checkkern([node24, '--no-warnings', 'wasm/node-wasi.js', `build/${preset}/checkkern.wasm`]),
+      ),
     ],
   },
   aarch64: {
@@ -232,12 +288,25 @@ const parts = {
     model: true,
     steps: () => [() => nodeTests(process.execPath, ['tests/one-result.test.js'])],
   },
-  asan: { about: 'C tests with address and undefined-behaviour sanitizers', build: ['asan'], model: true, steps: () => [() => ctest('asan')] },
-  tsan: { about: 'C tests with the thread sanitizer', build: ['tsan'], model: true, steps: () => [() => ctest('tsan')] },
+  asan: {
+    about: 'C tests with address and undefined-behaviour sanitizers',
+    build: ['asan'],
+    model: true,
+    steps: () => [() => ctest('asan')],
+  },
+  tsan: {
+    about: 'C tests with the thread sanitizer',
+    build: ['tsan'],
+    model: true,
+    steps: () => [() => ctest('tsan')],
+  },
   fuzz: {
     about: 'libFuzzer on every parser',
     build: ['fuzz'],
-    steps: () => filesIn('tests/fuzz', '.c').filter((file) => basename(file).startsWith('fuzz_')).map((file) => () => fuzz(basename(file, '.c'))),
+    steps: () =>
+      filesIn('tests/fuzz', '.c')
+        .filter((file) => basename(file).startsWith('fuzz_'))
+        .map((file) => () => fuzz(basename(file, '.c'))),
   },
 }
 
@@ -275,7 +344,9 @@ process.env.NIBL_MODEL = relative(root, defaultModel.file)
 await main(async () => {
   const unknown = named.filter((name) => !Object.hasOwn(parts, name))
   if (unknown.length) throw new SetupError(`no part '${unknown[0]}'; there are: ${Object.keys(parts).join(' ')}`)
-  const chosen = Object.entries(parts).filter(([name, part]) => named.length ? named.includes(name) : !quick || part.quick)
+  const chosen = Object.entries(parts).filter(([name, part]) =>
+    named.length ? named.includes(name) : !quick || part.quick,
+  )
   const rows = []
   for (const [name, part] of chosen) {
     console.log(`\n==== ${name}: ${part.about}`)

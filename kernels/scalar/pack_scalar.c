@@ -6,30 +6,54 @@
 
 static bool f16_finite(uint16_t h) { return (h & 0x7C00) != 0x7C00; }
 
+static uint32_t load_u32(const uint8_t *p) {
+    uint32_t x;
+    memcpy(&x, p, 4);
+    return x;
+}
+
+static void store_u32(uint8_t *p, uint32_t x) { memcpy(p, &x, 4); }
+
+/* Bounds and results stand in local variables: stores through byte pointers could change anything else. */
 static void pack_nibble(nibl_matrix *w, uint32_t row, const uint8_t *bytes, bool *finite) {
-    const size_t unit = nibl_panel_unit(NIBL_KIND_NIBBLE, w->has_min), head = w->has_min ? 32 : 16;
-    const uint32_t r = row % NIBL_PANEL;
-    uint8_t *block = nibl_panel(w, row / NIBL_PANEL);
-    for (uint32_t b = 0; b < w->cols / NIBL_BLOCK; b++, block += unit) {
-        for (size_t s = 0; s < head / 16; s++, bytes += 2) {
-            uint16_t scale = (uint16_t)(bytes[0] | bytes[1] << 8);
-            *finite = *finite && f16_finite(scale);
-            memcpy(block + s * 16 + r * 2, &scale, 2);
+    const bool has_min = w->has_min;
+    const size_t unit = nibl_panel_unit(NIBL_KIND_NIBBLE, has_min), head = has_min ? 32 : 16;
+    const uint32_t blocks = w->cols / NIBL_BLOCK;
+    uint8_t *scale = nibl_panel(w, row / NIBL_PANEL) + row % NIBL_PANEL * 2;
+    uint8_t *q = nibl_panel(w, row / NIBL_PANEL) + head + row % NIBL_PANEL * 4;
+    bool ok = true;
+    for (uint32_t b = 0; b < blocks; b++, scale += unit, q += unit) {
+        for (size_t s = 0; s < head; s += 16, bytes += 2) {
+            uint16_t half;
+            memcpy(&half, bytes, 2);
+            ok &= f16_finite(half);
+            memcpy(scale + s, &half, 2);
         }
-        for (int c = 0; c < 4; c++, bytes += 4) memcpy(block + head + c * 32 + r * 4, bytes, 4);
+        for (int c = 0; c < 4; c++, bytes += 4) store_u32(q + c * 32, load_u32(bytes));
     }
+    *finite = *finite && ok;
 }
 
 static void pack_int8(nibl_matrix *w, uint32_t row, const uint8_t *bytes, bool *finite) {
-    const uint32_t r = row % NIBL_PANEL;
-    nibl_int8_block *block = (nibl_int8_block *)(void *)nibl_panel(w, row / NIBL_PANEL);
-    for (uint32_t b = 0; b < w->cols / NIBL_BLOCK; b++, block++) {
-        block->d[r] = (uint16_t)(bytes[0] | bytes[1] << 8);
-        *finite = *finite && f16_finite(block->d[r]);
+    const uint32_t blocks = w->cols / NIBL_BLOCK;
+    uint8_t *block = nibl_panel(w, row / NIBL_PANEL) + row % NIBL_PANEL * 2;
+    uint8_t *q = nibl_panel(w, row / NIBL_PANEL) + offsetof(nibl_int8_block, q) + row % NIBL_PANEL * 4;
+    uint32_t m128 = 0;
+    bool ok = true;
+    for (uint32_t b = 0; b < blocks; b++, block += sizeof(nibl_int8_block), q += sizeof(nibl_int8_block)) {
+        uint16_t half;
+        memcpy(&half, bytes, 2);
+        ok &= f16_finite(half);
+        memcpy(block, &half, 2);
         bytes += 2;
-        w->has_m128 = w->has_m128 || memchr(bytes, 0x80, NIBL_BLOCK);
-        for (int c = 0; c < 8; c++, bytes += 4) memcpy(block->q + c * 32 + r * 4, bytes, 4);
+        for (int c = 0; c < 8; c++, bytes += 4) {
+            const uint32_t x = load_u32(bytes), zero_if_m128 = x ^ 0x80808080u;
+            m128 |= (zero_if_m128 - 0x01010101u) & ~zero_if_m128 & 0x80808080u; /* a byte of it is zero */
+            store_u32(q + c * 32, x);
+        }
     }
+    *finite = *finite && ok;
+    w->has_m128 = w->has_m128 || m128;
 }
 
 static void pack_float(nibl_matrix *w, uint32_t row, const uint8_t *bytes, bool *finite) {
