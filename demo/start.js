@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// `npm start [-- -p TEXT] [-n N] [--port N] [--once]`: sets up, builds, fetches the default model, serves it on loopback,
-// streams it into the WebAssembly build under Node, prints its answer and the figures of that and of the native build.
+// `npm start [-- -p TEXT] [-n N] [--port N] [--once]`: sets up, builds, fetches the default model, serves it on
+// loopback, streams it into the WebAssembly build under Node, prints its answer and the figures of that and of the native build.
 // On a terminal the page is then served until Ctrl+C.
 
 import { spawn } from 'node:child_process'
@@ -63,9 +63,8 @@ const speed = (perSecond) => `${perSecond.toFixed(1)} tok/s`
 function printTable(rows) {
   const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)))
   for (const row of rows) {
-    console.log(
-      `  ${row.map((cell, column) => (column ? cell.padStart(widths[column]) : cell.padEnd(widths[0]))).join('  ')}`.trimEnd(),
-    )
+    const cells = row.map((cell, column) => (column ? cell.padStart(widths[column]) : cell.padEnd(widths[0])))
+    console.log(`  ${cells.join('  ')}`.trimEnd())
   }
 }
 

@@ -1,5 +1,5 @@
-// The default model's fetch (demo/fetch.js) in a copy of the project, from a loopback hub that behaves well or badly. The
-// Python package is out of reach, so a bad hub must end in one clear error and leave nothing behind.
+// The default model's fetch (demo/fetch.js) in a copy of the project, from a loopback hub that behaves well or badly.
+// The Python package is out of reach, so a bad hub must end in one clear error and leave nothing behind.
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'

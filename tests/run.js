@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// Runs the tests: `node tests/run.js [--quick] [--strict] [--seconds=N] [part ...]`; without names all parts that belong to
-// a full (or, with --quick, a quick) run. Each part brings the tools it needs, builds what it needs and is counted; the
+// Runs the tests: `node tests/run.js [--quick] [--strict] [--seconds=N] [part ...]`; without names all parts that belong
+// to a full (or, with --quick, a quick) run. Each part brings the tools it needs, builds what it needs and is counted; the
 // last line is the sum. --strict fails when something was skipped. --seconds is the time of each fuzz target.
 
 import { spawn } from 'node:child_process'
@@ -8,7 +8,7 @@ import * as fs from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { basename, join, relative } from 'node:path'
 import { defaultModel, fetchModel } from '../demo/fetch.js'
-import { build, variants } from '../wasm/build.js'
+import { build, partsOf, variants } from '../wasm/build.js'
 import { SetupError, main, root, setup } from '../wasm/setup.js'
 
 /**
@@ -44,9 +44,8 @@ const wasmPresets = variants.map((variant) => `wasm-${variant}`)
  */
 function run([program, ...args], env = {}) {
   return new Promise((done) => {
-    console.log(
-      `$ ${[...Object.entries(env).map(([name, value]) => `${name}=${value}`), program.replace(`${root}/`, ''), ...args].join(' ')}`,
-    )
+    const variables = Object.entries(env).map(([name, value]) => `${name}=${value}`)
+    console.log(`$ ${[...variables, program.replace(`${root}/`, ''), ...args].join(' ')}`)
     const child = spawn(program, args, {
       cwd: root,
       env: { ...process.env, ...env },
@@ -314,7 +313,7 @@ const parts = {
 async function runPart(part) {
   const sum = { passed: 0, failed: 0, skipped: 0 }
   try {
-    await setup(part.setup ?? [])
+    await setup([...(part.setup ?? []), ...partsOf(part.build ?? [])])
     if (part.model) await fetchModel()
   } catch (error) {
     if (!(error instanceof SetupError)) throw error

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// Configures and builds CMake presets: `node wasm/build.js [--no-tests] [preset ...]`. Without names: the native build and the four
-// WebAssembly variants, followed by the gzip size of everything a page must fetch besides the model.
+// Configures and builds CMake presets: `node wasm/build.js [--no-tests] [preset ...]`. Without names: the native build
+// and the four WebAssembly variants, followed by the gzip size of everything a page must fetch besides the model.
 
 import { spawn } from 'node:child_process'
 import * as fs from 'node:fs'
@@ -13,12 +13,19 @@ export const variants = ['simd128', 'relaxed', 'simd128-threads', 'relaxed-threa
 const wasmPresets = variants.map((variant) => `wasm-${variant}`)
 const pageBudget = 250e3
 
-/** What a preset needs from wasm/setup.js. @param {string} preset @returns {string[]} */
-function partsOf(preset) {
-  if (preset.startsWith('wasm-')) return ['native', 'wasm']
-  if (preset.startsWith('wasi')) return ['native', 'wasi']
-  if (preset === 'aarch64') return ['native', 'aarch64']
-  return ['asan', 'tsan', 'fuzz'].includes(preset) ? ['native', 'fuzz'] : ['native']
+/**
+ * The parts of wasm/setup.js that presets need.
+ * @param {string[]} presets
+ * @returns {string[]}
+ */
+export function partsOf(presets) {
+  const parts = presets.flatMap((preset) => {
+    if (preset.startsWith('wasm-')) return ['native', 'wasm']
+    if (preset.startsWith('wasi')) return ['native', 'wasi']
+    if (preset === 'aarch64') return ['native', 'aarch64']
+    return ['asan', 'tsan', 'fuzz'].includes(preset) ? ['native', 'fuzz'] : ['native']
+  })
+  return [...new Set(parts)]
 }
 
 /**
@@ -75,7 +82,7 @@ async function configure(preset) {
  * @param {{ tests?: boolean }} [options] tests: false builds only the command or the variant
  */
 export async function build(presets, { tests = true } = {}) {
-  await setup([...new Set(presets.flatMap(partsOf))])
+  await setup(partsOf(presets))
   /** @type {ReturnType<typeof progress> | undefined} */
   let bar
   try {
