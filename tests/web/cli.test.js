@@ -334,6 +334,15 @@ describe('run', () => {
     const [answer] = json(['run', realModel, '--no-chat', '-p', 'The capital of France is', '-n', '4', '--temp', '0'])
     assert.match(answer.text, /Paris/)
   })
+
+  test('the default model takes its weights, its KV cache and at most 32 MiB', needsModel, () => {
+    const [{ plan, model }] = json(['inspect', realModel])
+    assert.ok(plan.weights <= 1.02 * model.file_tensor_bytes, JSON.stringify(plan))
+    const tokens = 200
+    const [{ memory }] = json(['run', realModel, '--no-chat', '-p', 'Once', '-n', String(tokens), '--ignore-eos', '--temp', '0'])
+    const kv = (plan.kv / plan.context_length) * Math.ceil((tokens + 2) / 64) * 64
+    assert.ok(memory.process_peak <= plan.weights + kv + (32 << 20), JSON.stringify(memory))
+  })
 })
 
 describe('output that goes nowhere', () => {
