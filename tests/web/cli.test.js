@@ -300,7 +300,7 @@ describe('run', () => {
   })
 
   test('on a terminal it asks, answers and leaves', () => {
-    const command = `'${binary}' run '${tiny}' -n 5 --temp 0`
+    const command = `exec '${binary}' run '${tiny}' -n 5 --temp 0`
     const result = spawnSync('script', ['-qec', command, path.join(folder, 'typescript')], { input: 'hello\n/exit\n', timeout: HANG })
     if (result.error) throw result.error
     const shown = result.stdout.toString()
@@ -310,7 +310,8 @@ describe('run', () => {
   })
 
   test('Ctrl-C stops the answer, not the conversation', needsModel, async () => {
-    const command = `'${binary}' run '${realModel}' --ignore-eos --temp 0`
+    // exec: a shell in between would die of the same Ctrl-C
+    const command = `exec '${binary}' run '${realModel}' --ignore-eos --temp 0`
     const child = spawn('script', ['-qec', command, path.join(folder, 'typescript')], { timeout: HANG })
     let shown = ''
     child.stdout.on('data', data => {
