@@ -15,6 +15,9 @@
 /* Rows of one sequence that share the widening of a KV block. */
 enum { GROUP_ROWS = 16, SPLIT_ROWS = 8 };
 
+/* Claims of a worker in its own share of a matrix product: what a straggler holds up at most is one of them. */
+enum { CLAIMS = 8 };
+
 typedef struct group {
     uint32_t begin, end; /* rows of the chunk, all of one cache, ascending positions */
 } group;
@@ -37,7 +40,7 @@ struct nibl_run {
     uint32_t chunk_capacity, worker_capacity;
     uint8_t *scratch; /* per worker */
     size_t scratch_bytes;
-    float *ml;      /* (chunk, heads, 2): maximum and sum of the softmax */
+    float *ml; /* (chunk, heads, 2): maximum and sum of the softmax */
     float *partial; /* (chunk, heads, blocks, 2 + head_width) where blocks are split among workers */
     uint64_t partial_capacity;
     uint32_t blocks;
@@ -241,25 +244,29 @@ static void quantize_row(const nibl_run *run, const product *products, uint32_t 
     }
 }
 
+/* Panels [begin, end) of the products' panels one after the other. */
+static void multiply_panels(const nibl_run *run, const product *products, uint32_t rows, uint32_t begin,
+                            uint32_t end, uint8_t *scratch) {
+    const nibl_kernels *k = run->model->kernels;
+    for (const product *p = products; begin < end; p++) {
+        const uint32_t n = nibl_panels(p->w), to = smaller(end, n);
+        if (begin < to && is_float(run, p->w))
+            k->matmul_float(p->y, p->stride, p->w, begin, to, run->input, run->widest, rows);
+        else if (begin < to)
+            nibl_matmul(k, p->y, p->stride, p->w, begin, to, run->act, rows, scratch);
+        begin = begin > n ? begin - n : 0;
+        end = end > n ? end - n : 0;
+    }
+}
+
 static void multiply(const nibl_run *run, const product *products, uint32_t count, uint32_t rows,
                      uint32_t worker, uint32_t workers) {
-    const nibl_kernels *k = run->model->kernels;
     uint32_t panels = 0;
     for (uint32_t i = 0; i < count; i++) panels += nibl_panels(products[i].w);
-    share mine = share_of(panels, worker, workers);
-    for (uint32_t i = 0, first = 0; i < count; i++) {
-        const product *p = &products[i];
-        const uint32_t n = nibl_panels(p->w);
-        const uint32_t begin = mine.begin > first ? smaller(mine.begin - first, n) : 0;
-        const uint32_t end = mine.end > first ? smaller(mine.end - first, n) : 0;
-        first += n;
-        if (begin >= end) continue;
-        if (is_float(run, p->w))
-            k->matmul_float(p->y, p->stride, p->w, begin, end, run->input, run->widest, rows);
-        else
-            nibl_matmul(k, p->y, p->stride, p->w, begin, end, run->act, rows,
-                        run->scratch + worker * run->scratch_bytes);
-    }
+    nibl_claims claims =
+        nibl_pool_divide(run->model->pool, worker, workers, panels, panels / (workers * CLAIMS));
+    for (uint32_t begin, end; nibl_pool_claim(&claims, &begin, &end);)
+        multiply_panels(run, products, rows, begin, end, run->scratch + worker * run->scratch_bytes);
 }
 
 /* Adds the last product to the residual stream and normalises it into the next input. */
@@ -411,7 +418,7 @@ static void attend(const nibl_run *run, uint32_t layer, uint32_t worker, uint32_
     float *room = (float *)(void *)(run->scratch + worker * run->scratch_bytes);
     if (run->split) {
         attend_blocks(run, layer, room, worker, workers);
-        nibl_pool_barrier(run->model->pool);
+        nibl_pool_barrier(run->model->pool, worker);
         merge_blocks(run, worker, workers);
         return;
     }
@@ -448,25 +455,25 @@ static void run_layer(const nibl_run *run, uint32_t layer, uint32_t worker, uint
     const product gate_up[] = {{&l->gate, run->hidden, run->ffn_width},
                                {&l->up, run->hidden + (size_t)rows * run->ffn_width, run->ffn_width}};
     add_norm_quantize(run, l->attn_norm, false, qkv, 3, worker, workers);
-    nibl_pool_barrier(pool);
+    nibl_pool_barrier(pool, worker);
     multiply(run, qkv, 3, rows, worker, workers);
-    nibl_pool_barrier(pool);
+    nibl_pool_barrier(pool, worker);
     rotate_and_store(run, layer, worker, workers);
-    nibl_pool_barrier(pool);
+    nibl_pool_barrier(pool, worker);
     attend(run, layer, worker, workers);
-    nibl_pool_barrier(pool);
+    nibl_pool_barrier(pool, worker);
     gate_and_quantize(run, &out, false, worker, workers);
-    nibl_pool_barrier(pool);
+    nibl_pool_barrier(pool, worker);
     multiply(run, &out, 1, rows, worker, workers);
-    nibl_pool_barrier(pool);
+    nibl_pool_barrier(pool, worker);
     add_norm_quantize(run, l->ffn_norm, true, gate_up, 2, worker, workers);
-    nibl_pool_barrier(pool);
+    nibl_pool_barrier(pool, worker);
     multiply(run, gate_up, 2, rows, worker, workers);
-    nibl_pool_barrier(pool);
+    nibl_pool_barrier(pool, worker);
     gate_and_quantize(run, &down, true, worker, workers);
-    nibl_pool_barrier(pool);
+    nibl_pool_barrier(pool, worker);
     multiply(run, &down, 1, rows, worker, workers);
-    nibl_pool_barrier(pool);
+    nibl_pool_barrier(pool, worker);
     /* each worker adds the rows that it normalises next, so no barrier follows */
     add_norm_quantize(run, NULL, true, NULL, 0, worker, workers);
 }
@@ -493,7 +500,7 @@ static void head_job(void *context, uint32_t worker, uint32_t workers) {
                             m->output_norm, h->width, h->norm_epsilon);
         quantize_row(run, &head, 1, t);
     }
-    nibl_pool_barrier(m->pool);
+    nibl_pool_barrier(m->pool, worker);
     multiply(run, &head, 1, run->chunk_rows, worker, workers);
 }
 

@@ -24,11 +24,24 @@ nibl_status nibl_pool_new(uint32_t workers, nibl_pool **out);
 void nibl_pool_free(nibl_pool *pool); /* joins; NULL is legal */
 uint32_t nibl_pool_workers(const nibl_pool *pool); /* 1 for NULL */
 
-/* Runs job on all workers and returns when all are done; on the caller alone with pool NULL, and for a while after a
- * worker was late because another process held its core. */
+/* Runs job on all workers and returns when all are done; on the caller alone with pool NULL. Workers that were late,
+ * because another process held their core, are left out for a while. */
 void nibl_pool_run(nibl_pool *pool, nibl_job job, void *context);
 
 /* Inside a job: all workers wait for each other. */
-void nibl_pool_barrier(nibl_pool *pool);
+void nibl_pool_barrier(nibl_pool *pool, uint32_t worker);
+
+/* Inside a job, between two barriers: `total` units, of which every worker claims its own share, `grain` at a time, and
+ * then what is left of the others'. All workers divide alike, at most once between two barriers:
+ *     nibl_claims claims = nibl_pool_divide(pool, worker, workers, total, grain);
+ *     for (uint32_t begin, end; nibl_pool_claim(&claims, &begin, &end);) ... */
+typedef struct nibl_claims {
+    nibl_pool *pool;
+    uint32_t worker, workers, total, grain, phase, visited;
+} nibl_claims;
+
+nibl_claims nibl_pool_divide(nibl_pool *pool, uint32_t worker, uint32_t workers, uint32_t total,
+                             uint32_t grain);
+bool nibl_pool_claim(nibl_claims *claims, uint32_t *begin, uint32_t *end);
 
 #endif

@@ -1,97 +1,194 @@
-/* The worker pool on top of each OS's threads: persistent workers, spinning barriers that fall asleep. */
+/* The worker pool on top of each OS's threads: persistent workers, spinning barriers that fall asleep, and phases
+ * whose chunks are claimed by whoever is free. */
 #include "core/plat/os.h"
 
 #include <stdatomic.h>
 
 /* A waiter spins, for phases of a token are shorter than a system call; then it sleeps. Who had to wait for LATE found
- * that another process holds the core of a worker: jobs then run on the caller alone for a while, since every barrier
- * would cost a time slice. */
-enum { SPIN_ROUNDS = 64, PAUSES = 64, SPIN_NANOSECONDS = 100000, LATE = 1000000, LEFT_OUT = 100000000 };
+ * that another process holds the core of a worker: that one is left out for a while, since every barrier would cost a
+ * time slice. */
+enum { SPIN_ROUNDS = 64, PAUSES = 64, SPIN_NANOSECONDS = 100000, LATE = 1000000 };
+enum { LEFT_OUT = 100000000, LONGEST = 1600000000, PARDON = 1000000000 };
 
-typedef struct worker {
+/* A word to wait for; who changes it makes a system call only where somebody sleeps. */
+typedef struct signal {
+    _Atomic uint32_t value, sleepers;
+} signal;
+
+/* What belongs to one who takes part in the job at hand, written by that one most of the time. */
+typedef struct seat {
+    _Alignas(64) _Atomic uint32_t claimed[2]; /* units of its own share, of even and odd phases */
+    _Atomic uint32_t arrived; /* at barriers, so far */
+    _Atomic uint32_t sitter; /* index of the one that sits here */
+    uint32_t phases, barriers;
+} seat;
+
+typedef struct thread {
+    _Alignas(64) signal go; /* a change starts a job */
     nibl_pool *pool;
-    uint32_t index;
-    nibl_os_thread thread;
-} worker;
+    uint32_t seat;
+    _Atomic uint64_t late_until, left_out; /* nibl_plat_now; for so long, the last time */
+    nibl_os_thread os;
+} thread;
 
 struct nibl_pool {
-    _Alignas(64) _Atomic uint32_t generation; /* of jobs; a change starts one */
     _Alignas(64) _Atomic uint32_t arrived; /* at the barrier */
-    _Alignas(64) _Atomic uint32_t phase; /* of the barrier */
+    _Alignas(64) signal phase; /* of the barrier */
     _Alignas(64) nibl_job job; /* NULL: stop */
     void *context;
     uint32_t workers, active; /* started; taking part in the job */
-    _Atomic uint64_t alone_until; /* nibl_plat_now */
-    worker worker[NIBL_MAX_THREADS];
+    _Atomic bool some_late;
+    thread threads[NIBL_MAX_THREADS];
+    seat seats[NIBL_MAX_THREADS];
 };
 
-/* Returns when *value is no longer `old`; the nanoseconds waited, 0 for a short while. */
-static uint64_t wait_change(_Atomic uint32_t *value, uint32_t old) {
-    uint64_t start = 0, now = 0;
-    for (uint32_t round = 0; atomic_load_explicit(value, memory_order_acquire) == old; round++) {
+/* Returns true when the value is no longer `old`, false when it still was after `patience` nanoseconds. */
+static bool wait_change(signal *s, uint32_t old, uint64_t patience) {
+    uint64_t start = 0;
+    for (uint32_t round = 0; atomic_load_explicit(&s->value, memory_order_acquire) == old; round++) {
         if (round >= SPIN_ROUNDS) {
-            now = nibl_plat_now();
+            const uint64_t now = nibl_plat_now();
             if (start == 0) start = now;
-            if (now - start > SPIN_NANOSECONDS) {
-                nibl_os_wait(value, old);
+            if (now - start > patience) return false;
+            if (now - start > SPIN_NANOSECONDS && patience == UINT64_MAX) {
+                /* sequentially consistent, as in `change`: one of both sees what the other wrote */
+                atomic_fetch_add(&s->sleepers, 1);
+                nibl_os_wait(&s->value, old);
+                atomic_fetch_sub(&s->sleepers, 1);
                 continue;
             }
         }
-        for (int i = 0; i < PAUSES && atomic_load_explicit(value, memory_order_acquire) == old; i++)
+        for (int i = 0; i < PAUSES && atomic_load_explicit(&s->value, memory_order_acquire) == old; i++)
             nibl_os_pause();
     }
-    return start ? nibl_plat_now() - start : 0;
+    return true;
 }
 
-static void change(_Atomic uint32_t *value) {
-    atomic_fetch_add_explicit(value, 1, memory_order_release);
-    nibl_os_wake(value);
+static void change(signal *s) {
+    atomic_fetch_add(&s->value, 1);
+    if (atomic_load(&s->sleepers)) nibl_os_wake(&s->value);
 }
 
-void nibl_pool_barrier(nibl_pool *pool) {
+/* Leaves a worker out: 100 ms at first, twice as long every time it is late again soon after. */
+static void leave_out(thread *w, uint64_t now) {
+    const uint64_t until = atomic_load_explicit(&w->late_until, memory_order_relaxed);
+    uint64_t time = atomic_load_explicit(&w->left_out, memory_order_relaxed);
+    if (until > now) return; /* somebody else has seen it too */
+    time = until == 0 || now - until > PARDON ? LEFT_OUT : time < LONGEST ? 2 * time : time;
+    atomic_store_explicit(&w->left_out, time, memory_order_relaxed);
+    atomic_store_explicit(&w->late_until, now + time, memory_order_relaxed);
+}
+
+/* Looks who has not come to a barrier yet; where it is the caller, all others are left out, and it can move to a core
+ * of theirs. */
+static void note_late(nibl_pool *pool, uint32_t barrier, uint32_t active) {
+    const uint64_t now = nibl_plat_now();
+    const bool caller = atomic_load_explicit(&pool->seats[0].arrived, memory_order_relaxed) < barrier;
+    for (uint32_t i = 1; i < active; i++) {
+        const seat *s = &pool->seats[i];
+        const uint32_t sitter = atomic_load_explicit(&s->sitter, memory_order_relaxed);
+        if (caller || atomic_load_explicit(&s->arrived, memory_order_relaxed) < barrier)
+            leave_out(&pool->threads[sitter], now);
+    }
+    atomic_store_explicit(&pool->some_late, true, memory_order_relaxed);
+}
+
+void nibl_pool_barrier(nibl_pool *pool, uint32_t worker) {
     /* read first: as soon as the last worker has arrived, the caller may set it for another job */
     const uint32_t active = pool ? pool->active : 1;
     if (active == 1) return;
-    uint32_t phase = atomic_load_explicit(&pool->phase, memory_order_relaxed);
+    const uint32_t phase = atomic_load_explicit(&pool->phase.value, memory_order_relaxed);
+    seat *own = &pool->seats[worker];
+    const uint32_t barrier = ++own->barriers;
+    atomic_store_explicit(&own->arrived, barrier, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&pool->arrived, 1, memory_order_acq_rel) + 1 == active) {
         atomic_store_explicit(&pool->arrived, 0, memory_order_relaxed);
         change(&pool->phase);
-    } else if (wait_change(&pool->phase, phase) > LATE) {
-        atomic_store_explicit(&pool->alone_until, nibl_plat_now() + LEFT_OUT, memory_order_relaxed);
+    } else if (!wait_change(&pool->phase, phase, LATE)) {
+        note_late(pool, barrier, active);
+        wait_change(&pool->phase, phase, UINT64_MAX);
     }
 }
 
-static void work(void *argument) {
-    worker *w = argument;
-    nibl_pool *pool = w->pool;
-    for (uint32_t seen = 0;; seen++) {
-        wait_change(&pool->generation, seen);
-        if (!pool->job) return;
-        pool->job(pool->context, w->index, pool->active);
-        nibl_pool_barrier(pool);
-    }
+nibl_claims nibl_pool_divide(nibl_pool *pool, uint32_t worker, uint32_t workers, uint32_t total,
+                             uint32_t grain) {
+    nibl_claims c = {.worker = worker, .workers = workers, .total = total, .grain = grain ? grain : 1};
+    if (workers == 1) return c;
+    seat *own = &pool->seats[worker];
+    c.pool = pool;
+    c.phase = own->phases++ & 1;
+    /* the other counter is for the next phase; nobody reads it before the barrier that ends this one */
+    atomic_store_explicit(&own->claimed[c.phase ^ 1], 0, memory_order_relaxed);
+    return c;
 }
 
-static bool alone(nibl_pool *pool) {
-    const uint64_t until = atomic_load_explicit(&pool->alone_until, memory_order_relaxed);
-    if (until == 0) return false;
-    if (nibl_plat_now() < until) return true;
-    atomic_store_explicit(&pool->alone_until, 0, memory_order_relaxed);
+bool nibl_pool_claim(nibl_claims *c, uint32_t *begin, uint32_t *end) {
+    for (; c->visited < c->workers; c->visited++) {
+        const uint32_t of = (c->worker + c->visited) % c->workers;
+        const uint32_t first = (uint32_t)((uint64_t)c->total * of / c->workers);
+        const uint32_t n = (uint32_t)((uint64_t)c->total * (of + 1) / c->workers) - first;
+        uint32_t at = 0, most = n;
+        if (c->pool) {
+            _Atomic uint32_t *claimed = &c->pool->seats[of].claimed[c->phase];
+            most = c->grain;
+            at = atomic_load_explicit(claimed, memory_order_relaxed);
+            if (at < n) at = atomic_fetch_add_explicit(claimed, most, memory_order_relaxed);
+        } else {
+            c->visited++; /* all at once */
+        }
+        if (at >= n) continue;
+        *begin = first + at;
+        *end = first + (n - at < most ? n : at + most);
+        return true;
+    }
     return false;
 }
 
-void nibl_pool_run(nibl_pool *pool, nibl_job job, void *context) {
-    if (!pool || pool->workers == 1 || alone(pool)) {
-        if (pool) pool->active = 1;
-        job(context, 0, 1);
-        return;
+static void work(void *argument) {
+    thread *w = argument;
+    nibl_pool *pool = w->pool;
+    for (uint32_t seen = 0;; seen++) {
+        wait_change(&w->go, seen, UINT64_MAX);
+        if (!pool->job) return;
+        pool->job(pool->context, w->seat, pool->active);
+        nibl_pool_barrier(pool, w->seat);
     }
-    pool->active = pool->workers;
-    pool->job = job;
-    pool->context = context;
-    change(&pool->generation);
-    job(context, 0, pool->active);
-    nibl_pool_barrier(pool);
+}
+
+/* Seats the caller and all workers that are not left out; returns their number. */
+static uint32_t take_seats(nibl_pool *pool) {
+    const bool some_late = atomic_load_explicit(&pool->some_late, memory_order_relaxed);
+    const uint64_t now = some_late ? nibl_plat_now() : 0;
+    uint32_t seats = 1, late = 0;
+    for (uint32_t i = 1; i < pool->workers; i++) {
+        thread *w = &pool->threads[i];
+        if (some_late && atomic_load_explicit(&w->late_until, memory_order_relaxed) > now) {
+            late++;
+            continue;
+        }
+        atomic_store_explicit(&pool->seats[seats].sitter, i, memory_order_relaxed);
+        w->seat = seats++;
+    }
+    for (uint32_t i = 0; i < seats; i++) {
+        seat *s = &pool->seats[i];
+        s->phases = s->barriers = 0;
+        atomic_store_explicit(&s->arrived, 0, memory_order_relaxed);
+        for (int j = 0; j < 2; j++) atomic_store_explicit(&s->claimed[j], 0, memory_order_relaxed);
+    }
+    if (some_late && late == 0) atomic_store_explicit(&pool->some_late, false, memory_order_relaxed);
+    return seats;
+}
+
+void nibl_pool_run(nibl_pool *pool, nibl_job job, void *context) {
+    const uint32_t active = pool ? take_seats(pool) : 1;
+    if (pool) pool->active = active;
+    if (active > 1) {
+        pool->job = job;
+        pool->context = context;
+        for (uint32_t i = 1; i < active; i++) change(&pool->threads[pool->seats[i].sitter].go);
+    }
+    job(context, 0, active);
+    nibl_pool_barrier(pool, 0);
 }
 
 nibl_status nibl_pool_new(uint32_t workers, nibl_pool **out) {
@@ -99,11 +196,10 @@ nibl_status nibl_pool_new(uint32_t workers, nibl_pool **out) {
     if (!pool) return nibl_fail_memory(sizeof *pool, "the worker pool");
     if (workers > NIBL_MAX_THREADS) workers = NIBL_MAX_THREADS;
     uint32_t started = 1;
-    /* workers read `active` only after the first job has set it */
     for (; started < workers; started++) {
-        worker *w = &pool->worker[started];
-        *w = (worker){.pool = pool, .index = started};
-        if (!nibl_os_thread_start(&w->thread, work, w)) break;
+        thread *w = &pool->threads[started];
+        w->pool = pool;
+        if (!nibl_os_thread_start(&w->os, work, w)) break;
     }
     pool->workers = started;
     *out = pool;
@@ -113,8 +209,8 @@ nibl_status nibl_pool_new(uint32_t workers, nibl_pool **out) {
 void nibl_pool_free(nibl_pool *pool) {
     if (!pool) return;
     pool->job = NULL;
-    change(&pool->generation);
-    for (uint32_t i = 1; i < pool->workers; i++) nibl_os_thread_join(&pool->worker[i].thread);
+    for (uint32_t i = 1; i < pool->workers; i++) change(&pool->threads[i].go);
+    for (uint32_t i = 1; i < pool->workers; i++) nibl_os_thread_join(&pool->threads[i].os);
     nibl_free(pool);
 }
 

@@ -41,7 +41,7 @@ bool nibl_cli_interrupted(void) { return false; }
 
 void nibl_cli_clear_interrupt(void) {}
 
-uint32_t nibl_cli_processors(void) { return 1; }
+uint32_t nibl_cli_cores(void) { return 1; }
 
 uint64_t nibl_cli_peak_memory(void) { return (uint64_t)__builtin_wasm_memory_size(0) << 16; }
 
@@ -66,10 +66,29 @@ void nibl_cli_clear_interrupt(void) {
     nibl_cli_catch_interrupts();
 }
 
-uint32_t nibl_cli_processors(void) {
 #if defined(__linux__)
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0) return (uint32_t)CPU_COUNT(&set);
+/* The first processor of those that share a core with this one. */
+static unsigned first_sibling(unsigned processor) {
+    char path[96];
+    snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%u/topology/thread_siblings_list", processor);
+    FILE *file = fopen(path, "r");
+    unsigned first;
+    if (!file) return processor;
+    if (fscanf(file, "%u", &first) != 1) first = processor;
+    fclose(file);
+    return first < CPU_SETSIZE ? first : processor;
+}
+#endif
+
+uint32_t nibl_cli_cores(void) {
+#if defined(__linux__)
+    cpu_set_t allowed, cores;
+    CPU_ZERO(&cores);
+    if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) {
+        for (unsigned i = 0; i < CPU_SETSIZE; i++)
+            if (CPU_ISSET(i, &allowed)) CPU_SET(first_sibling(i), &cores);
+        return (uint32_t)CPU_COUNT(&cores);
+    }
 #endif
     long count = sysconf(_SC_NPROCESSORS_ONLN);
     return count > 0 ? (uint32_t)count : 1;

@@ -16,7 +16,7 @@ bool nibl_cli_interrupted(void);
 void nibl_cli_clear_interrupt(void);
 
 uint64_t nibl_cli_random(void); /* from the system's entropy */
-uint32_t nibl_cli_processors(void); /* that this process may use; 1 where there are no threads */
+uint32_t nibl_cli_cores(void); /* physical ones that this process may use; 1 where there are no threads */
 uint64_t
 nibl_cli_peak_memory(void); /* bytes: peak resident set, or the linear memory's size; 0 = not known */
 

@@ -1,6 +1,8 @@
 #include "core/cli/session.h"
 #include "core/cli/console.h"
 
+enum { MOST_THREADS = 8 }; /* more would share the same memory, for which decode waits */
+
 /* A prefill is looked at for interrupts after so many units of work; a few tokens are one call. */
 enum { PREFILL_UNITS = 4, FEW_TOKENS = 8 };
 
@@ -11,8 +13,8 @@ int nibl_cli_settings_check(const nibl_cli_settings *settings, const char *verb)
 
 uint32_t nibl_cli_threads(const nibl_cli_settings *settings) {
     if (settings->threads) return (uint32_t)settings->threads;
-    uint32_t processors = nibl_cli_processors();
-    return processors < NIBL_MAX_THREADS ? processors : NIBL_MAX_THREADS;
+    uint32_t cores = nibl_cli_cores();
+    return cores < MOST_THREADS ? cores : MOST_THREADS;
 }
 
 nibl_session_options nibl_cli_session_options(const nibl_cli_settings *settings, uint32_t context) {

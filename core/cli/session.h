@@ -18,7 +18,7 @@ typedef struct nibl_cli_settings {
      "the model's, 4096 at most", "tokens the context holds"}
 #define NIBL_CLI_COMPUTE_OPTIONS(type)                                                                       \
     {"-t, --threads", NIBL_CLI_INTEGER, NIBL_CLI_SETTING(type, threads), "N", 0, NIBL_MAX_THREADS,       \
-     "as many as may be used", "threads; the result does not depend on them"},                               \
+     "one per physical core, at most 8", "threads; the result does not depend on them"},                               \
     {"--chunk", NIBL_CLI_INTEGER, NIBL_CLI_SETTING(type, chunk), "N", 0, NIBL_MAX_CHUNK,                     \
      "64", "prefill tokens at a time; the result does not depend on it"},                                    \
     {"--activations", NIBL_CLI_CHOICE, NIBL_CLI_SETTING(type, activations), "i8|f32", 0, 0,                  \

@@ -1,9 +1,12 @@
 /* The worker pool: who runs what, and in what order. Data shared between workers is plain on purpose, so that the thread
  * sanitizer judges the pool's barriers. */
+#define _POSIX_C_SOURCE 200809L
 #include "core/plat.h"
 #include "tests/c/test.h"
 
-enum { MOST = 4, JOBS = 10000, POOLS = 100, PHASES = 50 };
+#include <time.h>
+
+enum { MOST = 4, JOBS = 10000, POOLS = 100, PHASES = 50, UNITS = 101 };
 
 typedef struct slot {
     _Alignas(64) uint32_t value;
@@ -14,9 +17,10 @@ typedef struct shared {
     slot runs[MOST]; /* inputs of the jobs each worker ran, added up */
     slot phase[MOST]; /* where each worker is */
     slot wrong[MOST]; /* what each worker saw amiss */
-    uint32_t alone; /* inputs of the jobs that the caller ran alone, added up */
+    slot out[MOST]; /* inputs of the jobs that were run without this worker, added up */
     uint32_t workers;
     uint32_t input;
+    slot units[UNITS]; /* how often each was claimed */
 } shared;
 
 static nibl_pool *new_pool(uint32_t workers) {
@@ -25,16 +29,16 @@ static nibl_pool *new_pool(uint32_t workers) {
     return pool;
 }
 
-/* A job runs on all workers, or on the caller alone where the machine is busy. */
+/* A job runs on all workers, or on some of them where the machine is busy. */
 static void count_job(void *context, uint32_t worker, uint32_t workers) {
     shared *s = context;
-    s->wrong[worker].value += workers != s->workers && workers != 1;
+    s->wrong[worker].value += workers > s->workers || worker >= workers;
     s->runs[worker].value += s->input;
-    if (workers == 1) s->alone += s->input;
+    for (uint32_t w = workers; worker == 0 && w < s->workers; w++) s->out[w].value += s->input;
 }
 
 /* Each job runs once on every worker, sees what the caller wrote before, and is over when nibl_pool_run returns. Returns
- * how many the caller ran alone, at most. */
+ * about how many were run without the last worker. */
 static uint32_t run_jobs(uint32_t workers, uint32_t jobs) {
     shared s = {.pool = new_pool(workers)};
     s.workers = nibl_pool_workers(s.pool);
@@ -45,20 +49,20 @@ static uint32_t run_jobs(uint32_t workers, uint32_t jobs) {
     }
     const uint32_t sum = jobs * (jobs + 1) / 2;
     CHECK_EQ(s.runs[0].value, sum);
-    for (uint32_t w = 1; w < MOST; w++) CHECK_EQ(s.runs[w].value, w < s.workers ? sum - s.alone : 0);
+    for (uint32_t w = 1; w < MOST; w++) CHECK_EQ(s.runs[w].value, w < s.workers ? sum - s.out[w].value : 0);
     for (uint32_t w = 0; w < MOST; w++) CHECK_EQ(s.wrong[w].value, 0);
-    CHECK(s.workers == 1 || s.alone < sum); /* the first job is for all */
+    for (uint32_t w = 1; w < s.workers; w++) CHECK(s.out[w].value < sum); /* the first job is for all */
     nibl_pool_free(s.pool);
-    return s.alone == sum ? jobs : (uint32_t)((uint64_t)s.alone * jobs / sum);
+    return (uint32_t)((uint64_t)s.out[s.workers - 1].value * jobs / sum);
 }
 
-/* Short jobs one after the other: in one pool, and in fresh ones, which never begin on the caller alone. */
+/* Short jobs one after the other: in one pool, and in fresh ones, which begin with all workers. */
 static void every_worker_runs_every_job(void) {
     for (uint32_t workers = 1; workers <= MOST; workers++) {
-        const uint32_t alone = run_jobs(workers, JOBS);
+        const uint32_t without = run_jobs(workers, JOBS);
         uint32_t fresh = 0;
         for (int i = 0; i < POOLS; i++) fresh += run_jobs(workers, JOBS / POOLS);
-        printf("%u workers, %d jobs: about %u on the caller alone; in fresh pools %u\n", workers, JOBS, alone,
+        printf("%u workers, %d jobs: about %u without all; in fresh pools %u\n", workers, JOBS, without,
                fresh);
     }
 }
@@ -67,9 +71,9 @@ static void phase_job(void *context, uint32_t worker, uint32_t workers) {
     shared *s = context;
     for (uint32_t phase = 1; phase <= PHASES; phase++) {
         s->phase[worker].value = phase;
-        nibl_pool_barrier(s->pool);
+        nibl_pool_barrier(s->pool, worker);
         for (uint32_t w = 0; w < workers; w++) s->wrong[worker].value += s->phase[w].value != phase;
-        nibl_pool_barrier(s->pool);
+        nibl_pool_barrier(s->pool, worker);
     }
 }
 
@@ -103,10 +107,50 @@ static void idle_pools_can_be_freed(void) {
             nibl_pool_run(s.pool, count_job, &s);
             wait_milliseconds(pause);
             nibl_pool_run(s.pool, count_job, &s);
-            for (uint32_t w = 0; w < s.workers; w++) CHECK_EQ(s.runs[w].value, w == 0 ? 2 : 2 - s.alone);
+            for (uint32_t w = 0; w < s.workers; w++) CHECK_EQ(s.runs[w].value, 2 - s.out[w].value);
             wait_milliseconds(pause);
             nibl_pool_free(s.pool);
         }
+}
+
+static void claim_job(void *context, uint32_t worker, uint32_t workers) {
+    shared *s = context;
+    for (uint32_t phase = 0; phase < PHASES; phase++) {
+        nibl_claims claims = nibl_pool_divide(s->pool, worker, workers, s->input, phase % 7);
+        for (uint32_t begin, end; nibl_pool_claim(&claims, &begin, &end);) {
+            s->wrong[worker].value += begin >= end || end > s->input;
+            for (uint32_t i = begin; i < end && i < UNITS; i++) s->units[i].value++;
+            if (worker == 1 && phase == 0) wait_milliseconds(1); /* a straggler, whom others relieve */
+        }
+        nibl_pool_barrier(s->pool, worker);
+    }
+}
+
+/* Every unit of every phase is claimed once, whatever the number of workers and units. */
+static void claims_cover_all(void) {
+    for (uint32_t workers = 1; workers <= MOST; workers++)
+        for (uint32_t units = 0; units <= UNITS; units += units < 6 ? 1 : 19) {
+            shared s = {.pool = new_pool(workers), .input = units};
+            for (int i = 0; i < 3; i++) nibl_pool_run(s.pool, claim_job, &s);
+            for (uint32_t i = 0; i < UNITS; i++) CHECK_EQ(s.units[i].value, i < units ? 3 * PHASES : 0);
+            for (uint32_t w = 0; w < MOST; w++) CHECK_EQ(s.wrong[w].value, 0);
+            nibl_pool_free(s.pool);
+        }
+    shared s = {.input = UNITS};
+    nibl_pool_run(NULL, claim_job, &s);
+    for (uint32_t i = 0; i < UNITS; i++) CHECK_EQ(s.units[i].value, PHASES);
+}
+
+/* Waiting workers fall asleep: half a second of idling costs next to no processor time. */
+static void idle_workers_sleep(void) {
+    shared s = {.pool = new_pool(MOST), .input = 1};
+    s.workers = nibl_pool_workers(s.pool);
+    nibl_pool_run(s.pool, count_job, &s);
+    nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
+    const clock_t begin = clock();
+    nanosleep(&(struct timespec){.tv_nsec = 500000000}, NULL);
+    CHECK(clock() - begin < CLOCKS_PER_SEC / 20);
+    nibl_pool_free(s.pool);
 }
 
 static void no_pool_is_the_caller_alone(void) {
@@ -136,6 +180,8 @@ int main(void) {
         {"every worker runs every job once", every_worker_runs_every_job},
         {"barriers order what workers do", barriers_order},
         {"idle pools can be freed", idle_pools_can_be_freed},
+        {"every unit is claimed once", claims_cover_all},
+        {"idle workers sleep", idle_workers_sleep},
         {"no pool is the caller alone", no_pool_is_the_caller_alone},
         {"the number of threads is bounded", the_number_of_threads_is_bounded},
     };
