@@ -534,6 +534,13 @@ describe('bench', () => {
     }
   })
 
+  test('behind a context that is there already', () => {
+    const { stdout } = succeed([...args, '-d', '40', '-o', 'json'])
+    const { results } = JSON.parse(stdout)
+    assert.deepEqual(results.map((/** @type {any} */ r) => r.test), ['pp16 @ d40', 'tg4 @ d40'])
+    for (const { cpu_seconds_per_token } of results) assert.ok(cpu_seconds_per_token > 0)
+  })
+
   test('one test alone', () => {
     assert.equal(succeed(['bench', tiny, '-p', '0', '-n', '2', '-r', '1']).stdout.trimEnd().split('\n').length, 3)
   })
