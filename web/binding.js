@@ -263,6 +263,17 @@ export class Binding {
     return [this.#u32(0), this.#u32(1)].map((half) => half.toString(16).padStart(8, '0')).join('')
   }
 
+  /** @param {Pointer} session @param {boolean} on */
+  speculate(session, on) {
+    this.#enter('nibl_session_speculate', [session, on])
+  }
+
+  /** @param {Pointer} session @returns {{ guessed: number, right: number }} tokens */
+  guesses(session) {
+    this.#enter('nibl_abi_session_guesses', [session, this.#scratch])
+    return { guessed: this.#f64(0), right: this.#f64(1) }
+  }
+
   /** @param {Pointer} model
    * @param {{ temperature: number, topK: number, topP: number, minP: number, repeatPenalty: number, seed: number,
    *   logitBias: [number, number][] }} options */

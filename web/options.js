@@ -65,6 +65,7 @@ export const generateOptions = {
   minP: { fallback: 0, ...number(0, 1) },
   repeatPenalty: { fallback: 1, ...number(0.01, 100) },
   seed: integer(0, Number.MAX_SAFE_INTEGER),
+  speculate: { fallback: true, ...flag },
   stop: {
     fallback: [],
     check: (value) => [value].flat().every((stop) => typeof stop === 'string' && stop !== ''),
