@@ -26,17 +26,19 @@ static inline vf choose(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~ma
 
 static inline float fold(const vf *lane) /* of 16 lanes: 8, 4, 2, 1 */
 {
-    float x[LANES];
-    for (int i = 0; i < PER_ROW; i++) store(x + i * W, lane[i]);
-    for (int half = LANES / 2; half > 0; half /= 2)
+    vf x[PER_ROW];
+    for (int i = 0; i < PER_ROW; i++) x[i] = lane[i];
+    for (int half = PER_ROW / 2; half > 0; half /= 2)
         for (int i = 0; i < half; i++) x[i] += x[i + half];
-    return x[0];
+    for (int half = W / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) x[0][i] += x[0][i + half];
+    return x[0][0];
 }
 
-static inline vf vexp(vf x) {
+/* x is at most NIBL_EXP_HIGH. */
+static inline vf vexp_of_small(vf x) {
     static const float c[6] = NIBL_EXP_COEFFICIENTS;
-    const vi small = x<splat(NIBL_EXP_LOW), large = x> splat(NIBL_EXP_HIGH);
-    x = choose(large, splat(NIBL_EXP_HIGH), x);
+    const vi small = x < splat(NIBL_EXP_LOW);
     const vf shifted = x * NIBL_LOG2E + NIBL_ROUNDER, n = shifted - NIBL_ROUNDER;
     vf r = x - n * NIBL_LN2_HIGH;
     r = r - n * NIBL_LN2_LOW;
@@ -46,6 +48,10 @@ static inline vf vexp(vf x) {
     p = p + 1.0f;
     p = p * (vf)(((vu)shifted - NIBL_ROUNDER_BITS + 127u) << 23);
     return choose(small, (vf){0}, p);
+}
+
+static inline vf vexp(vf x) {
+    return vexp_of_small(choose(x > splat(NIBL_EXP_HIGH), splat(NIBL_EXP_HIGH), x));
 }
 
 #endif
