@@ -57,7 +57,7 @@ nibl_status nibl_session_defaults(const nibl_hyper *h, nibl_session_options *o) 
     } limits[] = {{"context_length", o->context_length, h->context_length},
                   {"chunk", o->chunk, NIBL_MAX_CHUNK},
                   {"threads", o->threads, NIBL_MAX_THREADS},
-                  {"kv_type", o->kv_type, NIBL_KV_I8},
+                  {"kv_type", o->kv_type, NIBL_KV_F32},
                   {"activations", o->activations, NIBL_ACT_F32},
                   {"logits", o->logits, NIBL_LOGITS_ALL}};
     for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++)

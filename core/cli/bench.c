@@ -13,7 +13,7 @@ enum format { FORMAT_MD, FORMAT_CSV, FORMAT_JSON };
 
 typedef struct bench_options {
     nibl_cli_settings settings;
-    int64_t prefill, decode, repetitions;
+    int64_t prefill, decode, depth, repetitions;
     int format;
 } bench_options;
 
@@ -25,6 +25,8 @@ static const nibl_cli_option table[] = {
      "tokens of the prefill test; 0 = none"},
     {"-n, --n-gen", NIBL_CLI_INTEGER, FIELD(decode), "N", 0, 1 << 20, NULL,
      "tokens of the decode test; 0 = none"},
+    {"-d, --n-depth", NIBL_CLI_INTEGER, FIELD(depth), "N", 0, 1 << 20, NULL,
+     "tokens that are in the context before each test"},
     {"-r, --repetitions", NIBL_CLI_INTEGER, FIELD(repetitions), "N", 1, MAX_REPETITIONS, NULL,
      "runs of each test"},
     NIBL_CLI_COMPUTE_OPTIONS(bench_options),
@@ -33,7 +35,7 @@ static const nibl_cli_option table[] = {
 };
 
 typedef struct result {
-    char test[24]; /* "pp512" */
+    char test[48]; /* "pp512 @ d1024" */
     double mean, deviation, median; /* tokens per second */
     double samples[MAX_REPETITIONS];
     size_t count;
@@ -63,21 +65,30 @@ static int step(nibl_session *session) {
     return status < 0 ? nibl_cli_fail_library("computing") : nibl_cli_fail("computing: not done in one step");
 }
 
-/* One run from an empty context: `count` tokens at once, or one by one. No result is kept from the run before, since
- * every run has other tokens from the first one on. */
-static int measure(nibl_session *session, uint32_t vocabulary, uint64_t run, size_t count, bool one_by_one,
-                   double *per_second) {
+/* Makes the first `depth` tokens, the same for every run and thus computed once, the whole context. */
+static int fill(nibl_session *session, uint32_t vocabulary, size_t depth) {
+    nibl_cli_tokens tokens = {0};
+    if (!nibl_cli_random_tokens(&tokens, depth, vocabulary, 0)) return NIBL_EXIT_FAILED;
+    int code = NIBL_EXIT_OK;
+    if (nibl_session_set_tokens(session, tokens.ids, depth, NULL) < 0)
+        code = nibl_cli_fail_library("the context");
+    if (code == NIBL_EXIT_OK && depth > 0) code = nibl_cli_compute(&session, 1);
+    nibl_cli_tokens_free(&tokens);
+    return code;
+}
+
+/* One run behind a context of `depth`: `count` tokens at once, or one by one. No result is kept from the run before,
+ * since every run has other tokens from the first one on. */
+static int measure(nibl_session *session, uint32_t vocabulary, uint64_t run, size_t depth, size_t count,
+                   bool one_by_one, double *per_second) {
     nibl_cli_tokens tokens = {0};
     if (!nibl_cli_random_tokens(&tokens, count, vocabulary, run)) return NIBL_EXIT_FAILED;
     tokens.ids[0] = (int32_t)(run % vocabulary);
+    int code = fill(session, vocabulary, depth);
     double start = nibl_cli_seconds();
-    int code = NIBL_EXIT_OK;
     size_t batch = one_by_one ? 1 : count;
-    if (nibl_session_set_tokens(session, tokens.ids, batch, NULL) < 0)
-        code = nibl_cli_fail_library("the test");
-    if (code == NIBL_EXIT_OK) code = step(session);
-    for (size_t i = batch; i < count && code == NIBL_EXIT_OK && !nibl_cli_interrupted(); i++) {
-        if (nibl_session_append(session, &tokens.ids[i], 1) < 0) code = nibl_cli_fail_library("the test");
+    for (size_t i = 0; i < count && code == NIBL_EXIT_OK && !nibl_cli_interrupted(); i += batch) {
+        if (nibl_session_append(session, &tokens.ids[i], batch) < 0) code = nibl_cli_fail_library("the test");
         if (code == NIBL_EXIT_OK) code = step(session);
     }
     double seconds = nibl_cli_seconds() - start;
@@ -91,12 +102,15 @@ static int measure(nibl_session *session, uint32_t vocabulary, uint64_t run, siz
 static int run_test(nibl_session *session, uint32_t vocabulary, const bench_options *o, bool one_by_one,
                     result *out) {
     size_t count = (size_t)(one_by_one ? o->decode : o->prefill);
-    snprintf(out->test, sizeof out->test, "%s%zu", one_by_one ? "tg" : "pp", count);
+    const size_t depth = (size_t)o->depth;
+    int length = snprintf(out->test, sizeof out->test, "%s%zu", one_by_one ? "tg" : "pp", count);
+    if (depth > 0) snprintf(out->test + length, sizeof out->test - (size_t)length, " @ d%zu", depth);
     double ignored;
     uint64_t run = one_by_one ? 0 : (uint64_t)o->repetitions + 1;
-    int code = measure(session, vocabulary, run, one_by_one && count > 8 ? 8 : count, one_by_one, &ignored);
+    int code =
+        measure(session, vocabulary, run, depth, one_by_one && count > 8 ? 8 : count, one_by_one, &ignored);
     for (; code == NIBL_EXIT_OK && out->count < (size_t)o->repetitions; out->count++)
-        code = measure(session, vocabulary, ++run, count, one_by_one, &out->samples[out->count]);
+        code = measure(session, vocabulary, ++run, depth, count, one_by_one, &out->samples[out->count]);
     if (code == NIBL_EXIT_OK) summarise(out);
     return code;
 }
@@ -249,7 +263,7 @@ static int bench(const char *path, const void *given) {
         return nibl_cli_fail_usage(nibl_cli_bench.name, "-p and -n are both 0: there is nothing to run");
     nibl_cli_model model;
     nibl_session *session = NULL;
-    nibl_session_options options = nibl_cli_session_options(&o->settings, (uint32_t)context);
+    nibl_session_options options = nibl_cli_session_options(&o->settings, (uint32_t)(context + o->depth));
     result *results = calloc(2, sizeof *results);
     code = nibl_cli_model_open(path, false, &model);
     if (code == NIBL_EXIT_OK && !results) code = nibl_cli_fail("out of memory");
@@ -264,10 +278,11 @@ static int bench(const char *path, const void *given) {
 
 const nibl_cli_verb nibl_cli_bench = {
     .name = "bench",
-    .arguments = "MODEL [-p 512] [-n 128] [-r 5] [options]",
+    .arguments = "MODEL [-p 512] [-n 128] [-d 0] [-r 5] [options]",
     .summary = "Measures tokens per second: prefill of N tokens (ppN) and decode of N tokens (tgN).",
     .details = "\n"
-               "Each test starts from an empty context, has random tokens, and runs once before it is "
+               "Each test starts from an empty context or one of -d tokens, has random tokens, and runs once "
+               "before it is "
                "measured. t/s is\n"
                "mean ± standard deviation; the median tells more where other programs run.\n",
     .options = table,
