@@ -203,7 +203,12 @@ nibl_status nibl_chat_prompt(const nibl_model *model, const nibl_message *messag
 
 typedef struct nibl_session nibl_session;
 
-enum nibl_kv_type { NIBL_KV_F16 = 0, NIBL_KV_F32 = 1 };
+/* Keys and values, of a head of 64 dimensions: */
+enum nibl_kv_type {
+    NIBL_KV_I8 = 0 /* 140 bytes a position: keys of 7 bits, values of 8; attention in integers, fastest */,
+    NIBL_KV_F16 = 1 /* 256 bytes */,
+    NIBL_KV_F32 = 2 /* 512 bytes: exact */
+};
 enum nibl_activations {
     NIBL_ACT_I8 = 0 /* int8, one scale per 32: fast */,
     NIBL_ACT_F32 = 1 /* exact: slow */

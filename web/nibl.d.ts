@@ -26,8 +26,8 @@ export interface LoadOptions {
   contextLength?: number
   /** Threads; more than one need a cross-origin isolated page and the worker. Default: half of the processors, 2 to 8. */
   threads?: number
-  /** Format of the KV cache. Default: 'f16'. */
-  kv?: 'f16' | 'f32'
+  /** Format of the KV cache. 'i8' (default) is the fastest and smallest, 'f32' exact. */
+  kv?: 'i8' | 'f16' | 'f32'
   /** Stops the load; in early mode the download as well. */
   signal?: AbortSignal
   /** For the request of a URL. From another origin they cost a preflight that many servers refuse. */

@@ -44,7 +44,7 @@ export const loadOptions = {
   contextLength: { fallback: 0, ...integer(0, 2 ** 31 - 1) },
   chunk: { fallback: 64, ...integer(1, 512) },
   threads: integer(1, 64),
-  kv: { fallback: 'f16', ...oneOf('f16', 'f32') },
+  kv: { fallback: 'i8', ...oneOf('i8', 'f16', 'f32') },
   activations: { fallback: 'i8', ...oneOf('i8', 'f32') },
   binary: oneOf('simd128', 'relaxed'),
   worker: { fallback: true, ...flag },
