@@ -310,19 +310,22 @@ static void resolve_names(nibl_gguf *g) {
     }
 }
 
-static nibl_status index_names(nibl_gguf *g) {
-    if (g->metadata_length > 0) {
-        uint64_t bytes = (uint64_t)g->metadata_length * sizeof *g->keys;
-        if (!(g->keys = nibl_alloc(bytes))) return nibl_fail_memory(bytes, "the index of keys");
-        for (size_t i = 0; i < g->metadata_length; i++)
-            g->keys[i] = (named){nibl_gguf_metadata_key(g, i), (uint32_t)i};
-    }
-    if (g->tensors_length > 0) {
-        uint64_t bytes = (uint64_t)g->tensors_length * sizeof *g->names;
-        if (!(g->names = nibl_alloc(bytes))) return nibl_fail_memory(bytes, "the index of tensors");
-        for (size_t i = 0; i < g->tensors_length; i++) g->names[i] = (named){g->tensors[i].name, (uint32_t)i};
-    }
-    NIBL_TRY(sort_names(g->keys, g->metadata_length, "metadata key"));
+static nibl_status index_keys(nibl_gguf *g) {
+    if (g->metadata_length == 0) return NIBL_OK;
+    uint64_t bytes = (uint64_t)g->metadata_length * sizeof *g->keys;
+    if (!(g->keys = nibl_alloc(bytes))) return nibl_fail_memory(bytes, "the index of keys");
+    for (size_t i = 0; i < g->metadata_length; i++)
+        g->keys[i] = (named){nibl_gguf_metadata_key(g, i), (uint32_t)i};
+    return sort_names(g->keys, g->metadata_length, "metadata key");
+}
+
+nibl_status nibl_gguf_index_tensors(nibl_gguf *g) {
+    if (g->tensors_length == 0) return NIBL_OK;
+    uint64_t bytes = (uint64_t)g->tensors_length * sizeof *g->names;
+    named *names = nibl_realloc(g->names, bytes);
+    if (!names) return nibl_fail_memory(bytes, "the index of tensors");
+    g->names = names;
+    for (size_t i = 0; i < g->tensors_length; i++) g->names[i] = (named){g->tensors[i].name, (uint32_t)i};
     return sort_names(g->names, g->tensors_length, "tensor");
 }
 
@@ -387,7 +390,8 @@ static nibl_status complete(nibl_gguf *g) {
     g->strings = shrink(g->strings, &g->strings_capacity, g->strings_length, sizeof *g->strings);
     g->step = STEP_COMPLETE;
     resolve_names(g);
-    NIBL_TRY(index_names(g));
+    NIBL_TRY(index_keys(g));
+    NIBL_TRY(nibl_gguf_index_tensors(g));
     NIBL_TRY(place_tensors(g));
     return check_overlap(g);
 }
@@ -477,6 +481,11 @@ nibl_status nibl_gguf_new(nibl_gguf **out) {
 
 void nibl_gguf_free(nibl_gguf *gguf) {
     if (!gguf) return;
+    for (nibl_gguf *part = gguf->part, *next; part; part = next) {
+        next = part->part;
+        part->part = NULL;
+        nibl_gguf_free(part);
+    }
     nibl_free(gguf->bytes);
     nibl_free(gguf->metadata);
     nibl_free(gguf->tensors);

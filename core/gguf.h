@@ -42,7 +42,7 @@ typedef struct nibl_gguf_tensor {
     uint32_t type; /* file type id, see dtype.h; may be unknown */
     uint32_t n_dims;
     uint64_t dims[NIBL_GGUF_MAX_DIMS]; /* fastest first; missing ones are 1; their product fits 63 bits */
-    uint64_t offset; /* from the start of the file */
+    uint64_t offset; /* from the start of the file; joined parts: an address (nibl.h) */
     uint64_t bytes; /* 0 where the type is unknown; offset + bytes fits 63 bits */
 } nibl_gguf_tensor;
 
@@ -95,5 +95,14 @@ nibl_slice nibl_gguf_metadata_key(const nibl_gguf *gguf, size_t index);
 /* Writes the value as JSON; NaN and infinities become null, arrays of more than 64 elements
  * {"type":"I32","length":49152,"first":[8 elements]}. */
 void nibl_gguf_metadata_json(const nibl_gguf *gguf, size_t index, nibl_writer *w);
+
+/* ---- Split files (gguf_join.c) ---- */
+
+/* Parts that the complete header of the first one tells of; 1 where it is whole. */
+uint32_t nibl_gguf_split_count(const nibl_gguf *gguf);
+
+/* Makes parts[0] the header of the whole model, which owns the others and has all their tensors; part i is file i. After
+ * an error the parts are the caller's as before and may only be freed. NIBL_E_FILE where they do not belong together. */
+nibl_status nibl_gguf_join(nibl_gguf *const *parts, size_t count);
 
 #endif

@@ -44,11 +44,15 @@ struct nibl_gguf {
     size_t strings_length, strings_capacity;
     uint64_t strings_left; /* of the array at hand */
     named *keys, *names;   /* sorted */
+    nibl_gguf *part;       /* the next part of a split file: owned, for the names of its tensors */
 };
 
 /* By value type. */
 extern const char *const nibl_gguf_type_names[NIBL_GGUF_F64 + 1];
 extern const uint8_t nibl_gguf_type_widths[NIBL_GGUF_F64 + 1]; /* bytes; 0 for strings and arrays */
+
+/* Makes the index of tensor names anew; NIBL_E_FILE where one stands twice. */
+nibl_status nibl_gguf_index_tensors(nibl_gguf *gguf);
 
 /* Bytewise order of two `named`. */
 int nibl_gguf_compare_names(const void *a, const void *b);

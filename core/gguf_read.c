@@ -23,7 +23,11 @@ static const named *find(const named *names, size_t count, const char *name) {
     return count ? bsearch(&wanted, names, count, sizeof *names, nibl_gguf_compare_names) : NULL;
 }
 
-uint64_t nibl_gguf_header_bytes(const nibl_gguf *gguf) { return gguf->length; }
+uint64_t nibl_gguf_header_bytes(const nibl_gguf *gguf) {
+    uint64_t bytes = 0;
+    for (; gguf; gguf = gguf->part) bytes += gguf->length;
+    return bytes;
+}
 
 bool nibl_gguf_complete(const nibl_gguf *gguf) { return gguf->step == STEP_COMPLETE; }
 

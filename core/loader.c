@@ -1,21 +1,16 @@
-/* The push loader: first the header (gguf.c), then the tensors the model binds (source.c), each byte
+/* The push loader: first the header (header.c), then the tensors the model binds (source.c), each byte
  * straight to its place. */
 #include "core/loader.h"
 
+#include "core/header.h"
 #include "core/model.h"
 #include "core/plan.h"
 #include "core/source.h"
 
 #include <string.h>
 
-enum {
-    HEADER_RANGE = 256 << 10, /* first and smallest range of a header; doubles with what has arrived */
-    HEADER_RANGE_MAX = 4 << 20
-};
-
 struct nibl_loader {
-    uint64_t file_size; /* 0 = unknown */
-    nibl_gguf *gguf; /* owned until the model owns it, then NULL */
+    nibl_header *header; /* its nibl_gguf goes to the model */
     nibl_model *model; /* the caller's; NULL before nibl_loader_begin */
     nibl_source *source; /* NULL before nibl_loader_begin */
     nibl_status error; /* final */
@@ -37,8 +32,7 @@ static nibl_status keep_error(nibl_loader *loader, nibl_status status) {
 nibl_status nibl_loader_new(uint64_t file_size, nibl_loader **out) {
     nibl_loader *loader = nibl_alloc_zero(sizeof *loader);
     if (!loader) return nibl_fail_memory(sizeof *loader, "a loader");
-    loader->file_size = file_size;
-    nibl_status status = nibl_gguf_new(&loader->gguf);
+    nibl_status status = nibl_header_new(file_size, &loader->header);
     if (status < 0)
         nibl_free(loader);
     else
@@ -49,27 +43,27 @@ nibl_status nibl_loader_new(uint64_t file_size, nibl_loader **out) {
 void nibl_loader_free(nibl_loader *loader) {
     if (!loader) return;
     nibl_source_free(loader->source);
-    nibl_gguf_free(loader->gguf);
+    nibl_header_free(loader->header);
     nibl_free(loader);
+}
+
+nibl_status nibl_loader_set_name(nibl_loader *loader, const char *name) {
+    NIBL_TRY(repeat_error(loader));
+    return nibl_header_set_name(loader->header, name);
+}
+
+const char *nibl_loader_file_name(const nibl_loader *loader, uint32_t file) {
+    return nibl_header_file_name(loader->header, file);
 }
 
 /* ---- What is wanted ---- */
 
-static void want_header(const nibl_loader *loader, uint64_t *offset, uint64_t *length) {
-    uint64_t fed = nibl_gguf_header_bytes(loader->gguf);
-    uint64_t wanted = fed < HEADER_RANGE ? HEADER_RANGE : fed > HEADER_RANGE_MAX ? HEADER_RANGE_MAX : fed;
-    if (loader->file_size > 0 && wanted > loader->file_size - fed) wanted = loader->file_size - fed;
-    *offset = fed;
-    *length = wanted;
-}
-
-nibl_status nibl_loader_want(const nibl_loader *loader, uint64_t *offset, uint64_t *length) {
+nibl_status nibl_loader_want(const nibl_loader *loader, uint64_t *address, uint64_t *length) {
     NIBL_TRY(repeat_error(loader));
-    *offset = *length = 0;
     if (loader->source)
-        nibl_source_want(loader->source, offset, length);
-    else if (!nibl_gguf_complete(loader->gguf))
-        want_header(loader, offset, length);
+        nibl_source_want(loader->source, address, length);
+    else
+        nibl_header_want(loader->header, address, length);
     return NIBL_OK;
 }
 
@@ -82,57 +76,46 @@ void nibl_loader_progress(const nibl_loader *loader, uint64_t *arrived, uint64_t
 
 /* ---- What arrives ---- */
 
-static nibl_status feed_header(nibl_loader *loader, uint64_t offset, const uint8_t *bytes, size_t length) {
-    if (nibl_gguf_complete(loader->gguf)) return NIBL_NEED_DATA;
-    uint64_t fed = nibl_gguf_header_bytes(loader->gguf);
-    if (offset > fed)
-        return nibl_fail(NIBL_E_ARGUMENT,
-                         "bytes at %llu were fed, but the header has arrived only up to %llu",
-                         (unsigned long long)offset, (unsigned long long)fed);
-    if (length > fed - offset) {
-        size_t known = (size_t)(fed - offset), taken;
-        NIBL_TRY(nibl_gguf_feed(loader->gguf, bytes + known, length - known, &taken));
-    }
-    bool enough =
-        nibl_gguf_complete(loader->gguf) || nibl_gguf_header_bytes(loader->gguf) == loader->file_size;
-    if (loader->file_size > 0 && enough) NIBL_TRY(nibl_gguf_check_end(loader->gguf, loader->file_size));
-    return NIBL_NEED_DATA;
+nibl_status nibl_loader_feed(nibl_loader *loader, uint64_t address, const void *bytes, size_t length) {
+    NIBL_TRY(repeat_error(loader));
+    const uint32_t file = NIBL_ADDRESS_FILE(address);
+    const bool known = file < nibl_header_file_count(loader->header);
+    const uint64_t offset = NIBL_ADDRESS_OFFSET(address), size = nibl_header_file_size(loader->header, file);
+    const uint64_t end = !known ? 0 : size > 0 ? size : NIBL_MAX_FILE;
+    if (length > end || offset > end - length)
+        return keep_error(
+            loader, nibl_fail(NIBL_E_ARGUMENT, "%llu bytes at %llu were fed, but the file ends after %llu",
+                              (unsigned long long)length, (unsigned long long)(known ? offset : address),
+                              (unsigned long long)end));
+    return keep_error(loader, loader->model ? nibl_source_feed(loader->source, address, bytes, length)
+                                            : nibl_header_feed(loader->header, address, bytes, length));
 }
 
-nibl_status nibl_loader_feed(nibl_loader *loader, uint64_t offset, const void *bytes, size_t length) {
-    NIBL_TRY(repeat_error(loader));
-    uint64_t end;
-    if (!nibl_add_u64(offset, length, &end) || (loader->file_size > 0 && end > loader->file_size))
-        return keep_error(loader, nibl_fail(NIBL_E_ARGUMENT,
-                                            "%llu bytes at %llu were fed, but the file ends after %llu",
-                                            (unsigned long long)length, (unsigned long long)offset,
-                                            (unsigned long long)loader->file_size));
-    return keep_error(loader, loader->model ? nibl_source_feed(loader->source, offset, bytes, length)
-                                            : feed_header(loader, offset, bytes, length));
+static nibl_status check_end(const nibl_loader *loader, uint64_t address) {
+    return nibl_header_name_file(loader->header, address, nibl_source_check_end(loader->source, address));
 }
 
-nibl_status nibl_loader_end(nibl_loader *loader, uint64_t file_size) {
+nibl_status nibl_loader_end(nibl_loader *loader, uint64_t address) {
     NIBL_TRY(repeat_error(loader));
-    loader->file_size = file_size;
-    if (loader->source) return keep_error(loader, nibl_source_check_end(loader->source, file_size));
-    if (nibl_gguf_complete(loader->gguf) || nibl_gguf_header_bytes(loader->gguf) >= file_size)
-        NIBL_TRY(keep_error(loader, nibl_gguf_check_end(loader->gguf, file_size)));
-    return NIBL_NEED_DATA;
+    if (NIBL_ADDRESS_FILE(address) >= nibl_header_file_count(loader->header))
+        return nibl_fail(NIBL_E_ARGUMENT, "there is no file %u", NIBL_ADDRESS_FILE(address));
+    const nibl_status status = keep_error(loader, nibl_header_end(loader->header, address));
+    if (status < 0 || !loader->source) return status;
+    return keep_error(loader, check_end(loader, address));
 }
 
 /* ---- From header to model ---- */
 
 nibl_status nibl_loader_header(const nibl_loader *loader, nibl_gguf **out) {
     NIBL_TRY(repeat_error(loader));
-    nibl_gguf *gguf = loader->model ? loader->model->gguf : loader->gguf;
-    if (!nibl_gguf_complete(gguf))
-        return nibl_fail(NIBL_E_ARGUMENT, "the header has not arrived yet: feed the loader");
+    nibl_gguf *gguf = loader->model ? loader->model->gguf : nibl_header_gguf(loader->header);
+    if (!gguf) return nibl_fail(NIBL_E_ARGUMENT, "the header has not arrived yet: feed the loader");
     *out = gguf;
     return NIBL_OK;
 }
 
 bool nibl_loader_header_ready(const nibl_loader *loader) {
-    return loader->error == NIBL_OK && (loader->model || nibl_gguf_complete(loader->gguf));
+    return loader->error == NIBL_OK && (loader->model || nibl_header_gguf(loader->header));
 }
 
 nibl_status nibl_loader_plan(const nibl_loader *loader, nibl_plan *plan) {
@@ -146,13 +129,19 @@ static nibl_status take_row(void *context, size_t item, const uint8_t *row) {
     return nibl_model_take_row(model, &model->bindings[item], row);
 }
 
-static nibl_status open_source(const nibl_gguf *gguf, nibl_model *model, nibl_source **out) {
+static nibl_status open_source(const nibl_gguf *gguf, nibl_model *model, uint32_t files, nibl_source **out) {
     const uint64_t bytes = model->binding_count * sizeof(nibl_source_item);
     nibl_source_item *items = nibl_alloc(bytes);
     if (!items) return nibl_fail_memory(bytes, "the list of tensors");
     for (size_t i = 0; i < model->binding_count; i++) {
         const nibl_binding *b = &model->bindings[i];
         const nibl_gguf_tensor *t = nibl_gguf_tensor_at(gguf, b->tensor);
+        if (files == 1 && t->offset + t->bytes > NIBL_MAX_FILE) {
+            nibl_free(items);
+            return nibl_fail(NIBL_E_UNSUPPORTED, "tensor '%.*s' ends at byte %llu; at most %llu are possible",
+                             (int)t->name.length, t->name.bytes, (unsigned long long)(t->offset + t->bytes),
+                             (unsigned long long)NIBL_MAX_FILE);
+        }
         items[i] = (nibl_source_item){t->offset, b->row_bytes, b->rows, t->name};
     }
     nibl_status status = nibl_source_new(items, model->binding_count, take_row, model, out);
@@ -160,16 +149,25 @@ static nibl_status open_source(const nibl_gguf *gguf, nibl_model *model, nibl_so
     return status;
 }
 
+/* Sizes that were told before the tensors were known. */
+static nibl_status check_sizes(const nibl_loader *loader) {
+    for (uint32_t file = 0; file < nibl_header_file_count(loader->header); file++) {
+        const uint64_t size = nibl_header_file_size(loader->header, file);
+        if (size > 0) NIBL_TRY(check_end(loader, NIBL_ADDRESS(file, size)));
+    }
+    return NIBL_OK;
+}
+
 nibl_status nibl_loader_begin(nibl_loader *loader, nibl_model **out) {
-    NIBL_TRY(repeat_error(loader));
+    nibl_gguf *gguf = NULL;
+    NIBL_TRY(nibl_loader_header(loader, &gguf));
     if (loader->model) return nibl_fail(NIBL_E_ARGUMENT, "the model has been begun already");
-    if (!nibl_gguf_complete(loader->gguf))
-        return nibl_fail(NIBL_E_ARGUMENT, "the header has not arrived yet: feed the loader");
     nibl_model *model = NULL;
-    NIBL_TRY(nibl_model_new(loader->gguf, &model));
-    nibl_status status = keep_error(loader, open_source(loader->gguf, model, &loader->source));
-    loader->gguf = NULL;
-    if (status < 0)
+    NIBL_TRY(nibl_model_new(gguf, &model));
+    nibl_header_take(loader->header);
+    nibl_status status = open_source(gguf, model, nibl_header_file_count(loader->header), &loader->source);
+    if (status == NIBL_OK) status = check_sizes(loader);
+    if (keep_error(loader, status) < 0)
         nibl_model_free(model); /* and the header with it */
     else
         *out = loader->model = model;

@@ -69,18 +69,35 @@ void nibl_memory(uint64_t *current, uint64_t *peak);
 typedef struct nibl_loader nibl_loader;
 typedef struct nibl_model nibl_model;
 
+/* A model may be several files: the parts of a split GGUF file, or a Hugging Face folder. An address is the index of a
+ * file and an offset in it; file 0 is the one a load starts with, so that for a model of one file addresses are plain
+ * offsets. */
+#define NIBL_ADDRESS_BITS 40
+#define NIBL_ADDRESS(file, offset) ((uint64_t)(file) << NIBL_ADDRESS_BITS | (uint64_t)(offset))
+#define NIBL_ADDRESS_FILE(address) ((uint32_t)((address) >> NIBL_ADDRESS_BITS))
+#define NIBL_ADDRESS_OFFSET(address) ((address) & ((UINT64_C(1) << NIBL_ADDRESS_BITS) - 1))
+#define NIBL_MAX_FILE ((UINT64_C(1) << NIBL_ADDRESS_BITS) - (UINT64_C(1) << 20)) /* bytes */
+
 /* Starts a push load. `file_size`: length of the file, or 0 when the source does not tell. Caller frees. */
 nibl_status nibl_loader_new(uint64_t file_size, nibl_loader **out);
 void nibl_loader_free(nibl_loader *loader);
 
-/* The range of the file wanted next, at most 8 MiB. Before the header is complete this is the file's beginning, in
+/* Tells the name of file 0, without its folder, before the first byte is fed; copied. A file of a split model needs it to
+ * find the others ("m-00001-of-00003.gguf"); "config.json" says that the model is a Hugging Face folder. */
+nibl_status nibl_loader_set_name(nibl_loader *loader, const char *name);
+
+/* The name of a file of the model, in the same folder as file 0; NULL where no such file is known (yet). Owned by the
+ * loader, valid until the next call on it. */
+const char *nibl_loader_file_name(const nibl_loader *loader, uint32_t file);
+
+/* The range wanted next, at most 8 MiB, of one file: `*address` says which (NIBL_ADDRESS_FILE). Before the header is complete this is the file's beginning, in
  * growing pieces (a guess: it may ask past an unknown end of the file). After nibl_loader_begin ranges come in the order
  * the forward pass needs tensors; neighbours in the file that are needed soon come together. *length is 0 when everything
  * has arrived, and from the complete header to nibl_loader_begin. A shorter answer, in any chunks, is always fine: feed
  * it and ask again. The answer does not change until bytes are fed. */
-nibl_status nibl_loader_want(const nibl_loader *loader, uint64_t *offset, uint64_t *length);
+nibl_status nibl_loader_want(const nibl_loader *loader, uint64_t *address, uint64_t *length);
 
-/* Takes `length` bytes of the file that stand at `offset`. Any chunking is legal, down to one byte. Bytes nobody needs
+/* Takes `length` bytes that stand at `address`. Any chunking is legal, down to one byte. Bytes nobody needs
  * (already there, padding) are ignored, so a plain sequential stream may be fed from start to end as well as the wanted
  * ranges. Within one tensor bytes must come in ascending order, as do the bytes of the header.
  * NIBL_NEED_DATA: taken, more is wanted. NIBL_OK: everything has arrived.
@@ -90,12 +107,12 @@ nibl_status nibl_loader_want(const nibl_loader *loader, uint64_t *offset, uint64
  * Bytes are read during the call only. NIBL_E_TRUNCATED when the file turns out shorter than its header says,
  * NIBL_E_ARGUMENT for a gap within the header or a tensor and for bytes behind a known end. Errors are final: every later
  * call on the loader but nibl_loader_free and nibl_loader_progress answers with the same error. */
-nibl_status nibl_loader_feed(nibl_loader *loader, uint64_t offset, const void *bytes, size_t length);
+nibl_status nibl_loader_feed(nibl_loader *loader, uint64_t address, const void *bytes, size_t length);
 
-/* Tells that the source has no bytes from file offset `file_size` on (a stream without a known length is over, or was
- * cut). NIBL_E_TRUNCATED, naming the first, where the header or a missing tensor reaches beyond. NIBL_OK: everything has
+/* Tells that the source has no bytes in this file from `address` on: its size, as soon as it is known, or that a stream
+ * without a known length is over or was cut; offset 0 where the file does not exist. NIBL_E_TRUNCATED, naming the first, where the header or a missing tensor reaches beyond. NIBL_OK: everything has
  * arrived. NIBL_NEED_DATA: what is missing lies before the end. */
-nibl_status nibl_loader_end(nibl_loader *loader, uint64_t file_size);
+nibl_status nibl_loader_end(nibl_loader *loader, uint64_t address);
 
 /* True once the header (metadata and tensor list) is there and valid; false again after an error. */
 bool nibl_loader_header_ready(const nibl_loader *loader);

@@ -199,14 +199,15 @@ nibl_status nibl_source_feed(nibl_source *s, uint64_t offset, const uint8_t *byt
     return nibl_source_complete(s) ? NIBL_OK : NIBL_NEED_DATA;
 }
 
-nibl_status nibl_source_check_end(const nibl_source *s, uint64_t file_size) {
-    for (size_t i = find_piece(s, file_size); i < s->count; i++) {
+nibl_status nibl_source_check_end(const nibl_source *s, uint64_t end) {
+    const uint64_t next_file = NIBL_ADDRESS(NIBL_ADDRESS_FILE(end) + 1, 0);
+    for (size_t i = find_piece(s, end); i < s->count && s->pieces[i].begin < next_file; i++) {
         const piece *p = &s->pieces[i];
         if (p->next < p->end)
             return nibl_fail(NIBL_E_TRUNCATED,
                              "the file ends after %llu bytes, but tensor '%.*s' ends at %llu: fetch it again",
-                             (unsigned long long)file_size, (int)p->name.length, p->name.bytes,
-                             (unsigned long long)p->end);
+                             (unsigned long long)NIBL_ADDRESS_OFFSET(end), (int)p->name.length, p->name.bytes,
+                             (unsigned long long)NIBL_ADDRESS_OFFSET(p->end));
     }
     return nibl_source_complete(s) ? NIBL_OK : NIBL_NEED_DATA;
 }

@@ -1,4 +1,4 @@
-/* Which byte ranges of a file are wanted, and which have arrived: the part of the push loader that knows
+/* Which byte ranges of a model's files are wanted, and which have arrived: the part of the push loader that knows
  * offsets and rows but no format and no model. */
 #ifndef NIBL_SOURCE_H
 #define NIBL_SOURCE_H
@@ -9,8 +9,8 @@
 
 /* A tensor of the file; tensors do not overlap. */
 typedef struct nibl_source_item {
-    uint64_t offset; /* in the file */
-    uint64_t row_bytes, rows; /* at least 1; offset + row_bytes * rows fits 63 bits */
+    uint64_t offset; /* an address (nibl.h): of a file, and in it */
+    uint64_t row_bytes, rows; /* at least 1; offset + row_bytes * rows is at most NIBL_MAX_FILE of the file */
     nibl_slice name; /* for messages; not copied */
 } nibl_source_item;
 
@@ -36,8 +36,8 @@ void nibl_source_want(const nibl_source *source, uint64_t *offset, uint64_t *len
  * all has arrived; NIBL_NEED_DATA; NIBL_E_ARGUMENT for a gap within an item; the taker's errors. */
 nibl_status nibl_source_feed(nibl_source *source, uint64_t offset, const uint8_t *bytes, size_t length);
 
-/* The file ends at `file_size`: NIBL_E_TRUNCATED names the first item with missing bytes beyond. Else as
+/* A file ends at the address `end`: NIBL_E_TRUNCATED names its first item with missing bytes beyond. Else as
  * feed. */
-nibl_status nibl_source_check_end(const nibl_source *source, uint64_t file_size);
+nibl_status nibl_source_check_end(const nibl_source *source, uint64_t end);
 
 #endif

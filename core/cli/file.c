@@ -18,7 +18,9 @@ static const double PROGRESS_INTERVAL = 0.05; /* seconds */
 
 typedef struct source {
     nibl_cli_model *model;
-    int fd;
+    nibl_cli_text folder; /* of the model's files, with its slash */
+    int fd; /* of the file at hand */
+    uint32_t file; /* its index */
     bool header_only, show_progress;
     double last_progress;
     char *buffer;
@@ -42,10 +44,10 @@ static void show_progress(source *s, bool last) {
 
 static int fail_system(const char *path) { return nibl_cli_fail("%s: %s", path, strerror(errno)); }
 
-/* Feeds bytes that stand at `offset`; builds the model as soon as the header is there. *done: nothing more is wanted. */
-static int feed(source *s, uint64_t offset, size_t length, bool *done) {
+/* Feeds bytes that stand at `address`; builds the model as soon as the header is there. *done: nothing more is wanted. */
+static int feed(source *s, uint64_t address, size_t length, bool *done) {
     nibl_cli_model *m = s->model;
-    nibl_status status = nibl_loader_feed(m->loader, offset, s->buffer, length);
+    nibl_status status = nibl_loader_feed(m->loader, address, s->buffer, length);
     if (status < 0) return nibl_cli_fail_library(m->path);
     if (!m->model && nibl_loader_header_ready(m->loader)) {
         if (s->header_only) {
@@ -54,7 +56,7 @@ static int feed(source *s, uint64_t offset, size_t length, bool *done) {
         }
         if (nibl_loader_begin(m->loader, &m->model) < 0) return nibl_cli_fail_library(m->path);
         /* What followed the header in these bytes has not been taken yet. */
-        status = nibl_loader_feed(m->loader, offset, s->buffer, length);
+        status = nibl_loader_feed(m->loader, address, s->buffer, length);
         if (status < 0) return nibl_cli_fail_library(m->path);
     }
     *done = m->model && status == NIBL_OK;
@@ -63,25 +65,52 @@ static int feed(source *s, uint64_t offset, size_t length, bool *done) {
     return NIBL_EXIT_OK;
 }
 
-/* The source is over at `size`, but the loader wants more. */
+/* The file at hand is over at `size`, but the loader wants more. */
 static int fail_end(source *s, uint64_t size) {
-    if (nibl_loader_end(s->model->loader, size) < 0) return nibl_cli_fail_library(s->model->path);
+    if (nibl_loader_end(s->model->loader, NIBL_ADDRESS(s->file, size)) < 0)
+        return nibl_cli_fail_library(s->model->path);
     return nibl_cli_fail("%s: the file ends at byte %" PRIu64 ", before the model is complete",
                          s->model->path, size);
 }
 
+/* Makes another file of the model the one at hand and tells the loader its size: 0 where there is none. */
+static int open_sibling(source *s, uint32_t file) {
+    nibl_cli_model *m = s->model;
+    const char *name = nibl_loader_file_name(m->loader, file);
+    nibl_cli_text path = {0};
+    if (!nibl_cli_text_append(&path, s->folder.bytes ? s->folder.bytes : "", s->folder.length) ||
+        !nibl_cli_text_append(&path, name, strlen(name)))
+        return NIBL_EXIT_FAILED;
+    if (s->fd >= 0) close(s->fd);
+    s->file = file;
+    s->fd = open(path.bytes, O_RDONLY | O_CLOEXEC);
+    struct stat status = {0};
+    int code = NIBL_EXIT_OK;
+    if (s->fd < 0 ? errno != ENOENT : fstat(s->fd, &status) != 0)
+        code = fail_system(path.bytes);
+    else if (nibl_loader_end(m->loader, NIBL_ADDRESS(file, (uint64_t)status.st_size)) < 0)
+        code = nibl_cli_fail_library(m->path);
+    nibl_cli_text_free(&path);
+    return code;
+}
+
 static int load_ranges(source *s) {
     for (bool done = false; !done;) {
-        uint64_t offset, wanted;
-        if (nibl_loader_want(s->model->loader, &offset, &wanted) < 0)
+        uint64_t address, wanted;
+        if (nibl_loader_want(s->model->loader, &address, &wanted) < 0)
             return nibl_cli_fail_library(s->model->path);
         if (wanted == 0) return s->model->model ? NIBL_EXIT_OK : fail_end(s, s->model->file_size);
-        if (offset >= s->model->file_size) return fail_end(s, s->model->file_size);
+        if (NIBL_ADDRESS_FILE(address) != s->file) {
+            int code = open_sibling(s, NIBL_ADDRESS_FILE(address));
+            if (code != NIBL_EXIT_OK) return code;
+            continue;
+        }
+        const uint64_t offset = NIBL_ADDRESS_OFFSET(address);
         ssize_t got = pread(s->fd, s->buffer, wanted < BUFFER ? (size_t)wanted : BUFFER, (off_t)offset);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) return fail_system(s->model->path);
         if (got == 0) return fail_end(s, offset);
-        int code = feed(s, offset, (size_t)got, &done);
+        int code = feed(s, address, (size_t)got, &done);
         if (code != NIBL_EXIT_OK) return code;
     }
     return NIBL_EXIT_OK;
@@ -110,7 +139,11 @@ static int load_source(source *s) {
     bool ranges = S_ISREG(status.st_mode) && s->fd != STDIN_FILENO;
     if (ranges) m->file_size = (uint64_t)status.st_size;
     if (ranges && m->file_size == 0) return nibl_cli_fail("%s: the file is empty", m->path);
-    if (nibl_loader_new(m->file_size, &m->loader) < 0) return nibl_cli_fail_library(m->path);
+    const char *slash = strrchr(m->path, '/'), *name = slash ? slash + 1 : m->path;
+    if (!nibl_cli_text_append(&s->folder, m->path, (size_t)(name - m->path))) return NIBL_EXIT_FAILED;
+    if (nibl_loader_new(m->file_size, &m->loader) < 0 ||
+        (ranges && nibl_loader_set_name(m->loader, name) < 0))
+        return nibl_cli_fail_library(m->path);
     return ranges ? load_ranges(s) : load_stream(s);
 }
 
@@ -127,7 +160,8 @@ int nibl_cli_model_open(const char *path, bool header_only, nibl_cli_model *out)
     int code = s.buffer ? load_source(&s) : nibl_cli_fail("out of memory");
     show_progress(&s, true);
     free(s.buffer);
-    if (!is_stdin) close(s.fd);
+    nibl_cli_text_free(&s.folder);
+    if (!is_stdin && s.fd >= 0) close(s.fd);
     if (code == NIBL_EXIT_OK && !header_only && nibl_model_get_info(out->model, &out->info) < 0)
         code = nibl_cli_fail_library(out->path);
     out->seconds = nibl_cli_seconds() - start;

@@ -1,0 +1,107 @@
+/* Loads a model of several files for tests, and lets a test spoil one of them. */
+#ifndef NIBL_TEST_MODEL_FILES_H
+#define NIBL_TEST_MODEL_FILES_H
+
+#include "tests/c/model_file.h"
+
+/* What stands in place of a file. */
+typedef struct spoilt {
+    const char *name; /* of the file; NULL = none */
+    const char *text; /* its whole contents; NULL: as below */
+    const char *replace,
+        *with; /* the first occurrence of one text by another of the same length; NULL: as below */
+    size_t length; /* it is cut to so many bytes; 0: missing */
+} spoilt;
+
+typedef struct load_options {
+    spoilt spoilt;
+    size_t piece; /* bytes fed at once; 0 = all that is wanted */
+    bool quiet; /* about sizes: they are told only where a file ends */
+    const char *quantize;
+} load_options;
+
+typedef struct model_files {
+    const char *folder;
+    load_options options;
+    uint32_t file; /* at hand */
+    uint8_t *bytes;
+    size_t length;
+} model_files;
+
+static inline void spoil(model_files *m) {
+    const spoilt *s = &m->options.spoilt;
+    if (s->text) {
+        free(m->bytes);
+        m->length = strlen(s->text);
+        m->bytes = malloc(m->length + 1);
+        memcpy(m->bytes, s->text, m->length + 1);
+        return;
+    }
+    if (!s->replace) {
+        m->length = s->length < m->length ? s->length : m->length;
+        return;
+    }
+    const size_t width = strlen(s->replace);
+    for (size_t i = 0; i + width <= m->length; i++) {
+        if (memcmp(m->bytes + i, s->replace, width) != 0) continue;
+        memcpy(m->bytes + i, s->with, strlen(s->with));
+        return;
+    }
+    CHECK(!"the text to be replaced is there");
+}
+
+/* Makes a file the one at hand; one that does not exist has no bytes. */
+static inline nibl_status open_model_file(model_files *m, nibl_loader *loader, uint32_t file) {
+    const char *name = nibl_loader_file_name(loader, file);
+    if (!CHECK(name != NULL)) return NIBL_E_ARGUMENT;
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", m->folder, name);
+    free(m->bytes);
+    m->length = 0;
+    m->bytes = read_file(path, &m->length);
+    m->file = file;
+    if (m->options.spoilt.name && strcmp(m->options.spoilt.name, name) == 0) spoil(m);
+    return m->options.quiet ? NIBL_NEED_DATA : nibl_loader_end(loader, NIBL_ADDRESS(file, m->length));
+}
+
+/* Answers what the loader wants until it has all; begins the model. `*out` is NULL after an error. */
+static inline nibl_status load_files(const char *folder, const char *name, load_options options,
+                                     nibl_model **out) {
+    model_files m = {.folder = folder, .options = options, .file = UINT32_MAX};
+    nibl_loader *loader = NULL;
+    nibl_model *model = NULL;
+    nibl_status status = nibl_loader_new(0, &loader);
+    if (status >= 0) status = nibl_loader_set_name(loader, name);
+    while (status >= 0) {
+        uint64_t address, length;
+        if (!model && nibl_loader_header_ready(loader)) status = nibl_loader_begin(loader, &model);
+        if (status >= 0) status = nibl_loader_want(loader, &address, &length);
+        if (status < 0 || length == 0) break;
+        if (NIBL_ADDRESS_FILE(address) != m.file) {
+            status = open_model_file(&m, loader, NIBL_ADDRESS_FILE(address));
+            continue;
+        }
+        const size_t offset = (size_t)NIBL_ADDRESS_OFFSET(address);
+        if (offset >= m.length) {
+            status = nibl_loader_end(loader, NIBL_ADDRESS(m.file, m.length));
+            if (!CHECK(offset == m.length)) break;
+            continue;
+        }
+        if (length > m.length - offset) length = m.length - offset;
+        if (options.piece > 0 && length > options.piece) length = options.piece;
+        uint8_t *copy = malloc((size_t)length); /* so that a sanitizer sees a read behind it */
+        memcpy(copy, m.bytes + offset, (size_t)length);
+        status = nibl_loader_feed(loader, address, copy, (size_t)length);
+        free(copy);
+    }
+    free(m.bytes);
+    nibl_loader_free(loader);
+    if (status < 0) {
+        nibl_model_free(model);
+        model = NULL;
+    }
+    *out = model;
+    return status < 0 ? status : NIBL_OK;
+}
+
+#endif
