@@ -34,7 +34,7 @@ struct nibl_run {
     float *x, *cos_sin; /* (rows, width), (rows, rope_width) */
     size_t span_capacity;
     float *input; /* (chunk, widest input): of the next matrix product */
-    nibl_act *act;
+    nibl_act *act; /* of the next matrix product; during attention the queries (chunk, heads, blocks of 32) */
     float *qkv, *hidden, *output; /* (chunk, ...) */
     uint32_t q_width, kv_width, ffn_width, out_width, widest; /* padded to panels */
     uint32_t chunk_capacity, worker_capacity;
@@ -58,9 +58,12 @@ static uint32_t smaller(uint32_t a, uint32_t b) { return a < b ? a : b; }
 /* ---- Buffers ---- */
 
 typedef struct widths {
-    uint32_t q, kv, ffn, out, widest;
+    uint32_t q, kv, ffn, out, widest, acts;
     uint64_t scratch;
 } widths;
+
+/* Blocks of a row's queries in int8. */
+static uint32_t query_acts(const nibl_hyper *h) { return h->heads * NIBL_KV_QUERY_BLOCKS(h->head_width); }
 
 static widths widths_of(const nibl_hyper *h) {
     widths w = {.q = padded(h->heads * h->head_width),
@@ -70,6 +73,8 @@ static widths widths_of(const nibl_hyper *h) {
     w.widest = w.out > w.q ? w.out : w.q;
     if (w.ffn > w.widest) w.widest = w.ffn;
     w.widest = (w.widest + NIBL_BLOCK - 1) / NIBL_BLOCK * NIBL_BLOCK;
+    w.acts = w.widest / NIBL_BLOCK;
+    if (query_acts(h) > w.acts) w.acts = query_acts(h);
     uint64_t gemm = NIBL_GEMM_SCRATCH(w.widest),
              attention = (2ull * NIBL_ATTN_BLOCK + 1) * h->head_width * 4 + 64;
     w.scratch = ((gemm > attention ? gemm : attention) + 63) / 64 * 64;
@@ -79,7 +84,7 @@ static widths widths_of(const nibl_hyper *h) {
 static uint64_t row_bytes(const nibl_hyper *h, const widths *w) /* of a chunk */
 {
     return 4ull * (w->widest + w->q + 2ull * w->kv + 2ull * w->ffn + w->out + 2 * h->heads) +
-           w->widest / NIBL_BLOCK * sizeof(nibl_act);
+           w->acts * sizeof(nibl_act);
 }
 
 static uint64_t partial_bytes(const nibl_hyper *h, uint32_t rows, uint32_t positions) {
@@ -108,8 +113,7 @@ static nibl_status grow_chunk(nibl_run *run, uint32_t chunk, uint32_t workers) {
     if (chunk > run->chunk_capacity) {
         run->chunk_capacity = 0;
         NIBL_TRY(regrow(&run->input, 4ull * chunk * w.widest, "activations"));
-        NIBL_TRY(
-            regrow(&run->act, (uint64_t)chunk * (w.widest / NIBL_BLOCK) * sizeof(nibl_act), "activations"));
+        NIBL_TRY(regrow(&run->act, (uint64_t)chunk * w.acts * sizeof(nibl_act), "activations"));
         NIBL_TRY(regrow(&run->qkv, 4ull * chunk * (w.q + 2 * w.kv), "activations"));
         NIBL_TRY(regrow(&run->hidden, 8ull * chunk * w.ffn, "activations"));
         NIBL_TRY(regrow(&run->output, 4ull * chunk * w.out, "activations"));
@@ -292,6 +296,11 @@ static float *kv_of(const nibl_run *run, uint32_t t, bool value) {
            ((size_t)(value ? run->chunk_rows : 0) + t) * run->kv_width;
 }
 
+static nibl_act *q_act_of(const nibl_run *run, uint32_t t, uint32_t head) {
+    const nibl_hyper *h = &run->model->hyper;
+    return run->act + (size_t)t * query_acts(h) + (size_t)head * NIBL_KV_QUERY_BLOCKS(h->head_width);
+}
+
 static void rotate_and_store(const nibl_run *run, uint32_t layer, uint32_t worker, uint32_t workers) {
     const nibl_model *m = run->model;
     const nibl_hyper *h = &m->hyper;
@@ -304,8 +313,10 @@ static void rotate_and_store(const nibl_run *run, uint32_t layer, uint32_t worke
         const float *cos_sin = run->cos_sin + (size_t)(run->row + t) * 2 * pairs;
         float *q = q_of(run, t) + (size_t)head * group_size * h->head_width;
         float *k = kv_of(run, t, false) + (size_t)head * h->head_width;
-        for (uint32_t g = 0; g < group_size; g++)
-            m->kernels->rope(q + (size_t)g * h->head_width, cos_sin, pairs, neox);
+        for (uint32_t g = 0; g < group_size; g++, q += h->head_width) {
+            m->kernels->rope(q, cos_sin, pairs, neox);
+            nibl_kv_query(row->kv, m->kernels, q_act_of(run, t, head * group_size + g), q);
+        }
         m->kernels->rope(k, cos_sin, pairs, neox);
         nibl_kv_store(row->kv, layer, head, row->position, k,
                       kv_of(run, t, true) + (size_t)head * h->head_width);
@@ -339,7 +350,14 @@ static uint32_t visible(const nibl_row *row, uint32_t block) {
     return smaller(row->position + 1 - block * NIBL_ATTN_BLOCK, NIBL_ATTN_BLOCK);
 }
 
-static float score_scale(const nibl_run *run) { return 1.0f / sqrtf((float)run->model->hyper.head_width); }
+/* One query of a row with a block of its cache. */
+static void attend_block(const nibl_run *run, uint32_t t, uint32_t head, uint32_t block, const void *kv,
+                         float *o, float *ml) {
+    const nibl_row *row = &run->rows[run->row + t];
+    nibl_kv_attend(row->kv, run->model->kernels, o, ml,
+                   q_of(run, t) + (size_t)head * run->model->hyper.head_width, q_act_of(run, t, head), kv,
+                   visible(row, block));
+}
 
 /* Attention of a group of rows with one KV head, block after block. */
 static void attend_group(const nibl_run *run, uint32_t layer, uint32_t kv_head, const group *g, float *room) {
@@ -352,13 +370,11 @@ static void attend_group(const nibl_run *run, uint32_t layer, uint32_t kv_head, 
     for (uint32_t t = g->begin; t < g->end; t++)
         for (uint32_t head = first; head < first + group_size; head++) empty_state(run, t, head);
     for (uint32_t block = 0; block <= rows[g->end - 1].position / NIBL_ATTN_BLOCK; block++) {
-        const float *k, *v;
-        nibl_kv_block(rows[g->begin].kv, kernels, layer, kv_head, block, room, &k, &v);
+        const void *kv = nibl_kv_block(rows[g->begin].kv, kernels, layer, kv_head, block, room);
         for (uint32_t t = g->begin; t < g->end; t++) {
             if (block * NIBL_ATTN_BLOCK > rows[t].position) continue;
             for (uint32_t head = first; head < first + group_size; head++) {
-                kernels->attn_block(o2, ml2, q_of(run, t) + (size_t)head * width, k, v,
-                                    visible(&rows[t], block), width, score_scale(run));
+                attend_block(run, t, head, block, kv, o2, ml2);
                 kernels->attn_merge(attention_out(run, t, head), attention_ml(run, t, head), o2, ml2, width);
             }
         }
@@ -377,7 +393,7 @@ static void attend_blocks(const nibl_run *run, uint32_t layer, float *room, uint
                           uint32_t workers) {
     const nibl_hyper *h = &run->model->hyper;
     const nibl_kernels *kernels = run->model->kernels;
-    const uint32_t width = h->head_width, group_size = h->heads / h->kv_heads;
+    const uint32_t group_size = h->heads / h->kv_heads;
     const nibl_row *rows = run->rows + run->row;
     uint32_t total = 0;
     for (uint32_t t = 0; t < run->chunk_rows; t++)
@@ -388,12 +404,10 @@ static void attend_blocks(const nibl_run *run, uint32_t layer, float *room, uint
         for (uint32_t kv_head = 0; kv_head < h->kv_heads; kv_head++)
             for (uint32_t block = 0; block <= rows[t].position / NIBL_ATTN_BLOCK; block++, unit++) {
                 if (unit < mine.begin || unit >= mine.end) continue;
-                const float *k, *v;
-                nibl_kv_block(rows[t].kv, kernels, layer, kv_head, block, room, &k, &v);
+                const void *kv = nibl_kv_block(rows[t].kv, kernels, layer, kv_head, block, room);
                 for (uint32_t head = kv_head * group_size; head < (kv_head + 1) * group_size; head++) {
                     float *p = partial_of(run, t, head, block);
-                    kernels->attn_block(p + 2, p, q_of(run, t) + (size_t)head * width, k, v,
-                                        visible(&rows[t], block), width, score_scale(run));
+                    attend_block(run, t, head, block, kv, p + 2, p);
                 }
             }
 }

@@ -2,11 +2,19 @@
 
 #include "kernels/maths.h"
 
-static size_t element_bytes(const nibl_kv *kv) { return kv->type == NIBL_KV_F32 ? 4 : 2; }
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+/* Keys and values of one head in one page. */
+static size_t block_bytes(const nibl_kv *kv) {
+    if (kv->type == NIBL_KV_I8) return nibl_attn_i8_bytes(kv->width);
+    return (size_t)2 * NIBL_ATTN_BLOCK * kv->width * (kv->type == NIBL_KV_F32 ? 4 : 2);
+}
 
 void nibl_kv_init(nibl_kv *kv, uint32_t layers, uint32_t heads, uint32_t width, uint32_t type) {
     *kv = (nibl_kv){.layers = layers, .heads = heads, .width = width, .type = type};
-    kv->page_bytes = (uint64_t)layers * heads * 2 * NIBL_ATTN_BLOCK * width * element_bytes(kv);
+    kv->page_bytes = (uint64_t)layers * heads * block_bytes(kv);
 }
 
 void nibl_kv_free(nibl_kv *kv) {
@@ -31,15 +39,86 @@ nibl_status nibl_kv_reserve(nibl_kv *kv, uint32_t positions) {
 }
 
 static uint8_t *at(const nibl_kv *kv, uint32_t layer, uint32_t head, uint32_t block) {
-    size_t pair = (size_t)2 * NIBL_ATTN_BLOCK * kv->width * element_bytes(kv);
-    return kv->pages[block] + ((size_t)layer * kv->heads + head) * pair;
+    return kv->pages[block] + ((size_t)layer * kv->heads + head) * block_bytes(kv);
+}
+
+/* What is not finite, or as good as that, becomes 0. */
+static void range_of(float *x, uint32_t n, float *low, float *high) {
+    enum { LANES = 16 }; /* for the compiler to vectorize */
+    for (uint32_t d = 0; d < n; d++) x[d] = x[d] > -0x1p100f && x[d] < 0x1p100f ? x[d] : 0.0f;
+    float least[LANES], most[LANES];
+    for (uint32_t i = 0; i < LANES; i++) least[i] = most[i] = x[i % n];
+    for (uint32_t d = 0; d + LANES <= n; d += LANES)
+        for (uint32_t i = 0; i < LANES; i++) {
+            least[i] = x[d + i] < least[i] ? x[d + i] : least[i];
+            most[i] = x[d + i] > most[i] ? x[d + i] : most[i];
+        }
+    for (uint32_t d = n / LANES * LANES; d < n; d++) {
+        least[0] = x[d] < least[0] ? x[d] : least[0];
+        most[0] = x[d] > most[0] ? x[d] : most[0];
+    }
+    *low = least[0];
+    *high = most[0];
+    for (uint32_t i = 1; i < LANES; i++) {
+        *low = least[i] < *low ? least[i] : *low;
+        *high = most[i] > *high ? most[i] : *high;
+    }
+}
+
+/* codes = (x - zero) / d, rounded; returns d, which makes 127 of `most`. */
+static float quantize(int32_t *codes, const float *x, uint32_t n, float zero, float most) {
+    float d = most / 127.0f;
+    if (d < FLT_MIN) d = 0.0f;
+    const float inverse = d > 0.0f ? 1.0f / d : 0.0f;
+    for (uint32_t i = 0; i < n; i++)
+        codes[i] = (int32_t)(nibl_float_bits((x[i] - zero) * inverse + NIBL_ROUNDER) - NIBL_ROUNDER_BITS);
+    return d;
+}
+
+/* The largest power of two that divides the width. */
+static uint32_t spread_size(uint32_t width) { return width & (0u - width); }
+
+/* The Walsh-Hadamard transform times sqrt(size), in runs of `size` dimensions. It spreads
+ * what is large in a few dimensions over all, so that fewer codes are wasted (QuaRot, arXiv:2404.00456); the dot product
+ * of a key and a query, both transformed, is `size` times theirs. */
+static void spread(float *x, uint32_t width) {
+    const uint32_t size = spread_size(width);
+    for (uint32_t step = size / 2; step > 0; step /= 2)
+        for (float *run = x; run < x + width; run += 2 * step)
+            for (uint32_t i = 0; i < step; i++) {
+                const float a = run[i], b = run[step + i];
+                run[i] = a + b;
+                run[step + i] = a - b;
+            }
+}
+
+static void store_i8(nibl_attn_i8 *block, uint32_t j, const float *k, const float *v, uint32_t width) {
+    const uint32_t padded = nibl_attn_i8_width(width);
+    float x[NIBL_MAX_HEAD_WIDTH], low, high;
+    int32_t codes[NIBL_MAX_HEAD_WIDTH];
+    memcpy(x, k, width * sizeof *x);
+    spread(x, width);
+    range_of(x, width, &low, &high);
+    block->m[j] = low;
+    block->d[j] = quantize(codes, x, width, low, high - low);
+    int8_t *key = block->codes + (size_t)j * 4;
+    for (uint32_t d = 0; d < width; d++)
+        key[(size_t)(d / 4) * NIBL_ATTN_BLOCK * 4 + d % 4] = (int8_t)codes[d];
+
+    memcpy(x, v, width * sizeof *x);
+    range_of(x, width, &low, &high);
+    block->dv[j] = quantize(codes, x, width, 0.0f, high > -low ? high : -low);
+    int8_t *value = block->codes + ((size_t)NIBL_ATTN_BLOCK + j % 16 * 4) * padded + j / 16;
+    for (uint32_t d = 0; d < width; d++) value[(size_t)d * 4] = (int8_t)codes[d];
 }
 
 void nibl_kv_store(nibl_kv *kv, uint32_t layer, uint32_t head, uint32_t position, const float *k,
                    const float *v) {
     const uint32_t j = position % NIBL_ATTN_BLOCK, width = kv->width;
     uint8_t *block = at(kv, layer, head, position / NIBL_ATTN_BLOCK);
-    if (kv->type == NIBL_KV_F32) {
+    if (kv->type == NIBL_KV_I8) {
+        store_i8((nibl_attn_i8 *)(void *)block, j, k, v, width);
+    } else if (kv->type == NIBL_KV_F32) {
         float *key = (float *)(void *)block + j;
         float *value = (float *)(void *)block + ((size_t)NIBL_ATTN_BLOCK + j) * width;
         for (uint32_t d = 0; d < width; d++) {
@@ -56,14 +135,32 @@ void nibl_kv_store(nibl_kv *kv, uint32_t layer, uint32_t head, uint32_t position
     }
 }
 
-void nibl_kv_block(const nibl_kv *kv, const nibl_kernels *kernels, uint32_t layer, uint32_t head,
-                   uint32_t block, float *room, const float **k, const float **v) {
-    const uint32_t half = NIBL_ATTN_BLOCK * kv->width;
+const void *nibl_kv_block(const nibl_kv *kv, const nibl_kernels *kernels, uint32_t layer, uint32_t head,
+                          uint32_t block, float *room) {
     const uint8_t *bytes = at(kv, layer, head, block);
-    *k = (const float *)(const void *)bytes;
-    if (kv->type == NIBL_KV_F16) {
-        kernels->widen_f16(room, (const uint16_t *)(const void *)bytes, 2 * half);
-        *k = room;
+    if (kv->type != NIBL_KV_F16) return bytes;
+    kernels->widen_f16(room, (const uint16_t *)(const void *)bytes, 2 * NIBL_ATTN_BLOCK * kv->width);
+    return room;
+}
+
+void nibl_kv_query(const nibl_kv *kv, const nibl_kernels *kernels, nibl_act *codes, const float *q) {
+    if (kv->type != NIBL_KV_I8) return;
+    const uint32_t n = NIBL_KV_QUERY_BLOCKS(kv->width) * NIBL_BLOCK;
+    float x[NIBL_MAX_HEAD_WIDTH];
+    memcpy(x, q, kv->width * sizeof *x);
+    memset(x + kv->width, 0, (n - kv->width) * sizeof *x);
+    spread(x, kv->width);
+    kernels->quantize(codes, x, n);
+}
+
+void nibl_kv_attend(const nibl_kv *kv, const nibl_kernels *kernels, float *o, float *ml, const float *q,
+                    const nibl_act *codes, const void *block, uint32_t n) {
+    const uint32_t width = kv->width, size = spread_size(width);
+    const float scale = 1.0f / sqrtf((float)width);
+    if (kv->type == NIBL_KV_I8) {
+        kernels->attn_block_i8(o, ml, codes, block, n, width, scale / (float)size);
+    } else {
+        const float *k = block;
+        kernels->attn_block(o, ml, q, k, k + (size_t)NIBL_ATTN_BLOCK * width, n, width, scale);
     }
-    *v = *k + half;
 }

@@ -1,5 +1,6 @@
 /* Keys and values of one sequence, in pages of 64 positions that are allocated as the sequence grows. In a page every
- * (layer, KV head) holds K transposed, (head_width, 64), then V, (64, head_width): both are read along their lanes. */
+ * (layer, KV head) holds a block: K transposed, (head_width, 64), then V, (64, head_width), both read along their lanes,
+ * or with NIBL_KV_I8 a nibl_attn_i8. */
 #ifndef NIBL_KVCACHE_H
 #define NIBL_KVCACHE_H
 
@@ -24,8 +25,18 @@ nibl_status nibl_kv_reserve(nibl_kv *kv, uint32_t positions);
 void nibl_kv_store(nibl_kv *kv, uint32_t layer, uint32_t head, uint32_t position, const float *k,
                    const float *v);
 
-/* K and V of a block as floats: pointers into the cache, or into `room` (2 * 64 * width floats) after widening. */
-void nibl_kv_block(const nibl_kv *kv, const nibl_kernels *kernels, uint32_t layer, uint32_t head,
-                   uint32_t block, float *room, const float **k, const float **v);
+/* A block as its kernel reads it: nibl_attn_i8, or floats (K (width, 64), then V (64, width)). It lies in the cache, or,
+ * widened from f16, in `room` (2 * 64 * width floats). */
+const void *nibl_kv_block(const nibl_kv *kv, const nibl_kernels *kernels, uint32_t layer, uint32_t head,
+                          uint32_t block, float *room);
+
+/* A query of one head (width) as nibl_kv_attend reads it besides the floats, NIBL_KV_QUERY_BLOCKS(width) blocks: once for
+ * all blocks of the cache. Only NIBL_KV_I8 writes them. */
+#define NIBL_KV_QUERY_BLOCKS(width) (((width) + NIBL_BLOCK - 1) / NIBL_BLOCK)
+void nibl_kv_query(const nibl_kv *kv, const nibl_kernels *kernels, nibl_act *codes, const float *q);
+
+/* Attention of a query with the first n positions of a block from nibl_kv_block: o (width), ml = {m, l} as attn_block. */
+void nibl_kv_attend(const nibl_kv *kv, const nibl_kernels *kernels, float *o, float *ml, const float *q,
+                    const nibl_act *codes, const void *block, uint32_t n);
 
 #endif

@@ -220,7 +220,12 @@ nibl_status nibl_chat_prompt(const nibl_model *model, const nibl_message *messag
 
 typedef struct nibl_session nibl_session;
 
-enum nibl_kv_type { NIBL_KV_F16 = 0, NIBL_KV_F32 = 1 };
+/* Keys and values, of a head of 64 dimensions: */
+enum nibl_kv_type {
+    NIBL_KV_I8 = 0 /* 140 bytes a position: keys of 7 bits, values of 8; attention in integers, fastest */,
+    NIBL_KV_F16 = 1 /* 256 bytes */,
+    NIBL_KV_F32 = 2 /* 512 bytes: exact */
+};
 enum nibl_activations {
     NIBL_ACT_I8 = 0 /* int8, one scale per 32: fast */,
     NIBL_ACT_F32 = 1 /* exact: slow */
@@ -269,9 +274,19 @@ nibl_status nibl_step(nibl_session *const *sessions, size_t count, uint32_t max_
 nibl_status nibl_session_logits(const nibl_session *session, const float **logits, size_t *first,
                                 size_t *count);
 
-/* Hash (64-bit) over the bits of every row of logits this session has computed since its tokens were last set: the same
- * on every CPU, build and number of threads. */
+/* Hash (64-bit) over the bits of every row of logits this session has computed since its tokens were last set, guesses
+ * that did not come true not counted: the same on every CPU, build and number of threads. */
 uint64_t nibl_session_hash(const nibl_session *session);
+
+/* Whether nibl_step may guess (default: true). Where the text repeats itself, a step that has one token of a session to
+ * compute adds up to seven that are likely to follow to the same batch; while the caller then appends just these tokens,
+ * one by one, their logits are there at once, and the first other token discards the rest. Tokens, logits, hash and what
+ * a session reuses are the same with and without; only the time differs. Not with NIBL_LOGITS_ALL or while weights are
+ * still arriving. (Prompt lookup decoding, Saxena 2023.) */
+void nibl_session_speculate(nibl_session *session, bool on);
+
+/* Tokens guessed since the session's tokens were last set, and how many of them came true. Any pointer may be NULL. */
+void nibl_session_guesses(const nibl_session *session, uint64_t *proposed, uint64_t *accepted);
 
 /* ---- Sampling ------------------------------------------------------------------------------------------------- */
 

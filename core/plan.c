@@ -25,9 +25,11 @@ nibl_status nibl_model_plan(nibl_gguf *gguf, nibl_plan *plan) {
     plan->file_tensor_bytes = size.file_bytes;
     plan->weights = size.packed_bytes;
     plan->kv = pages * kv.page_bytes;
+    const uint32_t logits = 1 + NIBL_GUESSES;
     /* a prompt as long as the context may be prefilled while the weights arrive */
-    plan->scratch = nibl_run_bytes(&size.hyper, o.context_length, o.chunk, 1, o.threads, o.context_length) +
-                    4ull * size.hyper.vocabulary + 8ull * o.context_length;
+    plan->scratch =
+        nibl_run_bytes(&size.hyper, o.context_length, o.chunk, logits, o.threads, o.context_length) +
+        4ull * logits * size.hyper.vocabulary + 8ull * o.context_length;
     plan->vocabulary = nibl_gguf_header_bytes(gguf) + nibl_tokenizer_plan(gguf);
     const uint64_t sum = plan->weights + plan->kv + plan->scratch + plan->vocabulary;
     plan->total = sum + sum / OVERHEAD_SHARE;

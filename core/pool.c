@@ -4,11 +4,11 @@
 
 #include <stdatomic.h>
 
-/* A waiter spins, for phases of a token are shorter than a system call; then it sleeps. Who had to wait for LATE found
- * that another process holds the core of a worker: that one is left out for a while, since every barrier would cost a
- * time slice. */
+/* A waiter spins, for phases of a token are shorter than a system call; then it sleeps. Who has to wait for LATE found
+ * that another process holds the core of a worker. A few such waits cost less than the worker is worth; one that is
+ * late for more than a share of the time is left out for a while, since every barrier would cost a time slice. */
 enum { SPIN_ROUNDS = 64, PAUSES = 64, SPIN_NANOSECONDS = 100000, LATE = 1000000 };
-enum { LEFT_OUT = 100000000, LONGEST = 1600000000, PARDON = 1000000000 };
+enum { PAYS_BACK = 8, TOLERATED = 8000000, LEFT_OUT = 100000000 };
 
 /* A word to wait for; who changes it makes a system call only where somebody sleeps. */
 typedef struct signal {
@@ -18,16 +18,14 @@ typedef struct signal {
 /* What belongs to one who takes part in the job at hand, written by that one most of the time. */
 typedef struct seat {
     _Alignas(64) _Atomic uint32_t claimed[2]; /* units of its own share, of even and odd phases */
-    _Atomic uint32_t arrived; /* at barriers, so far */
-    _Atomic uint32_t sitter; /* index of the one that sits here */
-    uint32_t phases, barriers;
+    uint32_t phases, thread; /* begun; index of the one that sits here */
 } seat;
 
 typedef struct thread {
     _Alignas(64) signal go; /* a change starts a job */
     nibl_pool *pool;
     uint32_t seat;
-    _Atomic uint64_t late_until, left_out; /* nibl_plat_now; for so long, the last time */
+    uint64_t debt, charged, late_until; /* nanoseconds others waited, less what is forgiven; nibl_plat_now */
     nibl_os_thread os;
 } thread;
 
@@ -37,20 +35,20 @@ struct nibl_pool {
     _Alignas(64) nibl_job job; /* NULL: stop */
     void *context;
     uint32_t workers, active; /* started; taking part in the job */
-    _Atomic bool some_late;
+    _Atomic uint64_t waiting_since; /* nibl_plat_now: somebody sleeps at a barrier; 0: nobody */
     thread threads[NIBL_MAX_THREADS];
     seat seats[NIBL_MAX_THREADS];
 };
 
-/* Returns true when the value is no longer `old`, false when it still was after `patience` nanoseconds. */
-static bool wait_change(signal *s, uint32_t old, uint64_t patience) {
+/* Returns when the value is no longer `old`. Who falls asleep writes since when it waits to *since, if there is one. */
+static void wait_change(signal *s, uint32_t old, _Atomic uint64_t *since) {
     uint64_t start = 0;
     for (uint32_t round = 0; atomic_load_explicit(&s->value, memory_order_acquire) == old; round++) {
         if (round >= SPIN_ROUNDS) {
             const uint64_t now = nibl_plat_now();
             if (start == 0) start = now;
-            if (now - start > patience) return false;
-            if (now - start > SPIN_NANOSECONDS && patience == UINT64_MAX) {
+            if (now - start > SPIN_NANOSECONDS) {
+                if (since) atomic_store_explicit(since, start, memory_order_relaxed);
                 /* sequentially consistent, as in `change`: one of both sees what the other wrote */
                 atomic_fetch_add(&s->sleepers, 1);
                 nibl_os_wait(&s->value, old);
@@ -61,7 +59,6 @@ static bool wait_change(signal *s, uint32_t old, uint64_t patience) {
         for (int i = 0; i < PAUSES && atomic_load_explicit(&s->value, memory_order_acquire) == old; i++)
             nibl_os_pause();
     }
-    return true;
 }
 
 static void change(signal *s) {
@@ -69,28 +66,26 @@ static void change(signal *s) {
     if (atomic_load(&s->sleepers)) nibl_os_wake(&s->value);
 }
 
-/* Leaves a worker out: 100 ms at first, twice as long every time it is late again soon after. */
-static void leave_out(thread *w, uint64_t now) {
-    const uint64_t until = atomic_load_explicit(&w->late_until, memory_order_relaxed);
-    uint64_t time = atomic_load_explicit(&w->left_out, memory_order_relaxed);
-    if (until > now) return; /* somebody else has seen it too */
-    time = until == 0 || now - until > PARDON ? LEFT_OUT : time < LONGEST ? 2 * time : time;
-    atomic_store_explicit(&w->left_out, time, memory_order_relaxed);
-    atomic_store_explicit(&w->late_until, now + time, memory_order_relaxed);
+/* Charges a wait to a worker; one that owes too much is left out. */
+static void charge(thread *w, uint64_t waited, uint64_t now) {
+    const uint64_t paid = (now - w->charged) / PAYS_BACK;
+    w->debt = (w->debt > paid ? w->debt - paid : 0) + waited;
+    w->charged = now;
+    if (w->debt < TOLERATED) return;
+    w->debt = 0;
+    w->late_until = now + LEFT_OUT;
 }
 
-/* Looks who has not come to a barrier yet; where it is the caller, all others are left out, and it can move to a core
- * of theirs. */
-static void note_late(nibl_pool *pool, uint32_t barrier, uint32_t active) {
+/* Called by the last one who comes to a barrier, while all others wait. */
+static void charge_last(nibl_pool *pool, uint32_t worker, uint32_t active) {
+    const uint64_t since = atomic_load_explicit(&pool->waiting_since, memory_order_relaxed);
+    if (since == 0) return;
+    atomic_store_explicit(&pool->waiting_since, 0, memory_order_relaxed);
     const uint64_t now = nibl_plat_now();
-    const bool caller = atomic_load_explicit(&pool->seats[0].arrived, memory_order_relaxed) < barrier;
-    for (uint32_t i = 1; i < active; i++) {
-        const seat *s = &pool->seats[i];
-        const uint32_t sitter = atomic_load_explicit(&s->sitter, memory_order_relaxed);
-        if (caller || atomic_load_explicit(&s->arrived, memory_order_relaxed) < barrier)
-            leave_out(&pool->threads[sitter], now);
-    }
-    atomic_store_explicit(&pool->some_late, true, memory_order_relaxed);
+    if (now - since < LATE) return;
+    /* where it is the caller, the others go: then it can move to a core of theirs */
+    for (uint32_t i = 1; i < active; i++)
+        if (i == worker || worker == 0) charge(&pool->threads[pool->seats[i].thread], now - since, now);
 }
 
 void nibl_pool_barrier(nibl_pool *pool, uint32_t worker) {
@@ -98,15 +93,12 @@ void nibl_pool_barrier(nibl_pool *pool, uint32_t worker) {
     const uint32_t active = pool ? pool->active : 1;
     if (active == 1) return;
     const uint32_t phase = atomic_load_explicit(&pool->phase.value, memory_order_relaxed);
-    seat *own = &pool->seats[worker];
-    const uint32_t barrier = ++own->barriers;
-    atomic_store_explicit(&own->arrived, barrier, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&pool->arrived, 1, memory_order_acq_rel) + 1 == active) {
+        charge_last(pool, worker, active);
         atomic_store_explicit(&pool->arrived, 0, memory_order_relaxed);
         change(&pool->phase);
-    } else if (!wait_change(&pool->phase, phase, LATE)) {
-        note_late(pool, barrier, active);
-        wait_change(&pool->phase, phase, UINT64_MAX);
+    } else {
+        wait_change(&pool->phase, phase, &pool->waiting_since);
     }
 }
 
@@ -148,7 +140,7 @@ static void work(void *argument) {
     thread *w = argument;
     nibl_pool *pool = w->pool;
     for (uint32_t seen = 0;; seen++) {
-        wait_change(&w->go, seen, UINT64_MAX);
+        wait_change(&w->go, seen, NULL);
         if (!pool->job) return;
         pool->job(pool->context, w->seat, pool->active);
         nibl_pool_barrier(pool, w->seat);
@@ -157,25 +149,23 @@ static void work(void *argument) {
 
 /* Seats the caller and all workers that are not left out; returns their number. */
 static uint32_t take_seats(nibl_pool *pool) {
-    const bool some_late = atomic_load_explicit(&pool->some_late, memory_order_relaxed);
-    const uint64_t now = some_late ? nibl_plat_now() : 0;
-    uint32_t seats = 1, late = 0;
+    uint32_t seats = 1;
+    uint64_t now = 0;
     for (uint32_t i = 1; i < pool->workers; i++) {
         thread *w = &pool->threads[i];
-        if (some_late && atomic_load_explicit(&w->late_until, memory_order_relaxed) > now) {
-            late++;
-            continue;
+        if (w->late_until) {
+            if (now == 0) now = nibl_plat_now();
+            if (now < w->late_until) continue;
+            w->late_until = 0;
         }
-        atomic_store_explicit(&pool->seats[seats].sitter, i, memory_order_relaxed);
+        pool->seats[seats].thread = i;
         w->seat = seats++;
     }
     for (uint32_t i = 0; i < seats; i++) {
         seat *s = &pool->seats[i];
-        s->phases = s->barriers = 0;
-        atomic_store_explicit(&s->arrived, 0, memory_order_relaxed);
+        s->phases = 0;
         for (int j = 0; j < 2; j++) atomic_store_explicit(&s->claimed[j], 0, memory_order_relaxed);
     }
-    if (some_late && late == 0) atomic_store_explicit(&pool->some_late, false, memory_order_relaxed);
     return seats;
 }
 
@@ -185,7 +175,8 @@ void nibl_pool_run(nibl_pool *pool, nibl_job job, void *context) {
     if (active > 1) {
         pool->job = job;
         pool->context = context;
-        for (uint32_t i = 1; i < active; i++) change(&pool->threads[pool->seats[i].sitter].go);
+        atomic_store_explicit(&pool->waiting_since, 0, memory_order_relaxed);
+        for (uint32_t i = 1; i < active; i++) change(&pool->threads[pool->seats[i].thread].go);
     }
     job(context, 0, active);
     nibl_pool_barrier(pool, 0);

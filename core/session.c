@@ -9,6 +9,7 @@ typedef struct member {
     nibl_session *session;
     uint64_t epoch;
     size_t taken;
+    uint32_t guessed;
 } member;
 
 struct nibl_batch {
@@ -90,6 +91,8 @@ nibl_status nibl_session_new(nibl_model *model, const nibl_session_options *opti
     if (!s) return nibl_fail_memory(sizeof *s, "the session");
     s->model = model;
     s->options = filled;
+    s->speculate = true;
+    nibl_lookup_forget(&s->lookup);
     nibl_kv_init(&s->kv, model->hyper.layers, model->hyper.kv_heads, model->hyper.head_width, filled.kv_type);
     *out = s;
     return NIBL_OK;
@@ -107,6 +110,7 @@ void nibl_session_free(nibl_session *s) {
     if (!s) return;
     forget_run(s);
     nibl_kv_free(&s->kv);
+    nibl_lookup_free(&s->lookup);
     nibl_free(s->tokens);
     nibl_free(s->logits);
     nibl_free(s);
@@ -142,10 +146,13 @@ nibl_status nibl_session_set_tokens(nibl_session *s, const int32_t *tokens, size
     while (same < most && s->tokens[same] == tokens[same]) same++;
     forget_run(s);
     memmove(s->tokens, tokens, count * sizeof *tokens);
-    s->count = count;
+    s->count = s->answer = count;
     s->computed = same;
     s->logit_rows = 0;
     s->hash = 0;
+    s->ahead = 0;
+    s->proposed = s->accepted = 0;
+    nibl_lookup_forget(&s->lookup);
     if (reused) *reused = same;
     return NIBL_OK;
 }
@@ -153,8 +160,11 @@ nibl_status nibl_session_set_tokens(nibl_session *s, const int32_t *tokens, size
 nibl_status nibl_session_append(nibl_session *s, const int32_t *tokens, size_t count) {
     NIBL_TRY(check_tokens(s, tokens, count, s->count + count));
     NIBL_TRY(reserve_tokens(s, s->count + count));
+    const bool one = count == 1 && s->computed == s->count;
+    if (s->ahead && (!one || tokens[0] != s->guesses[s->guessed - s->ahead])) s->ahead = 0;
     memcpy(s->tokens + s->count, tokens, count * sizeof *tokens);
     s->count += count;
+    if (!one) s->answer = s->count;
     return NIBL_OK;
 }
 
@@ -171,6 +181,19 @@ static bool matches(const struct nibl_batch *batch, nibl_session *const *session
         if (batch->members[i].session != sessions[i] || batch->members[i].epoch != sessions[i]->epoch)
             return false;
     return true;
+}
+
+/* Guesses what follows the session's one token that is due; returns how many tokens. They are computed with it where
+ * memory for them can be had. */
+static uint32_t guess(nibl_session *s, size_t spare) {
+    if (!s->speculate || s->options.logits == NIBL_LOGITS_ALL) return 0;
+    const size_t left = s->options.context_length - s->count;
+    size_t most = left < spare ? left : spare;
+    if (most > NIBL_GUESSES) most = NIBL_GUESSES;
+    nibl_lookup_learn(&s->lookup, s->tokens, s->count, s->answer);
+    s->guessed = nibl_lookup_guess(&s->lookup, s->tokens, (uint32_t)most, s->guesses);
+    if (nibl_kv_reserve(&s->kv, (uint32_t)(s->count + s->guessed)) < 0) s->guessed = 0;
+    return s->guessed;
 }
 
 /* Gathers the next rows of all sessions: one chunk, or, while weights are still arriving, all there is, so that every
@@ -192,12 +215,13 @@ static nibl_status begin_run(struct nibl_batch *batch, nibl_session *const *sess
         whole = whole && s->options.logits == NIBL_LOGITS_LAST;
     }
     size_t room = whole || pending < first->chunk ? pending : first->chunk;
+    size_t spare = whole ? 0 : first->chunk - room;
     void *array = batch->members;
     nibl_status status = nibl_reserve(&array, &batch->capacity, count, sizeof *batch->members, "the batch");
     batch->members = array;
     NIBL_TRY(status);
     array = batch->rows;
-    status = nibl_reserve(&array, &batch->row_capacity, room, sizeof *batch->rows, "the batch");
+    status = nibl_reserve(&array, &batch->row_capacity, room + spare, sizeof *batch->rows, "the batch");
     batch->rows = array;
     NIBL_TRY(status);
 
@@ -206,15 +230,20 @@ static nibl_status begin_run(struct nibl_batch *batch, nibl_session *const *sess
     for (size_t i = 0; i < count; i++) {
         nibl_session *s = sessions[i];
         const size_t left = s->count - s->computed, taken = left < room ? left : room;
-        batch->members[i] = (member){s, s->epoch, taken};
         room -= taken;
         NIBL_TRY(nibl_kv_reserve(&s->kv, (uint32_t)(s->computed + taken)));
+        const uint32_t guessed = left == 1 && taken == 1 ? guess(s, spare) : 0;
+        spare -= guessed;
+        batch->members[i] = (member){s, s->epoch, taken, guessed};
         for (size_t t = s->computed; t < s->computed + taken; t++)
             batch->rows[(*rows)++] =
                 (nibl_row){.kv = &s->kv,
                            .token = s->tokens[t],
                            .position = (uint32_t)t,
                            .logits = s->options.logits == NIBL_LOGITS_ALL || t + 1 == s->count};
+        for (uint32_t g = 0; g < guessed; g++)
+            batch->rows[(*rows)++] = (nibl_row){
+                .kv = &s->kv, .token = s->guesses[g], .position = (uint32_t)(s->count + g), .logits = true};
     }
     if (*rows == 0) return NIBL_OK;
     NIBL_TRY(nibl_run_begin(batch->run, batch->rows, *rows, first->chunk, first->activations));
@@ -241,6 +270,17 @@ static uint64_t hash_row(uint64_t hash, const float *row, uint32_t n, bool *fini
     return lane[0] ^ lane[0] >> 32;
 }
 
+/* Takes row r of the logits, that of `position`, into the session's result. */
+static nibl_status take_row(nibl_session *s, size_t r, size_t position) {
+    const uint32_t vocabulary = s->model->hyper.vocabulary;
+    bool finite;
+    s->hash = hash_row(s->hash, s->logits + r * vocabulary, vocabulary, &finite);
+    if (finite) return NIBL_OK;
+    return nibl_fail(
+        NIBL_E_NUMERIC,
+        "logits of position %zu are not finite: the model file is damaged or its values overflow", position);
+}
+
 /* Hands the finished rows' logits to their sessions. */
 static nibl_status finish_run(struct nibl_batch *batch) {
     batch->active = false;
@@ -248,32 +288,43 @@ static nibl_status finish_run(struct nibl_batch *batch) {
     for (size_t i = 0; i < batch->count; i++) {
         const member *m = &batch->members[i];
         nibl_session *s = m->session;
+        if (m->taken == 0) continue;
         const uint32_t vocabulary = s->model->hyper.vocabulary;
         size_t wanted = 0;
         for (size_t t = 0; t < m->taken; t++) wanted += batch->rows[row++].logits;
-        if (m->taken) s->logit_rows = 0;
+        row += m->guessed;
+        s->logit_rows = s->logit_begin = s->ahead = 0;
         void *array = s->logits;
-        nibl_status status =
-            nibl_reserve(&array, &s->logit_capacity, wanted * vocabulary, sizeof *s->logits, "logits");
+        nibl_status status = nibl_reserve(&array, &s->logit_capacity, (wanted + m->guessed) * vocabulary,
+                                          sizeof *s->logits, "logits");
         s->logits = array;
         NIBL_TRY(status);
-        for (size_t r = 0; r < wanted; r++, next++) {
-            float *logits = s->logits + r * vocabulary;
-            bool finite;
-            memcpy(logits, nibl_run_logits(batch->run, next), vocabulary * sizeof *logits);
-            s->hash = hash_row(s->hash, logits, vocabulary, &finite);
-            if (!finite)
-                return nibl_fail(
-                    NIBL_E_NUMERIC,
-                    "logits of position %zu are not finite: the model file is damaged or its values overflow",
-                    s->computed + m->taken - wanted + r);
+        const size_t first = s->computed + m->taken - wanted;
+        for (size_t r = 0; r < wanted + m->guessed; r++) {
+            memcpy(s->logits + r * vocabulary, nibl_run_logits(batch->run, next++),
+                   vocabulary * sizeof *s->logits);
+            if (r < wanted) NIBL_TRY(take_row(s, r, first + r));
         }
         s->computed += m->taken;
-        if (m->taken) {
-            s->logit_rows = wanted;
-            s->logit_first = s->computed - wanted;
-        }
+        s->logit_rows = wanted;
+        s->logit_first = first;
+        s->proposed += m->guessed;
+        nibl_lookup_computed(&s->lookup, m->guessed);
+        if (s->computed == s->count) s->ahead = m->guessed; /* else tokens were appended meanwhile */
     }
+    return NIBL_OK;
+}
+
+/* Where the appended token is the one that was guessed, its row is there already. */
+static nibl_status take_guess(nibl_session *s) {
+    if (s->ahead == 0 || s->computed == s->count) return NIBL_OK;
+    s->ahead--;
+    s->accepted++;
+    nibl_lookup_was_right(&s->lookup);
+    s->logit_rows = 0;
+    NIBL_TRY(take_row(s, ++s->logit_begin, s->computed));
+    s->logit_rows = 1;
+    s->logit_first = s->computed++;
     return NIBL_OK;
 }
 
@@ -282,6 +333,7 @@ nibl_status nibl_step(nibl_session *const *sessions, size_t count, uint32_t max_
     struct nibl_batch *batch = NULL;
     NIBL_TRY(batch_of(sessions[0]->model, &batch));
     uint32_t units = max_units ? max_units : UINT32_MAX;
+    for (size_t i = 0; i < count; i++) NIBL_TRY(take_guess(sessions[i]));
     for (;;) {
         uint32_t rows = 1;
         if (!matches(batch, sessions, count)) NIBL_TRY(begin_run(batch, sessions, count, &rows));
@@ -302,10 +354,17 @@ nibl_status nibl_step(nibl_session *const *sessions, size_t count, uint32_t max_
 nibl_status nibl_session_logits(const nibl_session *s, const float **logits, size_t *first, size_t *count) {
     if (s->logit_rows == 0)
         return nibl_fail(NIBL_E_ARGUMENT, "the session has no logits yet: run nibl_step until it is done");
-    *logits = s->logits;
+    *logits = s->logits + s->logit_begin * s->model->hyper.vocabulary;
     if (first) *first = s->logit_first;
     if (count) *count = s->logit_rows;
     return NIBL_OK;
 }
 
 uint64_t nibl_session_hash(const nibl_session *s) { return s->hash; }
+
+void nibl_session_speculate(nibl_session *s, bool on) { s->speculate = on; }
+
+void nibl_session_guesses(const nibl_session *s, uint64_t *proposed, uint64_t *accepted) {
+    if (proposed) *proposed = s->proposed;
+    if (accepted) *accepted = s->accepted;
+}

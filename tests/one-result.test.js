@@ -50,6 +50,16 @@ test('512 prefilled and 64 decoded: native, every instruction set and way of run
   }
 })
 
+test('every type of KV cache: native, instruction sets and threads', () => {
+  for (const type of ['i8', 'f16', 'f32']) {
+    const options = ['--prefill', '200', '--decode', '8', '-ctk', type, '-ctv', type]
+    const expected = hash([native], [...options, '-t', '1']).hash
+    for (const isa of isas.filter((name) => !needs[name] || features.includes(needs[name])))
+      for (const threads of ['1', '3'])
+        assert.equal(hash([native], [...options, '-t', threads], { NIBL_ISA: isa }).hash, expected, `${type} ${isa} ${threads}`)
+  }
+})
+
 const short = ['--prefill', '16', '--decode', '8']
 
 test('16 prefilled and 8 decoded: ARM under qemu', () => {

@@ -83,6 +83,14 @@ void nibl_abi_session_hash(const nibl_session *session, uint32_t *out) {
     out[1] = (uint32_t)hash;
 }
 
+/* out: {proposed, accepted} */
+void nibl_abi_session_guesses(const nibl_session *session, double *out) {
+    uint64_t proposed = 0, accepted = 0;
+    nibl_session_guesses(session, &proposed, &accepted);
+    out[0] = (double)proposed;
+    out[1] = (double)accepted;
+}
+
 nibl_status nibl_abi_sampler_new(const nibl_model *model, float temperature, uint32_t top_k, float top_p,
                                  float min_p, float repeat_penalty, uint32_t repeat_window,
                                  uint32_t seed_high, uint32_t seed_low, const nibl_logit_bias *bias,

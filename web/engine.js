@@ -24,6 +24,7 @@ import { StopMatcher } from './stop.js'
  * @property {number} minP
  * @property {number} repeatPenalty
  * @property {number} seed
+ * @property {boolean} speculate
  * @property {string[]} stop
  * @property {[number, number][]} logitBias
  */
@@ -144,6 +145,7 @@ export class Engine {
       const tokens = this.tokenize(request.text, special)
       if (tokens.length === 0) throw new NiblError('BAD_ARGUMENT', 'The prompt is empty.')
       const reused = binding.setTokens(session, tokens)
+      binding.speculate(session, request.speculate)
       let clock = performance.now()
       const lap = () => {
         const before = clock
@@ -155,11 +157,12 @@ export class Engine {
       for (const piece of this.#pieces(request, sampler, decoder, tokens.length, stats)) {
         if (piece) emit({ piece })
         else await this.#compute(signal)
-        stats.decode = rate(stats.decode.tokens + (piece ? 0 : 1), stats.decode.seconds + lap())
+        Object.assign(stats.decode, rate(stats.decode.tokens + (piece ? 0 : 1), stats.decode.seconds + lap()))
       }
     } finally {
       binding.free('decoder', decoder)
       binding.free('sampler', sampler)
+      Object.assign(stats.decode, binding.guesses(session))
       Object.assign(stats, { hash: binding.hash(session), memory: this.#memory() })
       emit({ stats })
     }
@@ -211,7 +214,7 @@ export class Engine {
   #stats() {
     return {
       prefill: { ...rate(0, 0), reused: 0 },
-      decode: rate(0, 0),
+      decode: { ...rate(0, 0), guessed: 0, right: 0 },
       memory: this.#memory(),
       finish: 'abort',
       seed: 0,

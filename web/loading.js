@@ -25,7 +25,7 @@ const PROGRESS_INTERVAL = 100 /* ms */
  * @property {boolean} early
  * @property {number} contextLength
  * @property {number} chunk
- * @property {'f16' | 'f32'} kv
+ * @property {'i8' | 'f16' | 'f32'} kv
  * @property {'i8' | 'f32'} activations
  * @property {number} timeout
  * @property {string} [wasmUrl]

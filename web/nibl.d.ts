@@ -26,8 +26,8 @@ export interface LoadOptions {
   contextLength?: number
   /** Threads; more than one need a cross-origin isolated page and the worker. Default: half of the processors, 2 to 8. */
   threads?: number
-  /** Format of the KV cache. Default: 'f16'. */
-  kv?: 'f16' | 'f32'
+  /** Format of the KV cache. 'i8' (default) is the fastest and smallest, 'f32' exact. */
+  kv?: 'i8' | 'f16' | 'f32'
   /** Stops the load; in early mode the download as well. */
   signal?: AbortSignal
   /** For the request of a URL. From another origin they cost a preflight that many servers refuse. */
@@ -83,6 +83,10 @@ export interface GenerateOptions {
   stop?: string | string[]
   /** Added to the logits by token id; -Infinity forbids a token. */
   logitBias?: Record<number, number> | Map<number, number>
+  /**
+   * Guess ahead where the text repeats itself: tokens and logits are the same, copies come faster. Default: true.
+   */
+  speculate?: boolean
   signal?: AbortSignal
 }
 
@@ -105,7 +109,8 @@ export interface Stats {
   load: { seconds: number; bytes: number }
   /** Prompt tokens computed; `reused` were there from the call before. */
   prefill: Rate & { reused?: number }
-  decode: Rate
+  /** Tokens computed one after the other; `guessed` were tried ahead of their turn, `right` of them came true. */
+  decode: Rate & { guessed: number; right: number }
   /** Bytes: WebAssembly memory in all; packed weights and the full KV cache in it. */
   memory: { linear: number; weights: number; kv: number }
   /** Why the answer ended: end token, stop string, maxTokens or full context, abort or error. */

@@ -44,7 +44,7 @@ export const loadOptions = {
   contextLength: { fallback: 0, ...integer(0, 2 ** 31 - 1) },
   chunk: { fallback: 64, ...integer(1, 512) },
   threads: integer(1, 64),
-  kv: { fallback: 'f16', ...oneOf('f16', 'f32') },
+  kv: { fallback: 'i8', ...oneOf('i8', 'f16', 'f32') },
   activations: { fallback: 'i8', ...oneOf('i8', 'f32') },
   binary: oneOf('simd128', 'relaxed'),
   worker: { fallback: true, ...flag },
@@ -65,6 +65,7 @@ export const generateOptions = {
   minP: { fallback: 0, ...number(0, 1) },
   repeatPenalty: { fallback: 1, ...number(0.01, 100) },
   seed: integer(0, Number.MAX_SAFE_INTEGER),
+  speculate: { fallback: true, ...flag },
   stop: {
     fallback: [],
     check: (value) => [value].flat().every((stop) => typeof stop === 'string' && stop !== ''),

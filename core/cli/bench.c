@@ -13,7 +13,7 @@ enum format { FORMAT_MD, FORMAT_CSV, FORMAT_JSON };
 
 typedef struct bench_options {
     nibl_cli_settings settings;
-    int64_t prefill, decode, repetitions;
+    int64_t prefill, decode, depth, repetitions;
     int format;
 } bench_options;
 
@@ -25,6 +25,8 @@ static const nibl_cli_option table[] = {
      "tokens of the prefill test; 0 = none"},
     {"-n, --n-gen", NIBL_CLI_INTEGER, FIELD(decode), "N", 0, 1 << 20, NULL,
      "tokens of the decode test; 0 = none"},
+    {"-d, --n-depth", NIBL_CLI_INTEGER, FIELD(depth), "N", 0, 1 << 20, NULL,
+     "tokens that the context holds before a test begins"},
     {"-r, --repetitions", NIBL_CLI_INTEGER, FIELD(repetitions), "N", 1, MAX_REPETITIONS, NULL,
      "runs of each test"},
     NIBL_CLI_COMPUTE_OPTIONS(bench_options),
@@ -33,8 +35,9 @@ static const nibl_cli_option table[] = {
 };
 
 typedef struct result {
-    char test[24]; /* "pp512" */
+    char test[48]; /* "pp512", "tg64 @ d1024" */
     double mean, deviation, median; /* tokens per second */
+    double cpu; /* seconds of all threads per token; NaN = not known */
     double samples[MAX_REPETITIONS];
     size_t count;
 } result;
@@ -63,41 +66,72 @@ static int step(nibl_session *session) {
     return status < 0 ? nibl_cli_fail_library("computing") : nibl_cli_fail("computing: not done in one step");
 }
 
-/* One run from an empty context: `count` tokens at once, or one by one. No result is kept from the run before, since
- * every run has other tokens from the first one on. */
-static int measure(nibl_session *session, uint32_t vocabulary, uint64_t run, size_t count, bool one_by_one,
-                   double *per_second) {
-    nibl_cli_tokens tokens = {0};
-    if (!nibl_cli_random_tokens(&tokens, count, vocabulary, run)) return NIBL_EXIT_FAILED;
-    tokens.ids[0] = (int32_t)(run % vocabulary);
-    double start = nibl_cli_seconds();
-    int code = NIBL_EXIT_OK;
-    size_t batch = one_by_one ? 1 : count;
-    if (nibl_session_set_tokens(session, tokens.ids, batch, NULL) < 0)
-        code = nibl_cli_fail_library("the test");
-    if (code == NIBL_EXIT_OK) code = step(session);
-    for (size_t i = batch; i < count && code == NIBL_EXIT_OK && !nibl_cli_interrupted(); i++) {
-        if (nibl_session_append(session, &tokens.ids[i], 1) < 0) code = nibl_cli_fail_library("the test");
-        if (code == NIBL_EXIT_OK) code = step(session);
+/* What one run computes: `count` tokens behind `depth` others, at once or one by one. */
+typedef struct trial {
+    nibl_session *session;
+    uint32_t vocabulary;
+    size_t depth, count;
+    bool one_by_one;
+} trial;
+
+typedef struct cost {
+    double seconds, cpu;
+} cost;
+
+/* Computes the tokens behind the depth, which is there. */
+static int compute(const trial *t, const int32_t *ids) {
+    size_t batch = t->one_by_one ? 1 : t->count;
+    for (size_t i = 0; i < t->count && !nibl_cli_interrupted(); i += batch) {
+        nibl_status status = t->depth + i > 0 ? nibl_session_append(t->session, &ids[i], batch)
+                                              : nibl_session_set_tokens(t->session, ids, batch, NULL);
+        if (status < 0) return nibl_cli_fail_library("the test");
+        int code = step(t->session);
+        if (code != NIBL_EXIT_OK) return code;
     }
-    double seconds = nibl_cli_seconds() - start;
-    *per_second = seconds > 0 ? (double)count / seconds : 0;
+    return nibl_cli_interrupted() ? nibl_cli_fail("interrupted") : NIBL_EXIT_OK;
+}
+
+/* One run. The tokens of the depth are the same in all runs, so they are computed once; behind them nothing is kept
+ * from the run before, since every run has other tokens from the first one on. */
+static int measure(const trial *t, uint64_t run, cost *out) {
+    nibl_cli_tokens tokens = {0};
+    int code = NIBL_EXIT_FAILED;
+    if (!nibl_cli_random_tokens(&tokens, t->depth, t->vocabulary, UINT64_MAX) ||
+        !nibl_cli_random_tokens(&tokens, t->count, t->vocabulary, run))
+        goto end;
+    tokens.ids[t->depth] = (int32_t)(run % t->vocabulary);
+    code = NIBL_EXIT_OK;
+    if (t->depth > 0) {
+        if (nibl_session_set_tokens(t->session, tokens.ids, t->depth, NULL) < 0)
+            code = nibl_cli_fail_library("the test");
+        if (code == NIBL_EXIT_OK) code = step(t->session);
+    }
+    double start = nibl_cli_seconds(), cpu = nibl_cli_cpu_seconds();
+    if (code == NIBL_EXIT_OK) code = compute(t, tokens.ids + t->depth);
+    *out = (cost){nibl_cli_seconds() - start, nibl_cli_cpu_seconds() - cpu};
+end:
     nibl_cli_tokens_free(&tokens);
-    if (code == NIBL_EXIT_OK && nibl_cli_interrupted()) code = nibl_cli_fail("interrupted");
     return code;
 }
 
 /* A short run first, so that pages are there and threads are awake. */
-static int run_test(nibl_session *session, uint32_t vocabulary, const bench_options *o, bool one_by_one,
-                    result *out) {
-    size_t count = (size_t)(one_by_one ? o->decode : o->prefill);
-    snprintf(out->test, sizeof out->test, "%s%zu", one_by_one ? "tg" : "pp", count);
-    double ignored;
-    uint64_t run = one_by_one ? 0 : (uint64_t)o->repetitions + 1;
-    int code = measure(session, vocabulary, run, one_by_one && count > 8 ? 8 : count, one_by_one, &ignored);
-    for (; code == NIBL_EXIT_OK && out->count < (size_t)o->repetitions; out->count++)
-        code = measure(session, vocabulary, ++run, count, one_by_one, &out->samples[out->count]);
-    if (code == NIBL_EXIT_OK) summarise(out);
+static int run_test(const trial *t, size_t repetitions, result *out) {
+    int length = snprintf(out->test, sizeof out->test, "%s%zu", t->one_by_one ? "tg" : "pp", t->count);
+    if (t->depth > 0) snprintf(out->test + length, sizeof out->test - (size_t)length, " @ d%zu", t->depth);
+    cost spent;
+    trial warming = *t;
+    if (t->one_by_one && t->count > 8) warming.count = 8;
+    uint64_t run = t->one_by_one ? 0 : (uint64_t)repetitions + 1;
+    int code = measure(&warming, run, &spent);
+    double cpu = 0;
+    for (; code == NIBL_EXIT_OK && out->count < repetitions; out->count++) {
+        code = measure(t, ++run, &spent);
+        out->samples[out->count] = spent.seconds > 0 ? (double)t->count / spent.seconds : 0;
+        cpu += spent.cpu / (double)t->count;
+    }
+    if (code != NIBL_EXIT_OK) return code;
+    out->cpu = cpu / (double)out->count;
+    summarise(out);
     return code;
 }
 
@@ -204,6 +238,7 @@ static void print_json(const row *r, const result *results, size_t count) {
         nibl_cli_json_real(&json, "mean", results[i].mean);
         nibl_cli_json_real(&json, "sd", results[i].deviation);
         nibl_cli_json_real(&json, "median", results[i].median);
+        nibl_cli_json_real(&json, "cpu_seconds_per_token", results[i].cpu);
         nibl_cli_json_open(&json, "samples", '[');
         for (size_t k = 0; k < results[i].count; k++) nibl_cli_json_real(&json, NULL, results[i].samples[k]);
         nibl_cli_json_close(&json, ']');
@@ -231,7 +266,12 @@ static int run_all(const nibl_cli_model *model, const bench_options *o, nibl_ses
     size_t count = 0;
     for (int one_by_one = 0; one_by_one < 2; one_by_one++) {
         if ((one_by_one ? o->decode : o->prefill) == 0) continue;
-        int code = run_test(session, model->info.vocabulary, o, one_by_one, &results[count]);
+        trial t = {.session = session,
+                   .vocabulary = model->info.vocabulary,
+                   .depth = (size_t)o->depth,
+                   .count = (size_t)(one_by_one ? o->decode : o->prefill),
+                   .one_by_one = one_by_one};
+        int code = run_test(&t, (size_t)o->repetitions, &results[count]);
         if (code != NIBL_EXIT_OK) return code;
         r.result = &results[count++];
         if (r.format != FORMAT_JSON) print_row(&r);
@@ -249,7 +289,7 @@ static int bench(const char *path, const void *given) {
         return nibl_cli_fail_usage(nibl_cli_bench.name, "-p and -n are both 0: there is nothing to run");
     nibl_cli_model model;
     nibl_session *session = NULL;
-    nibl_session_options options = nibl_cli_session_options(&o->settings, (uint32_t)context);
+    nibl_session_options options = nibl_cli_session_options(&o->settings, (uint32_t)(context + o->depth));
     result *results = calloc(2, sizeof *results);
     code = nibl_cli_model_open(path, false, &model);
     if (code == NIBL_EXIT_OK && !results) code = nibl_cli_fail("out of memory");
@@ -267,7 +307,8 @@ const nibl_cli_verb nibl_cli_bench = {
     .arguments = "MODEL [-p 512] [-n 128] [-r 5] [options]",
     .summary = "Measures tokens per second: prefill of N tokens (ppN) and decode of N tokens (tgN).",
     .details = "\n"
-               "Each test starts from an empty context, has random tokens, and runs once before it is "
+               "Each test starts from an empty context (or one of -d tokens), has random tokens, and runs "
+               "once before it is "
                "measured. t/s is\n"
                "mean ± standard deviation; the median tells more where other programs run.\n",
     .options = table,

@@ -1,6 +1,7 @@
 #define _GNU_SOURCE /* sched_getaffinity, getentropy */
 #include "core/cli/console.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,15 @@ double nibl_cli_seconds(void) {
     struct timespec now;
     if (clock_gettime(CLOCK_MONOTONIC, &now) != 0) return 0;
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+double nibl_cli_cpu_seconds(void) {
+#if defined(CLOCK_PROCESS_CPUTIME_ID) && !defined(__wasi__)
+    struct timespec now;
+    if (clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now) == 0)
+        return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+#endif
+    return NAN;
 }
 
 bool nibl_cli_stdin_is_terminal(void) { return isatty(STDIN_FILENO) == 1; }

@@ -120,6 +120,7 @@ int nibl_cli_generate(const nibl_cli_generator *generator, const nibl_cli_tokens
         if (stopped) answer->finish = NIBL_CLI_FINISH_STOP;
     }
     nibl_decoder_free(w.decoder);
+    nibl_session_guesses(generator->session, &answer->guessed, &answer->guessed_right);
     answer->decode_seconds = nibl_cli_seconds() - prefilled;
     return code;
 }

@@ -31,6 +31,7 @@ typedef struct nibl_cli_answer {
     bool too_long; /* the prompt exceeds the context: nothing was computed */
     size_t prompt_tokens, reused_tokens; /* reused: found in the KV cache */
     size_t decoded_tokens;               /* computed one by one; the last one sampled need not be */
+    uint64_t guessed, guessed_right;     /* tokens, where the text repeated itself */
     double prefill_seconds, decode_seconds;
 } nibl_cli_answer;
 

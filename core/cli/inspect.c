@@ -37,7 +37,7 @@ static int make_report(const nibl_cli_model *model, const inspect_options *o, re
     *r = (report){.model = model,
                   .plan = {.size = sizeof r->plan,
                            .context_length = (uint32_t)o->settings.context,
-                           .kv_type = (uint32_t)o->settings.key_type}};
+                           .kv_type = nibl_cli_kv_type(o->settings.key_type)}};
     r->planned = nibl_loader_plan(model->loader, &r->plan) == NIBL_OK;
     if (!r->planned) snprintf(r->why_not, sizeof r->why_not, "%s", nibl_last_message());
     size_t needed = 0;

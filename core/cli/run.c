@@ -15,6 +15,7 @@ typedef struct run_options {
     int64_t limit, seed, top_k, repeat_window;
     double temperature, top_p, min_p, repeat_penalty;
     nibl_cli_texts stop;
+    int speculate;
     bool ignore_end, chat, no_chat, raw, logits_hash, json;
 } run_options;
 
@@ -52,6 +53,8 @@ static const nibl_cli_option table[] = {
      "tokens the penalty looks back at"},
     {"--ignore-eos", NIBL_CLI_FLAG, FIELD(ignore_end), NULL, 0, 0, NULL, "never sample an end token"},
     {"-r, --stop", NIBL_CLI_TEXTS, FIELD(stop), "TEXT", 0, 0, NULL, "stop before this text; may be repeated"},
+    {"--speculate", NIBL_CLI_CHOICE, FIELD(speculate), "on|off", 0, 0, NULL,
+     "guess ahead where the text repeats itself; changes the time only"},
     {"--chat, -cnv", NIBL_CLI_FLAG, FIELD(chat), NULL, 0, 0, NULL,
      "a conversation; from a pipe, every line of stdin is a question"},
     {"--no-chat, -no-cnv", NIBL_CLI_FLAG, FIELD(no_chat), NULL, 0, 0, NULL, "complete the text as it stands"},
@@ -72,6 +75,7 @@ typedef struct context {
     uint64_t seed;
     bool chat;
     size_t prefilled, decoded; /* tokens computed in all, and their time */
+    uint64_t guessed, guessed_right;
     double prefill_seconds, decode_seconds;
 } context;
 
@@ -171,6 +175,8 @@ static void print_json(const context *c, const nibl_cli_answer *answer) {
     nibl_cli_json_real(&json, "prefill_per_second",
                        rate(answer->prompt_tokens - answer->reused_tokens, answer->prefill_seconds));
     nibl_cli_json_real(&json, "decode_per_second", rate(answer->decoded_tokens, answer->decode_seconds));
+    nibl_cli_json_integer(&json, "guessed_tokens", answer->guessed);
+    nibl_cli_json_integer(&json, "guessed_right", answer->guessed_right);
     nibl_cli_json_open(&json, "memory", '{');
     nibl_cli_json_integer(&json, "weights", c->model.info.packed_bytes);
     nibl_cli_json_integer(&json, "peak", peak);
@@ -193,6 +199,8 @@ static void print_figures(const context *c) {
             c->prefilled, rate(c->prefilled, c->prefill_seconds), c->decoded,
             rate(c->decoded, c->decode_seconds), c->model.seconds, (double)peak / 1048576,
             (double)nibl_cli_peak_memory() / 1048576, nibl_isa(), nibl_cli_threads(&c->o->settings), c->seed);
+    if (c->guessed)
+        fprintf(stderr, " | guesses %" PRIu64 " of %" PRIu64 " right", c->guessed_right, c->guessed);
     if (c->o->logits_hash) fprintf(stderr, " | logits %016" PRIx64, nibl_session_hash(c->generator.session));
     fputc('\n', stderr);
 }
@@ -205,6 +213,8 @@ static int answer_prompt(context *c, const nibl_cli_tokens *prompt, nibl_cli_ans
     c->decoded += answer->decoded_tokens;
     c->prefill_seconds += answer->prefill_seconds;
     c->decode_seconds += answer->decode_seconds;
+    c->guessed += answer->guessed;
+    c->guessed_right += answer->guessed_right;
     if (c->o->json) {
         print_json(c, answer);
         return NIBL_EXIT_OK;
@@ -332,6 +342,7 @@ static int work(context *c, const char *path) {
         if (nibl_session_new(c->model.model, &options, &c->generator.session) < 0)
             code = nibl_cli_fail_library("the session");
     }
+    if (code == NIBL_EXIT_OK) nibl_session_speculate(c->generator.session, o->speculate == 0);
     if (code == NIBL_EXIT_OK) code = make_sampler(c);
     c->generator.model = c->model.model;
     if (code == NIBL_EXIT_OK) code = conversation ? converse(c, interactive) : answer_once(c, &prompt);

@@ -6,8 +6,10 @@ enum { MOST_THREADS = 8 }; /* more would share the same memory, for which decode
 /* A prefill is looked at for interrupts after so many units of work; a few tokens are one call. */
 enum { PREFILL_UNITS = 4, FEW_TOKENS = 8 };
 
+uint32_t nibl_cli_kv_type(int choice) { return choice > NIBL_KV_F32 ? NIBL_KV_I8 : (uint32_t)choice; }
+
 int nibl_cli_settings_check(const nibl_cli_settings *settings, const char *verb) {
-    if (settings->key_type == settings->value_type) return NIBL_EXIT_OK;
+    if (nibl_cli_kv_type(settings->key_type) == nibl_cli_kv_type(settings->value_type)) return NIBL_EXIT_OK;
     return nibl_cli_fail_usage(verb, "-ctk and -ctv must name the same type: keys and values are kept alike");
 }
 
@@ -22,7 +24,7 @@ nibl_session_options nibl_cli_session_options(const nibl_cli_settings *settings,
                                   .context_length = context ? context : (uint32_t)settings->context,
                                   .chunk = (uint32_t)settings->chunk,
                                   .threads = nibl_cli_threads(settings),
-                                  .kv_type = (uint32_t)settings->key_type,
+                                  .kv_type = nibl_cli_kv_type(settings->key_type),
                                   .activations = (uint32_t)settings->activations};
 }
 

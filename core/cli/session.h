@@ -6,7 +6,7 @@
 
 typedef struct nibl_cli_settings {
     int64_t context, threads, chunk; /* 0 = default */
-    int key_type, value_type; /* enum nibl_kv_type; they must agree */
+    int key_type, value_type; /* of NIBL_CLI_KV_TYPES; they must agree */
     int activations; /* enum nibl_activations */
 } nibl_cli_settings;
 
@@ -23,15 +23,20 @@ typedef struct nibl_cli_settings {
      "64", "prefill tokens at a time; the result does not depend on it"},                                    \
     {"--activations", NIBL_CLI_CHOICE, NIBL_CLI_SETTING(type, activations), "i8|f32", 0, 0,                  \
      NULL, "precision of what enters the linear layers; f32 is exact and slow"}
+/* enum nibl_kv_type in its order, then the name that others have for the first. */
+#define NIBL_CLI_KV_TYPES "i8|f16|f32|q8_0"
 #define NIBL_CLI_KV_OPTIONS(type)                                                                            \
-    {"-ctk, --cache-type-k", NIBL_CLI_CHOICE, NIBL_CLI_SETTING(type, key_type), "f16|f32", 0, 0,             \
-     NULL, "type of the KV cache; must agree with -ctv"},                                                    \
-    {"-ctv, --cache-type-v", NIBL_CLI_CHOICE, NIBL_CLI_SETTING(type, value_type), "f16|f32", 0, 0,           \
+    {"-ctk, --cache-type-k", NIBL_CLI_CHOICE, NIBL_CLI_SETTING(type, key_type), NIBL_CLI_KV_TYPES, 0, 0,     \
+     NULL, "type of the KV cache; must agree with -ctv; q8_0 means i8"},                                                    \
+    {"-ctv, --cache-type-v", NIBL_CLI_CHOICE, NIBL_CLI_SETTING(type, value_type), NIBL_CLI_KV_TYPES, 0, 0,   \
      NULL, "see -ctk"}
 /* clang-format on */
 
 /* NIBL_EXIT_USAGE with a message when the settings contradict each other. */
 int nibl_cli_settings_check(const nibl_cli_settings *settings, const char *verb);
+
+/* enum nibl_kv_type */
+uint32_t nibl_cli_kv_type(int choice);
 
 /* The library's options for these settings; `context` 0 = as the settings say. */
 nibl_session_options nibl_cli_session_options(const nibl_cli_settings *settings, uint32_t context);

@@ -1,196 +1,212 @@
 #!/usr/bin/env node
-// Measures nibl beside other engines in one Chromium, on the default model: decode, prefill and load, one thread each.
+// Measures nibl on all its hosts beside other engines, on the default model.
 //
-//   node tests/bench/bench.js [--rounds N] [--engines nibl,nibl-simd128,wllama] [--write]
+//   node tests/bench/bench.js [--quick] [--rounds N] [--engines A,B] [--rows A,B] [--retries N] [--write] [--report]
 //
-// Every round runs every engine once, in a fresh page, so that the machine's moods fall on all alike; a round's first
-// completion lets the WebAssembly compiler settle and is not counted. Prints medians, spread and ratios; --write keeps
-// them in MEASURED.md. The bars are shown, not enforced: a busy machine is no bug.
+// A round opens every case (an engine, a file, a number of threads) once and takes one sample of every row, so that the
+// machine's moods fall on all alike. A sample beside which others took more than a tenth of a core is taken again.
+// Prints tables; --write keeps them as MEASURED.md, measured.json and chart.svg; --report makes the first and the last
+// of these from the second. The bars of rows.js are shown, not enforced: a busy machine is no bug.
 
+import { spawn } from 'node:child_process'
 import * as fs from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { defaultModel, fetchModel } from '../../demo/fetch.js'
+import { build } from '../../wasm/build.js'
 import { SetupError, main, root, setup } from '../../wasm/setup.js'
-import { installPeers } from './peers.js'
-import { machine, samplesTable } from './report.js'
-import { serve } from './server.js'
+import { bandwidths, buildBandwidth } from './bandwidth.js'
+import { chart } from './chart.js'
+import { engines } from './engines.js'
+import { browser, closeBrowser, fetchInChromium } from './host-javascript.js'
+import { read, since } from './meter.js'
+import { modelFile } from './models.js'
+import { installPeer } from './peers.js'
+import { machine, markdown } from './report.js'
+import { rows } from './rows.js'
 
-/** @typedef {import('playwright-core').Page} Page */
-/** @typedef {Record<string, number[]>} Samples */
+/** @typedef {import('./engines.js').Case} Case */
+/** @typedef {import('./engines.js').Session} Session */
+/** @typedef {import('./report.js').Results} Results */
+/** @typedef {import('./report.js').Sample} Sample */
 
-/** @type {Record<string, string>} name to the module that runs in the page */
-const engines = {
-  nibl: '/tests/bench/engine-nibl.js',
-  'nibl-simd128': '/tests/bench/engine-nibl.js?binary=simd128',
-  wllama: '/tests/bench/peer-wllama.js',
-}
 const here = join(root, 'tests/bench')
-const decodeTokens = 64
-const countedCompletions = 2
-const baseline = 'arrayBuffer()'
-
-const chromiumFlags =
-  '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking ' +
-  '--disable-component-update --disable-sync'
+const record = join(here, 'measured.json')
+/** A slow case gets no further samples of a row that has taken this long. */
+const budgetSeconds = 30
 
 const { values: options } = parseArgs({
   options: {
-    rounds: { type: 'string', default: '5' },
-    engines: { type: 'string', default: 'nibl,wllama' },
+    quick: { type: 'boolean', default: false },
+    rounds: { type: 'string' },
+    engines: { type: 'string' },
+    rows: { type: 'string' },
+    retries: { type: 'string', default: '2' },
     write: { type: 'boolean', default: false },
+    report: { type: 'boolean', default: false },
   },
 })
 
 /** @param {string} line */
 const say = (line) => process.stderr.write(`${line}\n`)
 
-/** @param {Samples} samples @param {string} name @param {number} value */
-function add(samples, name, value) {
-  ;(samples[name] ??= []).push(value)
+/** What an option names, or the default. @param {string} kind @param {string | undefined} given
+ * @param {Record<string, unknown>} table @param {string[]} fallback */
+function choose(kind, given, table, fallback) {
+  const names = given?.split(',') ?? fallback
+  const unknown = names.find((name) => !Object.hasOwn(table, name))
+  if (unknown) throw new SetupError(`no ${kind} '${unknown}'; there are: ${Object.keys(table).join(' ')}`)
+  return names
 }
 
-/** Opens a page of its own for `work`.
- * @template T @param {() => Promise<Page>} newPage @param {(page: Page) => Promise<T>} work */
-async function inPage(newPage, work) {
-  const page = await newPage()
-  try {
-    return await work(page)
-  } finally {
-    await page.close()
+/** @param {string} name @param {string | undefined} given @param {number} fallback @param {number} least */
+function count(name, given, fallback, least) {
+  const value = Number(given ?? fallback)
+  if (!Number.isInteger(value) || value < least) throw new SetupError(`--${name} must be a whole number from ${least} on`)
+  return value
+}
+
+// ---- Samples -------------------------------------------------------------------------------------------------------
+
+/** @param {Results} results @param {string} row @param {string} name @param {Sample} sample */
+function add({ samples }, row, name, sample) {
+  ;((samples[row] ??= {})[name] ??= []).push(sample)
+}
+
+/** Takes a sample, again while others disturb it; the last one counts.
+ * @param {number} retries @param {() => Promise<Omit<Sample, 'others' | 'disturbed'>>} take @returns {Promise<Sample>} */
+async function undisturbed(retries, take) {
+  for (;;) {
+    const begin = read()
+    const taken = await take()
+    const { others, disturbed, joules } = since(begin)
+    if (!disturbed || retries-- <= 0) return { ...taken, others, ...(disturbed && { disturbed }), ...(joules && { joules }) }
   }
 }
 
-/** Loads the model; the engine stays in the page as `engine`.
- * @param {Page} page @param {string} module @param {string} url */
-function openEngine(page, module, url) {
-  return page.evaluate(
-    async ([module, url]) => {
-      const { open } = await import(module)
+/** Keeps one core busy while `work` runs. @template T @param {() => Promise<T>} work */
+async function besideBusyCore(work) {
+  const competitor = spawn(process.execPath, ['-e', 'for (;;);'], { stdio: 'ignore' })
+  try {
+    return await work()
+  } finally {
+    competitor.kill('SIGKILL')
+  }
+}
+
+/** What the machine's memory gives, and a plain fetch of the file. @param {Results} results @param {number} retries @param {string} path */
+async function measureLimits(results, retries, path) {
+  for (const [name, measure] of Object.entries(bandwidths)) {
+    add(results, 'bandwidth', name, await undisturbed(retries, async () => ({ value: await measure() })))
+  }
+  add(results, 'load', 'arrayBuffer() Q4_1', { value: await fetchInChromium(path) })
+}
+
+/** One sample of every row of one case.
+ * @param {Results} results @param {Case} item @param {string[]} names of rows @param {number} retries */
+async function measureCase(results, item, names, retries) {
+  const wanted = names.filter((row) => {
+    const { cases } = rows[row]
+    const spent = (results.samples[row]?.[item.name] ?? []).reduce((sum, { seconds = 0 }) => sum + seconds, 0)
+    return (cases?.test(item.name) ?? engines[item.engine].rows?.includes(row) ?? true) && spent < budgetSeconds
+  })
+  if (!wanted.length) return
+  const session = await engines[item.engine].open(item)
+  const shown = []
+  try {
+    for (const row of wanted) {
+      const trial = rows[row]
       const begin = performance.now()
-      const engine = await open(new URL(url, location.href).href)
-      Object.assign(globalThis, { engine })
-      return { ms: performance.now() - begin, about: /** @type {string} */ (engine.about) }
-    },
-    [module, url],
-  )
+      const once = async () => {
+        const { perSecond, cpu } = await session.sample(trial)
+        return { value: perSecond, ...(cpu !== undefined && !trial.beside && { cpu }) }
+      }
+      const sample = await undisturbed(retries, trial.beside ? () => besideBusyCore(once) : once)
+      const { joules, ...rest } = sample
+      const perToken = joules && !trial.depth ? { joules: joules / trial.count } : {}
+      add(results, row, item.name, { ...rest, ...perToken, seconds: (performance.now() - begin) / 1e3 })
+      shown.push(`${row} ${sample.value.toFixed(1)}${sample.disturbed ? '!' : ''}`)
+    }
+    const { about, load, memory } = session.facts()
+    const known = (results.about[item.engine] ??= [])
+    if (!known.includes(about)) known.push(about)
+    add(results, 'load', item.name, { value: load })
+    add(results, 'memory', item.name, { value: memory })
+  } finally {
+    await session.close()
+  }
+  say(`${item.name}: ${shown.join(', ')}`)
 }
 
-/** @param {Page} page @param {string} url */
-function fetchBaseline(page, url) {
-  return page.evaluate(async (url) => {
-    const begin = performance.now()
-    await (await fetch(url)).arrayBuffer()
-    return performance.now() - begin
-  }, url)
+// ---- The run -------------------------------------------------------------------------------------------------------
+
+/** Brings and builds what the engines need. @param {string[]} names */
+async function prepare(names) {
+  const chosen = names.map((name) => engines[name])
+  await setup(['devmodules', 'browser', ...new Set(chosen.flatMap((engine) => engine.setup ?? []))])
+  await build(['native', 'wasm-simd128', 'wasm-relaxed', 'wasm-simd128-threads', 'wasm-relaxed-threads', 'wasi-relaxed'], {
+    tests: false,
+  })
+  await buildBandwidth()
+  for (const peer of new Set(chosen.flatMap((engine) => engine.peer ?? []))) await installPeer[peer]()
 }
 
-/** @param {Page} page @param {string} prompt @returns {Promise<import('./timing.js').Completion>} */
-function complete(page, prompt) {
-  return page.evaluate(([prompt, tokens]) => /** @type {any} */ (globalThis).engine.complete(prompt, tokens), [
-    prompt,
-    decodeTokens,
-  ])
+/** @param {string[]} names of engines @returns {Promise<Case[]>} */
+async function casesOf(names) {
+  const cases = []
+  for (const engine of names) {
+    for (const name of engines[engine].cases) {
+      const [file, threads] = name.split(' ')
+      const { about } = engines[engine]
+      cases.push({ name: `${engine} ${name}`, engine, file: await modelFile(file), threads: parseInt(threads), about })
+    }
+  }
+  return cases
 }
 
-async function run() {
-  const names = options.engines.split(',')
-  const rounds = Number(options.rounds)
-  const unknown = names.find((name) => !Object.hasOwn(engines, name))
-  if (unknown) throw new SetupError(`no engine '${unknown}'; there are: ${Object.keys(engines).join(' ')}`)
-  if (!(rounds >= 1)) throw new SetupError('--rounds must be a whole number from 1 on')
+async function measure() {
+  const everyday = Object.keys(engines).filter((name) => !engines[name].optional)
+  const names = choose('engine', options.engines, engines, everyday)
+  const quickRows = Object.keys(rows).filter((row) => rows[row].quick || !options.quick)
+  const wanted = choose('row', options.rows, rows, quickRows)
+  const rounds = count('rounds', options.rounds, options.quick ? 1 : 5, 1)
+  const retries = count('retries', options.retries, 2, 0)
 
   const where = machine()
-  await setup(['devmodules', 'browser'])
-  if (names.includes('wllama')) installPeers()
-  const url = (await fetchModel()).slice(root.length)
-
-  const { origin, close } = await serve()
-  const { chromium } = await import('playwright-core')
-  const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium'
-  const browser = await chromium.launch({ executablePath, args: chromiumFlags.split(' ') })
-  const newPage = async () => {
-    const page = await browser.newPage()
-    await page.goto(origin)
-    return page
+  await prepare(names)
+  const cases = await casesOf(names)
+  /** @type {Results} */
+  const results = {
+    date: new Date().toISOString().slice(0, 10),
+    command: ['npm run bench', ...(process.argv.length > 2 ? ['--', ...process.argv.slice(2)] : [])].join(' '),
+    machine: { ...where, chromium: (await browser()).version, node: process.versions.node },
+    files: Object.fromEntries(cases.map(({ file: { name, sha256, bytesPerToken } }) => [name, { sha256, bytesPerToken }])),
+    about: {},
+    shipped: Object.fromEntries(names.map((name) => [name, engines[name].shipped()])),
+    rounds,
+    samples: {},
   }
+  for (const [name, { sha256 }] of Object.entries(results.files)) say(`${name}: sha256 ${sha256}`)
+  const { path } = await modelFile('Q4_1')
   try {
-    const load = await measureLoad(names, rounds, newPage, url)
-    const speed = await measureSpeed(names, rounds, newPage, url)
-    report({ ...speed, load }, `${where}, Chromium ${browser.version()}`)
+    for (let round = 0; round < rounds; round++) {
+      say(`round ${round + 1} of ${rounds}`)
+      await measureLimits(results, retries, path)
+      // Every second round backwards: what the order does falls on all alike.
+      for (const item of round % 2 ? cases.toReversed() : cases) await measureCase(results, item, wanted, retries)
+    }
   } finally {
-    await browser.close()
-    close()
+    await closeBrowser()
   }
+  return results
 }
 
-/**
- * From the request until the engine answers, beside a plain fetch of the same bytes.
- * @param {string[]} names @param {number} rounds @param {() => Promise<Page>} newPage @param {string} url
- */
-async function measureLoad(names, rounds, newPage, url) {
-  /** @type {Samples} */
-  const load = {}
-  for (let round = 0; round < 2 * rounds; round++) {
-    add(load, baseline, await inPage(newPage, (page) => fetchBaseline(page, url)))
-    for (const name of names) {
-      const { ms } = await inPage(newPage, (page) => openEngine(page, engines[name], url))
-      add(load, name, ms)
-    }
-  }
-  return load
-}
-
-/** @param {string[]} names @param {number} rounds @param {() => Promise<Page>} newPage @param {string} url */
-async function measureSpeed(names, rounds, newPage, url) {
-  /** @type {string[]} of 128 tokens each */
-  const prompts = JSON.parse(fs.readFileSync(join(here, 'prompts.json'), 'utf8'))
-  /** @type {Samples} */ const decode = {}
-  /** @type {Samples} */ const prefill = {}
-  /** @type {Record<string, string>} */ const about = {}
-
-  /** @param {string} name @param {number} round @param {Page} page */
-  async function measure(name, round, page) {
-    about[name] = (await openEngine(page, engines[name], url)).about
-    for (let i = 0; i <= countedCompletions; i++) {
-      const { promptTokens, tokens, firstMs, restMs } = await complete(page, prompts[(round + i) % prompts.length])
-      if (promptTokens !== 128) throw new Error(`${name} made ${promptTokens} tokens of a prompt of 128`)
-      if (tokens !== decodeTokens) throw new Error(`${name} wrote ${tokens} tokens instead of ${decodeTokens}`)
-      if (i === 0) continue
-      add(prefill, name, (promptTokens / firstMs) * 1e3)
-      add(decode, name, ((tokens - 1) / restMs) * 1e3)
-      const [fill, step] = [prefill, decode].map((samples) => samples[name].at(-1)?.toFixed(1))
-      say(`round ${round + 1} of ${rounds}: ${name} prefill ${fill}, decode ${step} tok/s`)
-    }
-  }
-
-  for (let round = 0; round < rounds; round++) {
-    for (const name of names) await inPage(newPage, (page) => measure(name, round, page))
-  }
-  return { decode, prefill, about }
-}
-
-/**
- * @param {{ decode: Samples, prefill: Samples, load: Samples, about: Record<string, string> }} measured
- * @param {string} where
- */
-function report({ decode, prefill, load, about }, where) {
-  const day = new Date().toISOString().slice(0, 10)
-  const text = [
-    `${day}, ${where}, Node ${process.versions.node}`,
-    `\`npm run bench\`: ${defaultModel.name}, one thread, greedy; prefill of 128 tokens (to the first token), decode` +
-      ` of ${decodeTokens}, load from the request until the engine answers; over loopback, nothing cached.`,
-    Object.entries(about).map(([name, what]) => `${name}: ${what}.`).join(' '),
-    samplesTable([
-      { name: 'decode', unit: 'tok/s', samples: decode, against: 'wllama', bar: '>= 3' },
-      { name: 'prefill', unit: 'tok/s', samples: prefill, against: 'wllama', bar: '>= 3' },
-      { name: 'load', unit: 'ms', samples: load, against: baseline, bar: '<= 1.3' },
-    ]),
-  ].join('\n\n')
+await main(async () => {
+  /** @type {Results} */
+  const results = options.report ? JSON.parse(fs.readFileSync(record, 'utf8')) : await measure()
+  const text = markdown(results)
   console.log(text)
-  if (options.write) {
-    fs.writeFileSync(join(here, 'MEASURED.md'), `# Measured\n\n${text}\n`)
-  }
-}
-
-await main(run)
+  if (!options.write && !options.report) return
+  fs.writeFileSync(record, `${JSON.stringify(results, null, 1)}\n`)
+  fs.writeFileSync(join(here, 'MEASURED.md'), text)
+  fs.writeFileSync(join(here, 'chart.svg'), chart(results))
+})

@@ -1,5 +1,5 @@
-// nibl behind the benchmark's interface (see timing.js); runs in the page. One thread. ?binary=simd128 in the module's
-// address asks for that binary instead of the best.
+// nibl behind the benchmark's interface (see timing.js); runs in the page and under Node. ?binary=simd128 in the
+// module's address asks for that binary instead of the best.
 
 import { load } from '../../web/nibl.js'
 import { timed } from './timing.js'
@@ -9,15 +9,16 @@ const logitBias = { 0: -Infinity, 2: -Infinity }
 
 const binary = /** @type {'simd128' | undefined} */ (new URL(import.meta.url).searchParams.get('binary') ?? undefined)
 
-/** @param {string} url of the model @returns {Promise<import('./timing.js').Engine>} */
-export async function open(url) {
-  const model = await load(url, { threads: 1, ...(binary && { binary }) })
-  if (model.info.threads !== 1) throw new Error(`nibl uses ${model.info.threads} threads`)
+/** @param {string} source of the model @param {import('./timing.js').EngineOptions} options
+ * @returns {Promise<import('./timing.js').Engine>} */
+export async function open(source, { threads, contextLength }) {
+  const model = await load(source, { threads, contextLength, ...(binary && { binary }) })
+  if (model.info.threads !== threads) throw new Error(`nibl uses ${model.info.threads} threads: ${model.info.why}`)
   return {
     about: model.info.binary,
-    complete(prompt, maxTokens) {
+    complete(prompt, tokens) {
       return timed(async (count) => {
-        for await (const { text } of model.generate(prompt, { maxTokens, temperature: 0, logitBias })) count(text)
+        for await (const _ of model.generate(prompt, { maxTokens: tokens, temperature: 0, logitBias })) count()
         return model.stats.prefill.tokens
       })
     },

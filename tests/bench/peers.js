@@ -1,33 +1,75 @@
-// The engines that nibl is measured against: installed from npm below .toolchain/peers, never a dependency of nibl.
+// The engines that nibl is measured against, below .toolchain/peers and never a dependency of nibl: packages of npm, and
+// llama.cpp built from the sources that a package of the Python registry carries.
 
-import { execFileSync } from 'node:child_process'
 import * as fs from 'node:fs'
+import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
-import { SetupError, root } from '../../wasm/setup.js'
+import { SetupError, aptInstall, fetchSources, root, run, setup } from '../../wasm/setup.js'
 
-export const peersFolder = join(root, '.toolchain/peers')
+const folder = join(root, '.toolchain/peers')
 
-const packages = {
+const npmPackages = {
   '@wllama/wllama': {
     version: '3.8.1',
     integrity: 'sha512-Pl7BEJhPU8OHnV/yhn3DFZYhLLOdSHh+4TND79WCftHnlUAdQPAsyc/CfIOY+4mVxvf5VW3Xw3Uf7BBfotS1gw==',
   },
+  'onnxruntime-web': {
+    version: '1.30.0',
+    integrity: 'sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==',
+  },
 }
+
+export const llamaPackage = {
+  name: 'llama-cpp-python',
+  version: '0.3.36',
+  bytes: 76589250,
+  sha256: '832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e',
+}
+const llamaFolder = join(folder, `llama.cpp-${llamaPackage.sha256.slice(0, 12)}`)
+export const llamaBench = join(llamaFolder, 'llama-bench')
 
 /** What npm wrote down of the packages that are installed. @returns {Record<string, { integrity: string }>} */
 function installed() {
-  const record = join(peersFolder, 'node_modules/.package-lock.json')
+  const record = join(folder, 'node_modules/.package-lock.json')
   return fs.existsSync(record) ? JSON.parse(fs.readFileSync(record, 'utf8')).packages : {}
 }
 
-/** Brings the peers in their pinned versions; does nothing where they are there already. */
-export function installPeers() {
-  for (const [name, { version, integrity }] of Object.entries(packages)) {
+async function installNpm() {
+  for (const [name, { version, integrity }] of Object.entries(npmPackages)) {
     const found = () => installed()[`node_modules/${name}`]?.integrity
     if (found() === integrity) continue
-    fs.mkdirSync(peersFolder, { recursive: true })
-    const options = ['--ignore-scripts', '--no-audit', '--no-fund', '--save-exact', '--prefix', peersFolder]
-    execFileSync('npm', ['install', ...options, `${name}@${version}`], { stdio: ['ignore', 'ignore', 'inherit'] })
+    fs.mkdirSync(folder, { recursive: true })
+    const options = ['--ignore-scripts', '--no-audit', '--no-fund', '--save-exact', '--prefix', folder]
+    await run(['npm', 'install', ...options, `${name}@${version}`])
     if (found() !== integrity) throw new SetupError(`${name} ${version} is not the package that was pinned`)
   }
 }
+
+/** llama-bench for this very CPU; the sources are gone afterwards. */
+async function buildLlama() {
+  if (fs.existsSync(llamaBench)) return
+  await setup(['native'])
+  await aptInstall(['g++'])
+  await fetchSources(llamaPackage, async (sources) => {
+    process.stderr.write('  llama.cpp: building llama-bench for this CPU, some ten minutes on two cores\n')
+    const settings = {
+      CMAKE_BUILD_TYPE: 'Release',
+      GGML_NATIVE: 'ON',
+      BUILD_SHARED_LIBS: 'OFF',
+      LLAMA_BUILD_TESTS: 'OFF',
+      LLAMA_BUILD_EXAMPLES: 'OFF',
+      LLAMA_BUILD_SERVER: 'OFF',
+    }
+    const options = Object.entries(settings).map(([name, value]) => `-D${name}=${value}`)
+    const build = join(sources, 'build')
+    await run(['cmake', '-S', join(sources, 'vendor/llama.cpp'), '-B', build, ...options])
+    const jobs = `-j${availableParallelism()}`
+    await run(['nice', '-n', '10', 'cmake', '--build', build, jobs, '--target', 'llama-bench'])
+    fs.mkdirSync(llamaFolder, { recursive: true })
+    fs.renameSync(join(build, 'bin/llama-bench'), llamaBench)
+  })
+}
+
+/** Brings the peers in their pinned versions; does nothing where they are there already.
+ * @type {Record<'npm' | 'llama', () => Promise<void>>} */
+export const installPeer = { npm: installNpm, llama: buildLlama }

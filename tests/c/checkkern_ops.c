@@ -176,6 +176,56 @@ static void work_attention(const shape *s, double *bytes, double *macs) {
     *macs = 2.0 * s->n * s->width;
 }
 
+/* Codes, scales and padding behind the n-th position hold anything; what precedes them is what the cache writes. */
+static void make_attn_block_i8(trial *t) {
+    static const float junk[] = {NAN, INFINITY, -INFINITY, 3e38f, -0.0f},
+                       ends[] = {0.0f, FLT_MIN, 0x1p-149f, 1e15f};
+    const uint32_t n = t->shape.n, width = t->shape.width, padded = nibl_attn_i8_width(width);
+    const size_t blocks = (width + NIBL_BLOCK - 1) / NIBL_BLOCK, half = (size_t)NIBL_ATTN_BLOCK * padded;
+    const bool ended = t->shape.profile != PROFILE_PLAIN && random_below(&t->random, 2);
+    nibl_act *q = trial_input(t, blocks * sizeof *q, shift4(t));
+    random_acts(q, blocks, &t->random, t->shape.profile);
+    for (uint32_t d = width; d < blocks * NIBL_BLOCK; d++) q[d / NIBL_BLOCK].q[d % NIBL_BLOCK] = 0;
+    nibl_attn_i8 *kv = trial_input(t, nibl_attn_i8_bytes(width), shift4(t));
+    for (size_t i = 0; i < half; i++) kv->codes[i] = (int8_t)random_below(&t->random, 128);
+    random_codes(kv->codes + half, half, &t->random, t->shape.profile);
+    for (uint32_t j = 0; j < NIBL_ATTN_BLOCK; j++) {
+        kv->d[j] = ended ? ends[random_below(&t->random, 4)] : random_float(&t->random, 0.0f, 0.05f);
+        kv->m[j] = random_number(&t->random, t->shape.profile);
+        kv->dv[j] = ended ? ends[random_below(&t->random, 4)] : random_float(&t->random, 0.0f, 0.05f);
+        if (j < n) continue;
+        kv->d[j] = junk[random_below(&t->random, 5)];
+        kv->m[j] = junk[random_below(&t->random, 5)];
+        kv->dv[j] = junk[random_below(&t->random, 5)];
+        for (uint32_t d = 0; d < padded; d++) {
+            kv->codes[((size_t)(d / 4) * NIBL_ATTN_BLOCK + j) * 4 + d % 4] =
+                (int8_t)random_below(&t->random, 256);
+            kv->codes[half + ((size_t)(j % 16) * padded + d) * 4 + j / 16] =
+                (int8_t)random_below(&t->random, 256);
+        }
+    }
+    for (uint32_t d = width; d < padded; d++)
+        for (uint32_t j = 0; j < NIBL_ATTN_BLOCK; j++) {
+            kv->codes[((size_t)(d / 4) * NIBL_ATTN_BLOCK + j) * 4 + d % 4] =
+                (int8_t)random_below(&t->random, 128);
+            kv->codes[half + ((size_t)(j % 16) * padded + d) * 4 + j / 16] =
+                (int8_t)random_below(&t->random, 256);
+        }
+    t->scale = 1.0f / sqrtf((float)width);
+    floats_out(t, width);
+    floats_out(t, 2);
+}
+
+static void call_attn_block_i8(const trial *t, void (*function)(void)) {
+    AS(attn_block_i8, function)(output(t, 0), output(t, 1), t->inputs[0], t->inputs[1], t->shape.n,
+                                t->shape.width, t->scale);
+}
+
+static void work_attention_i8(const shape *s, double *bytes, double *macs) {
+    *bytes = (double)nibl_attn_i8_bytes(s->width);
+    *macs = 2.0 * s->n * s->width;
+}
+
 static void make_attn_merge(trial *t) {
     const uint32_t width = t->shape.width;
     const bool empty = random_below(&t->random, 3) == 0;
@@ -369,6 +419,8 @@ static const operation check_widen_f16 = {
     pick_vector, make_widen_f16, call_widen_f16, work_widen, {{.n = 2 * 64 * 64}}};
 static const operation check_attn_block = {
     pick_attention, make_attn_block, call_attn_block, work_attention, {{.n = 64, .width = 64}}};
+static const operation check_attn_block_i8 = {
+    pick_attention, make_attn_block_i8, call_attn_block_i8, work_attention_i8, {{.n = 64, .width = 64}}};
 static const operation check_attn_merge = {
     pick_attention, make_attn_merge, call_attn_merge, work_merge, {{.n = 64, .width = 64}}};
 static const operation check_pack_row = {

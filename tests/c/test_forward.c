@@ -95,13 +95,18 @@ static void chunks_and_threads_do_not_matter(void) {
         fixture f = {0};
         if (!open_fixture(types[i], &f)) continue;
         const size_t bytes = (size_t)f.tokens * f.vocabulary * sizeof(float);
-        float *whole = all_logits(f.model, (nibl_session_options){0}, f.ids, f.tokens);
-        for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
-            float *other = all_logits(f.model, ways[w], f.ids, f.tokens);
-            if (!CHECK(memcmp(whole, other, bytes) == 0)) printf("    %s, way %zu\n", types[i], w);
-            free(other);
+        for (uint32_t kv_type = NIBL_KV_I8; kv_type <= NIBL_KV_F32; kv_type++) {
+            float *whole = all_logits(f.model, (nibl_session_options){.kv_type = kv_type}, f.ids, f.tokens);
+            for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
+                nibl_session_options way = ways[w];
+                way.kv_type = kv_type;
+                float *other = all_logits(f.model, way, f.ids, f.tokens);
+                if (!CHECK(memcmp(whole, other, bytes) == 0))
+                    printf("    %s, KV cache %u, way %zu\n", types[i], (unsigned)kv_type, w);
+                free(other);
+            }
+            free(whole);
         }
-        free(whole);
         close_fixture(&f);
     }
 }

@@ -6,7 +6,7 @@
 
 #include <time.h>
 
-enum { MOST = 4, JOBS = 10000, POOLS = 100, PHASES = 50, UNITS = 101 };
+enum { MOST = 4, JOBS = 3000, POOLS = 100, PHASES = 50, UNITS = 101 };
 
 typedef struct slot {
     _Alignas(64) uint32_t value;

@@ -189,9 +189,9 @@ static void score_row(void *context, size_t position, const float *logits) {
     d->scored++;
 }
 
-static void fast_path_has_nearly_the_reference_distributions(void) {
+static void score(uint32_t kv_type, const char *name) {
     if (windows == 0 || positions == 0) {
-        printf("fast path: not run (0 windows)\n");
+        printf("fast path, KV cache in %s: not run (0 windows)\n", name);
         return;
     }
     divergence d = {.file = open_fixture("tests/fixtures/smollm2-kl.bin")};
@@ -206,14 +206,15 @@ static void fast_path_has_nearly_the_reference_distributions(void) {
     for (uint32_t w = 0; w < head[0] && w < windows; w++) {
         d.ids = ids + (size_t)w * length;
         d.file.at = begin + w * window_bytes;
-        compute((nibl_session_options){0}, d.ids, d.first + (positions < scored ? positions : scored),
-                score_row, &d);
+        compute((nibl_session_options){.kv_type = kv_type}, d.ids,
+                d.first + (positions < scored ? positions : scored), score_row, &d);
     }
     const double n = d.scored, same_top = d.same_top / n;
-    printf("fast path, %u positions of %u windows: KL %.5f (at least %.5f; bar %.3f), same top token %.2f %% "
+    printf("fast path, KV cache in %s, %u positions of %u windows: KL %.5f (at least %.5f; bar %.3f), same "
+           "top token %.2f %% "
            "(bar %.0f "
            "%%), perplexity %.3f (reference %.3f)\n",
-           d.scored, windows, d.estimate / n, d.bound / n, max_kl, 100 * same_top, 100 * min_same_top,
+           name, d.scored, windows, d.estimate / n, d.bound / n, max_kl, 100 * same_top, 100 * min_same_top,
            exp(d.surprise / n), exp(d.reference_surprise / n));
     const double slack = d.scored >= ENOUGH ? 1 : 3;
     CHECK(d.estimate / n <= slack * max_kl);
@@ -224,10 +225,15 @@ static void fast_path_has_nearly_the_reference_distributions(void) {
     free(d.file.bytes);
 }
 
+static void fast_path_has_nearly_the_reference_distributions(void) { score(0, "int8 (default)"); }
+
+static void so_it_has_with_f16(void) { score(NIBL_KV_F16, "f16"); }
+
 int main(int argc, char **argv) {
     static const test tests[] = {
         {"the exact path has the reference's logits", exact_path_has_the_reference_logits},
         {"the fast path has nearly its distributions", fast_path_has_nearly_the_reference_distributions},
+        {"so it has with a KV cache in f16", so_it_has_with_f16},
     };
     uint32_t *const counts[] = {&prompts, &windows, &positions};
     for (int i = 1; i < argc && i <= 3; i++) *counts[i - 1] = (uint32_t)strtoul(argv[i], NULL, 10);

@@ -1,7 +1,7 @@
 """Compares nibl with transformers live, on whole rows of logits of the default model.
 
 1. The exact path (activations and KV cache in F32) on the prompts of smollm2-logits.bin: largest difference of any logit.
-2. The fast path (int8, KV cache in f16) on the text of smollm2-kl.bin: mean KL divergence, share of positions with the
+2. The fast path (int8, KV cache too) on the text of smollm2-kl.bin: mean KL divergence, share of positions with the
    same top token, perplexity beside the reference's.
 
 Prints a table and exits with 0 only if every bar is met. Needs tests/fixtures/setup.sh, the default model and a build.
@@ -20,7 +20,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "fixtures")
 from oracle import FIXTURES, ROOT, default_model, load_reference, log_softmax, logits
 
 EXACT = ["--activations", "f32", "-ctk", "f32", "-ctv", "f32"]
-FAST = ["--activations", "i8", "-ctk", "f16", "-ctv", "f16"]
+FAST = ["--activations", "i8", "-ctk", "i8", "-ctv", "i8"]
 MAX_DIFFERENCE = 2e-3
 MAX_KL = 0.005
 MIN_SAME_TOP = 0.95
@@ -90,7 +90,7 @@ def compare_text(compute, reference):
     kl, same, surprise = np.concatenate(kl), np.concatenate(same), np.concatenate(surprise, axis=1)
     theirs, ours = np.exp(surprise.mean(axis=1))
     kl_ok, same_ok = kl.mean() <= MAX_KL, same.mean() >= MIN_SAME_TOP
-    print(f"fast path (int8 activations, f16 KV cache), {len(kl)} positions of text")
+    print(f"fast path (int8 activations, int8 KV cache), {len(kl)} positions of text")
     print(f" mean KL         {kl.mean():.2e} +- {kl.std() / np.sqrt(len(kl)):.1e}, bar {MAX_KL}: {verdict(kl_ok)}")
     print(f" median, 99 %, max  {np.median(kl):.2e}  {np.quantile(kl, 0.99):.2e}  {kl.max():.2e}")
     print(f" same top token  {same.mean():.2%}, bar {MIN_SAME_TOP:.0%}: {verdict(same_ok)}")

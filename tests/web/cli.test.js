@@ -87,7 +87,7 @@ describe('help', () => {
     const { stdout } = succeed(['help', 'run'])
     assert.match(stdout, /--temp X .*\(default: 0\.8\)/)
     assert.match(stdout, /--top-k N .*\(default: 40\)/)
-    assert.match(stdout, /-ctk, --cache-type-k f16\|f32 .*\(default: f16\)/)
+    assert.match(stdout, /-ctk, --cache-type-k i8\|f16\|f32\|q8_0 .*\(default: i8\)/)
   })
 
   test('--version', () => {
@@ -124,7 +124,7 @@ describe('bad usage exits with 2 and says what is wrong', () => {
     [['run', tiny, '-p', 'a', '--temp', 'inf'], /--temp must be/],
     [['run', tiny, '-p', 'a', '--temp', '1e999'], /--temp must be/],
     [['run', tiny, '-p', 'a', '--top-p', '1.01'], /--top-p must be/],
-    [['run', tiny, '-p', 'a', '-ctk', 'q8_0', '-ctv', 'q8_0'], /-ctk must be one of f16\|f32, not 'q8_0'/],
+    [['run', tiny, '-p', 'a', '-ctk', 'q4_0', '-ctv', 'q4_0'], /-ctk must be one of i8\|f16\|f32\|q8_0, not 'q4_0'/],
     [['run', tiny, '-p', 'a', '-ctk', 'f32'], /-ctk and -ctv must name the same type/],
     [['run', tiny, '-p', 'a', '-f', 'b'], /-p and -f contradict each other/],
     [['run', tiny, '-p', 'a', '--chat', '--no-chat'], /contradict/],
@@ -331,6 +331,19 @@ describe('run', () => {
     assert.equal(status, 0, shown)
   })
 
+  test('guesses change the time only', needsModel, () => {
+    const prompt = 'one two three four five six seven eight nine ten, '.repeat(4)
+    for (const sampling of [['--temp', '0'], ['--temp', '0.3', '-s', '5', '--repeat-penalty', '1.02']]) {
+      const [on, off] = ['on', 'off'].map((speculate) => {
+        const args = ['-p', prompt, '--no-chat', '-n', '30', '--ignore-eos', '--logits-hash', ...sampling]
+        return json(['run', realModel, ...args, '--speculate', speculate])[0]
+      })
+      assert.ok(on.guessed_right > 5 && on.guessed_right <= on.guessed_tokens, JSON.stringify(on))
+      assert.equal(off.guessed_tokens, 0)
+      for (const name of ['text', 'tokens', 'logits_hash', 'finish']) assert.deepEqual(on[name], off[name], name)
+    }
+  })
+
   test('the default model knows', needsModel, () => {
     const [answer] = json(['run', realModel, '--no-chat', '-p', 'The capital of France is', '-n', '4', '--temp', '0'])
     assert.match(answer.text, /Paris/)
@@ -397,7 +410,9 @@ describe('inspect', () => {
   test('the plan follows the context', () => {
     const kv = (/** @type {string[]} */ ...more) => json(['inspect', tiny, ...more])[0].plan.kv
     assert.equal(kv('-c', '256'), 2 * kv('-c', '128'))
-    assert.equal(kv('-c', '256', '-ctk', 'f32', '-ctv', 'f32'), 2 * kv('-c', '256'))
+    assert.equal(kv('-ctk', 'f32', '-ctv', 'f32'), 2 * kv('-ctk', 'f16', '-ctv', 'f16'))
+    assert.equal(kv('-ctk', 'q8_0', '-ctv', 'i8'), kv())
+    assert.ok(kv() < kv('-ctk', 'f16', '-ctv', 'f16'))
   })
 
   test('the header is enough', () => {
@@ -534,6 +549,13 @@ describe('bench', () => {
     }
   })
 
+  test('behind a context that is there already', () => {
+    const { stdout } = succeed([...args, '-d', '40', '-o', 'json'])
+    const { results } = JSON.parse(stdout)
+    assert.deepEqual(results.map((/** @type {any} */ r) => r.test), ['pp16 @ d40', 'tg4 @ d40'])
+    for (const { cpu_seconds_per_token } of results) assert.ok(cpu_seconds_per_token > 0)
+  })
+
   test('one test alone', () => {
     assert.equal(succeed(['bench', tiny, '-p', '0', '-n', '2', '-r', '1']).stdout.trimEnd().split('\n').length, 3)
   })
@@ -553,7 +575,7 @@ describe('hash', () => {
   })
 
   test('differs where the computation differs', () => {
-    const ways = [[], ['--seed', '2'], ['--activations', 'f32'], ['-ctk', 'f32', '-ctv', 'f32'], ['--prefill', '99'], ['--decode', '9']]
+    const ways = [[], ['--seed', '2'], ['--activations', 'f32'], ['-ctk', 'f16', '-ctv', 'f16'], ['-ctk', 'f32', '-ctv', 'f32'], ['--prefill', '99'], ['--decode', '9']]
     const hashes = ways.map(way => json([...args, ...way])[0].hash)
     assert.equal(new Set(hashes).size, ways.length)
   })

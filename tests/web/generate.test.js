@@ -252,3 +252,49 @@ test('prompts and options that make no sense', async (t) => {
   await assert.rejects(model.detokenize([1e9]), niblError('BAD_ARGUMENT', /token/))
   await answer(model, 'Hello', { maxTokens: 1 })
 })
+
+test('guesses change neither tokens nor logits nor what the next turn finds, wherever an answer ends', async (t) => {
+  const messages = [user(`Repeat the following text exactly, word for word.\n\n${long.repeat(2)}`)]
+  /** @param {import('nibl').LoadOptions} loadOptions @param {boolean} speculate */
+  const talk = async (loadOptions, speculate) => {
+    const model = await loadFor(t, modelPath, loadOptions)
+    const told = []
+    let right = 0
+    for (const options of [
+      { maxTokens: 40 },
+      { maxTokens: 17 },
+      { maxTokens: 40, temperature: 0.5, topP: 0.9, repeatPenalty: 1.05, seed: 3 },
+      { maxTokens: 40, stop: 'lazy' },
+      { maxTokens: 40, stop: ['over the'] },
+    ]) {
+      for (const turn of [messages, [...messages, { role: 'assistant', content: long }, user('Again.')]]) {
+        const pieces = []
+        for await (const piece of model.generate(turn, { ...options, speculate })) pieces.push(piece)
+        const { finish, hash, prefill, decode } = model.stats
+        assert.ok(speculate ? decode.right <= decode.guessed : decode.guessed === 0)
+        right += decode.right
+        told.push([pieces, finish, hash, prefill.reused, prefill.tokens, decode.tokens])
+      }
+    }
+    assert.equal(right > 20, speculate, `${right} right`)
+    return told
+  }
+  const plain = await talk({ threads: 1 }, false)
+  assert.deepEqual(await talk({ threads: 1 }, true), plain)
+  assert.deepEqual(await talk({ threads: 2, chunk: 8 }, true), plain)
+})
+
+test('an answer full of guesses can be stopped at any token', async (t) => {
+  const model = await loadFor(t, modelPath)
+  const options = { maxTokens: 40, speculate: true, logitBias: { 0: -Infinity, 2: -Infinity } } /* no end */
+  const whole = await answerTokens(model, long.repeat(3), options)
+  const { hash } = model.stats
+  assert.ok(model.stats.decode.right > 10, `${model.stats.decode.right} right`)
+  for (const stopAt of [5, 10, 11, 12, 25]) {
+    const tokens = []
+    for await (const { token } of model.generate(long.repeat(3), options)) if (tokens.push(token) === stopAt) break
+    assert.deepEqual(tokens, whole.slice(0, stopAt))
+    assert.deepEqual(await answerTokens(model, long.repeat(3), options), whole)
+    assert.equal(model.stats.hash, hash)
+  }
+})

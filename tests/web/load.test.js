@@ -179,7 +179,7 @@ test('a source or option that makes no sense', async () => {
   await bad(tinyPath, { context_length: 5 }, /no option "context_length".*contextLength/)
   await bad(tinyPath, { threads: 0 }, /"threads" must be a whole number from 1/)
   await bad(tinyPath, { threads: 1.5 }, /"threads"/)
-  await bad(tinyPath, { kv: 'i3' }, /"kv" must be one of "f16", "f32"/)
+  await bad(tinyPath, { kv: 'i3' }, /"kv" must be one of "i8", "f16", "f32"/)
   await bad(tinyPath, { timeout: -1 }, /"timeout"/)
   await bad(tinyPath, { signal: {} }, /"signal" must be an AbortSignal/)
   await bad(tinyPath, { contextLength: 2 ** 30 }, /context/)
