@@ -96,9 +96,9 @@ static void write_tensors(nibl_writer *w, const nibl_gguf *gguf, bool files) {
     nibl_print(w, "]");
 }
 
-static void write_plan(nibl_writer *w, nibl_gguf *gguf) {
+static void write_plan(nibl_writer *w, const nibl_loader *loader) {
     nibl_plan plan = {.size = sizeof plan};
-    if (nibl_model_plan(gguf, &plan) < 0) {
+    if (nibl_loader_plan(loader, &plan) < 0) {
         write_key(w, "unsupported");
         write_text(w, nibl_last_message());
         return;
@@ -138,7 +138,7 @@ nibl_status nibl_loader_inspect(const nibl_loader *loader, char *json, size_t ca
     write_metadata(&w, gguf);
     write_key(&w, "tensors");
     write_tensors(&w, gguf, nibl_loader_file_name(loader, 1) != NULL);
-    write_plan(&w, gguf);
+    write_plan(&w, loader);
     nibl_print(&w, "}");
     return nibl_write_end(&w, needed);
 }

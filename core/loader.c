@@ -2,6 +2,7 @@
  * straight to its place. */
 #include "core/loader.h"
 
+#include "core/encode.h"
 #include "core/header.h"
 #include "core/model.h"
 #include "core/plan.h"
@@ -12,6 +13,7 @@
 struct nibl_loader {
     nibl_header *header; /* its nibl_gguf goes to the model */
     nibl_model *model; /* the caller's; NULL before nibl_loader_begin */
+    const nibl_dtype *quantize; /* NULL = nothing is */
     nibl_source *source; /* NULL before nibl_loader_begin */
     nibl_status error; /* final */
     char message[512];
@@ -50,6 +52,17 @@ void nibl_loader_free(nibl_loader *loader) {
 nibl_status nibl_loader_set_name(nibl_loader *loader, const char *name) {
     NIBL_TRY(repeat_error(loader));
     return nibl_header_set_name(loader->header, name);
+}
+
+nibl_status nibl_loader_set_quantize(nibl_loader *loader, const char *type) {
+    NIBL_TRY(repeat_error(loader));
+    const nibl_dtype *quantize = nibl_encode_type(type);
+    if (!quantize)
+        return nibl_fail(NIBL_E_ARGUMENT,
+                         "weights cannot be quantized to '%.64s' on arrival; possible is: q4_0", type);
+    if (loader->model) return nibl_fail(NIBL_E_ARGUMENT, "the model has been begun already");
+    loader->quantize = quantize;
+    return NIBL_OK;
 }
 
 const char *nibl_loader_file_name(const nibl_loader *loader, uint32_t file) {
@@ -121,7 +134,7 @@ bool nibl_loader_header_ready(const nibl_loader *loader) {
 nibl_status nibl_loader_plan(const nibl_loader *loader, nibl_plan *plan) {
     nibl_gguf *gguf = NULL;
     NIBL_TRY(nibl_loader_header(loader, &gguf));
-    return nibl_model_plan(gguf, plan);
+    return nibl_model_plan(gguf, loader->quantize, plan);
 }
 
 static nibl_status take_row(void *context, size_t item, const uint8_t *row) {
@@ -163,7 +176,7 @@ nibl_status nibl_loader_begin(nibl_loader *loader, nibl_model **out) {
     NIBL_TRY(nibl_loader_header(loader, &gguf));
     if (loader->model) return nibl_fail(NIBL_E_ARGUMENT, "the model has been begun already");
     nibl_model *model = NULL;
-    NIBL_TRY(nibl_model_new(gguf, &model));
+    NIBL_TRY(nibl_model_new(gguf, loader->quantize, &model));
     nibl_header_take(loader->header);
     nibl_status status = open_source(gguf, model, nibl_header_file_count(loader->header), &loader->source);
     if (status == NIBL_OK) status = check_sizes(loader);

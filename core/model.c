@@ -1,5 +1,6 @@
 #include "core/model.h"
 
+#include "core/encode.h"
 #include "core/maths.h"
 #include "kernels/maths.h"
 
@@ -86,8 +87,13 @@ static nibl_status bind_slot(nibl_model *m, nibl_slot slot, uint32_t layer, bool
     if (shape.vector && !nibl_kind_is_float(type->kind))
         return nibl_fail(NIBL_E_UNSUPPORTED, "tensor '%s': a vector of type %s; F32, F16 or BF16 is possible",
                          name, type->name);
-    nibl_binding b = {
-        .tensor = (uint32_t)(t - nibl_gguf_tensor_at(m->gguf, 0)), .type = type, .rows = shape.rows};
+    nibl_binding b = {.tensor = (uint32_t)(t - nibl_gguf_tensor_at(m->gguf, 0)),
+                      .type = type,
+                      .packed = type,
+                      .rows = shape.rows};
+    if (m->quantize && !shape.vector && nibl_kind_is_float(type->kind) &&
+        shape.cols % m->quantize->block == 0)
+        b.packed = m->quantize;
     if (!nibl_dtype_row_bytes(type, shape.cols, &b.row_bytes))
         return nibl_fail(NIBL_E_FILE, "tensor '%s': %u columns are not a multiple of %u, the block of %s",
                          name, shape.cols, type->block, type->name);
@@ -96,8 +102,10 @@ static nibl_status bind_slot(nibl_model *m, nibl_slot slot, uint32_t layer, bool
         b.vector = vector_of(m, l, slot);
     } else {
         b.matrix = matrix_of(m, l, slot);
-        *b.matrix = (nibl_matrix){
-            .rows = shape.rows, .cols = shape.cols, .kind = (uint8_t)type->kind, .has_min = type->has_min};
+        *b.matrix = (nibl_matrix){.rows = shape.rows,
+                                  .cols = shape.cols,
+                                  .kind = (uint8_t)b.packed->kind,
+                                  .has_min = b.packed->has_min};
     }
     if (m->rope_halves && (slot == NIBL_SLOT_WQ || slot == NIBL_SLOT_WK)) b.halves = m->hyper.head_width;
     b.missing = slot == NIBL_SLOT_EMBEDDING                               ? &m->missing_embedding
@@ -165,12 +173,13 @@ static void release(nibl_model *m) {
     nibl_free(m->layers);
     nibl_free(m->bindings);
     nibl_free(m->weights);
+    nibl_free(m->staging);
     nibl_free(m->rope_frequency);
     nibl_free(m->name);
 }
 
-nibl_status nibl_model_sizes(nibl_gguf *gguf, nibl_model_size *out) {
-    nibl_model m = {.gguf = gguf};
+nibl_status nibl_model_sizes(nibl_gguf *gguf, const nibl_dtype *quantize, nibl_model_size *out) {
+    nibl_model m = {.gguf = gguf, .quantize = quantize};
     nibl_status status = bind(&m);
     if (status == NIBL_OK)
         *out =
@@ -185,6 +194,7 @@ static nibl_status place(nibl_model *m) {
     if (!m->weights) return nibl_fail_memory(m->packed_bytes, "the weights");
     nibl_plat_will_stream(m->weights, m->packed_bytes);
     uint8_t *p = m->weights;
+    uint64_t widest = 0;
     for (size_t i = 0; i < m->binding_count; i++) {
         nibl_binding *b = &m->bindings[i];
         slot_shape shape = {.cols = m->hyper.width};
@@ -197,7 +207,13 @@ static nibl_status place(nibl_model *m) {
             *b->vector = (float *)(void *)p;
         }
         p += packed_bytes(b, &shape);
+        uint64_t bytes;
+        if (b->packed != b->type && nibl_dtype_row_bytes(b->packed, b->matrix->cols, &bytes) &&
+            bytes > widest)
+            widest = bytes;
     }
+    if (widest > 0 && !(m->staging = nibl_alloc(widest)))
+        return nibl_fail_memory(widest, "a row of a tensor");
     if (m->tied) m->head = m->embedding;
     return NIBL_OK;
 }
@@ -228,10 +244,11 @@ static nibl_status build(nibl_model *m) {
     return place(m);
 }
 
-nibl_status nibl_model_new(nibl_gguf *gguf, nibl_model **out) {
+nibl_status nibl_model_new(nibl_gguf *gguf, const nibl_dtype *quantize, nibl_model **out) {
     nibl_model *m = nibl_alloc_zero(sizeof *m);
     if (!m) return nibl_fail_memory(sizeof *m, "the model");
     m->gguf = gguf;
+    m->quantize = quantize;
     nibl_status status = build(m);
     if (status < 0) {
         m->gguf = NULL;
@@ -277,6 +294,10 @@ static uint32_t next_row(const nibl_binding *b) {
 
 nibl_status nibl_model_take_row(nibl_model *m, nibl_binding *b, const uint8_t *row) {
     bool finite = true;
+    if (b->packed != b->type) {
+        finite = nibl_encode_row(b->packed, b->type, row, b->matrix->cols, m->staging);
+        row = m->staging;
+    }
     if (b->matrix)
         m->kernels->pack_row(b->matrix, next_row(b), row, &finite);
     else

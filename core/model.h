@@ -21,7 +21,8 @@ typedef struct nibl_binding {
     uint32_t
         halves; /* rows of a head whose halves are to be interleaved as they come; 0 = rows stand as they come */
     uint32_t *missing; /* counts the tensors that the same part of the model still waits for */
-    const nibl_dtype *type;
+    const nibl_dtype *type; /* in the file */
+    const nibl_dtype *packed; /* what is kept: the same, or what it is quantized to on arrival */
 } nibl_binding;
 
 typedef struct nibl_layer {
@@ -52,21 +53,24 @@ struct nibl_model {
     uint64_t file_bytes; /* tensor data wanted from the file */
     uint64_t packed_bytes; /* the block below */
     uint8_t *weights;
+    const nibl_dtype *quantize; /* what matrices of floats become on arrival; NULL = they stay */
+    uint8_t *staging; /* one row of it */
     const nibl_kernels *kernels;
     nibl_pool *pool; /* worker threads, started by the first session that asks for more than one */
     struct nibl_batch *batch; /* state of session.c between steps, and how to free it */
     void (*free_batch)(struct nibl_batch *batch);
 };
 
-/* Sizes known from a header alone; the same checks as nibl_model_new, the tokenizer's excepted. */
+/* Sizes known from a header alone; the same checks as nibl_model_new, the tokenizer's excepted. `quantize`: a type of
+ * encode.h, or NULL. */
 typedef struct nibl_model_size {
     nibl_hyper hyper;
     uint64_t file_bytes, packed_bytes;
 } nibl_model_size;
-nibl_status nibl_model_sizes(nibl_gguf *gguf, nibl_model_size *out);
+nibl_status nibl_model_sizes(nibl_gguf *gguf, const nibl_dtype *quantize, nibl_model_size *out);
 
 /* Takes ownership of `gguf` on success only. Checks architecture, tensors, shapes, tokenizer; allocates the weights. */
-nibl_status nibl_model_new(nibl_gguf *gguf, nibl_model **out);
+nibl_status nibl_model_new(nibl_gguf *gguf, const nibl_dtype *quantize, nibl_model **out);
 
 /* Packs the next row (binding->rows_done) from `binding->row_bytes` raw bytes and counts it. */
 nibl_status nibl_model_take_row(nibl_model *model, nibl_binding *binding, const uint8_t *row);

@@ -86,6 +86,11 @@ void nibl_loader_free(nibl_loader *loader);
  * find the others ("m-00001-of-00003.gguf"); "config.json" says that the model is a Hugging Face folder. */
 nibl_status nibl_loader_set_name(nibl_loader *loader, const char *name);
 
+/* Quantizes on arrival: every matrix of 16- or 32-bit floats is packed as `type` ("q4_0", in any case), row by row as it
+ * comes, and nothing else is kept of it. The same bits as of a file that was quantized first. Before nibl_loader_plan.
+ * NIBL_E_ARGUMENT names what is possible. */
+nibl_status nibl_loader_set_quantize(nibl_loader *loader, const char *type);
+
 /* The name of a file of the model, in the same folder as file 0; NULL where no such file is known (yet). Owned by the
  * loader, valid until the next call on it. */
 const char *nibl_loader_file_name(const nibl_loader *loader, uint32_t file);

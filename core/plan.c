@@ -6,11 +6,11 @@
 /* What the allocator and many small blocks add: one part in so many. */
 enum { OVERHEAD_SHARE = 256 };
 
-nibl_status nibl_model_plan(nibl_gguf *gguf, nibl_plan *plan) {
+nibl_status nibl_model_plan(nibl_gguf *gguf, const nibl_dtype *quantize, nibl_plan *plan) {
     if (plan->size != sizeof *plan)
         return nibl_fail(NIBL_E_ARGUMENT, "nibl_plan.size is %zu, must be %zu", plan->size, sizeof *plan);
     nibl_model_size size;
-    NIBL_TRY(nibl_model_sizes(gguf, &size));
+    NIBL_TRY(nibl_model_sizes(gguf, quantize, &size));
     nibl_session_options o = {.size = sizeof o,
                               .context_length = plan->context_length,
                               .threads = plan->threads,

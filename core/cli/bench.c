@@ -291,7 +291,7 @@ static int bench(const char *path, const void *given) {
     nibl_session *session = NULL;
     nibl_session_options options = nibl_cli_session_options(&o->settings, (uint32_t)(context + o->depth));
     result *results = calloc(2, sizeof *results);
-    code = nibl_cli_model_open(path, false, &model);
+    code = nibl_cli_model_open(path, o->settings.quantize, false, &model);
     if (code == NIBL_EXIT_OK && !results) code = nibl_cli_fail("out of memory");
     if (code == NIBL_EXIT_OK && nibl_session_new(model.model, &options, &session) < 0)
         code = nibl_cli_fail_library("the session");

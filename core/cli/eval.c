@@ -136,7 +136,7 @@ static int eval(const char *path, const void *given) {
     nibl_cli_tokens tokens = {0};
     sequences s = {0};
     code = read_sequences(o->tokens, &s);
-    if (code == NIBL_EXIT_OK) code = nibl_cli_model_open(path, false, &model);
+    if (code == NIBL_EXIT_OK) code = nibl_cli_model_open(path, o->settings.quantize, false, &model);
     if (code == NIBL_EXIT_OK) code = nibl_cli_output_open(o->logits, &output);
     for (uint32_t i = 0; code == NIBL_EXIT_OK && i < s.count; i++) {
         uint64_t hash = 0;

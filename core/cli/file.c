@@ -21,6 +21,7 @@ typedef struct source {
     nibl_cli_text folder; /* of the model's files, with its slash */
     int fd; /* of the file at hand */
     uint32_t file; /* its index */
+    const char *quantize; /* NULL = not */
     bool header_only, show_progress;
     double last_progress;
     char *buffer;
@@ -131,6 +132,14 @@ static int load_stream(source *s) {
     return NIBL_EXIT_OK;
 }
 
+static int new_loader(source *s, const char *name) {
+    nibl_cli_model *m = s->model;
+    if (nibl_loader_new(m->file_size, &m->loader) < 0 || nibl_loader_set_name(m->loader, name) < 0 ||
+        (s->quantize && nibl_loader_set_quantize(m->loader, s->quantize) < 0))
+        return nibl_cli_fail_library(m->path);
+    return NIBL_EXIT_OK;
+}
+
 /* A Hugging Face folder: its config.json is the first file. */
 static int load_folder(source *s) {
     static const char first[] = "config.json";
@@ -138,9 +147,8 @@ static int load_folder(source *s) {
     const size_t length = strlen(m->path);
     if (!nibl_cli_text_append(&s->folder, m->path, length)) return NIBL_EXIT_FAILED;
     if (m->path[length - 1] != '/' && !nibl_cli_text_append(&s->folder, "/", 1)) return NIBL_EXIT_FAILED;
-    if (nibl_loader_new(0, &m->loader) < 0 || nibl_loader_set_name(m->loader, first) < 0)
-        return nibl_cli_fail_library(m->path);
-    int code = open_sibling(s, 0);
+    int code = new_loader(s, first);
+    if (code == NIBL_EXIT_OK) code = open_sibling(s, 0);
     return code == NIBL_EXIT_OK ? load_ranges(s) : code;
 }
 
@@ -154,17 +162,17 @@ static int load_source(source *s) {
     if (ranges && m->file_size == 0) return nibl_cli_fail("%s: the file is empty", m->path);
     const char *slash = strrchr(m->path, '/'), *name = slash ? slash + 1 : m->path;
     if (!nibl_cli_text_append(&s->folder, m->path, (size_t)(name - m->path))) return NIBL_EXIT_FAILED;
-    if (nibl_loader_new(m->file_size, &m->loader) < 0 ||
-        (ranges && nibl_loader_set_name(m->loader, name) < 0))
-        return nibl_cli_fail_library(m->path);
+    int code = new_loader(s, ranges ? name : "");
+    if (code != NIBL_EXIT_OK) return code;
     return ranges ? load_ranges(s) : load_stream(s);
 }
 
-int nibl_cli_model_open(const char *path, bool header_only, nibl_cli_model *out) {
+int nibl_cli_model_open(const char *path, const char *quantize, bool header_only, nibl_cli_model *out) {
     double start = nibl_cli_seconds();
     bool is_stdin = strcmp(path, "-") == 0;
     *out = (nibl_cli_model){.path = is_stdin ? "standard input" : path, .info.size = sizeof out->info};
     source s = {.model = out,
+                .quantize = quantize,
                 .header_only = header_only,
                 .show_progress = !header_only && nibl_cli_stderr_is_terminal()};
     s.fd = is_stdin ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);

@@ -16,9 +16,10 @@ typedef struct nibl_cli_model {
     double seconds; /* from opening the file to the last packed row */
 } nibl_cli_model;
 
-/* Loads the model at `path` ("-": stdin; pipes and devices are read in order), or only its header. Returns an exit
+/* Loads the model at `path` ("-": stdin; pipes and devices are read in order), or only its header; `quantize` as in
+ * nibl_loader_set_quantize, or NULL. Returns an exit
  * code. Close it in both cases. */
-int nibl_cli_model_open(const char *path, bool header_only, nibl_cli_model *out);
+int nibl_cli_model_open(const char *path, const char *quantize, bool header_only, nibl_cli_model *out);
 void nibl_cli_model_close(nibl_cli_model *model);
 
 /* Appends a whole file ("-": stdin) of at most `limit` bytes. Returns an exit code. */

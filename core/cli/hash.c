@@ -123,7 +123,7 @@ static int hash(const char *path, const void *given) {
     if (code != NIBL_EXIT_OK) return code;
     nibl_cli_model model;
     batch b = {0};
-    code = nibl_cli_model_open(path, false, &model);
+    code = nibl_cli_model_open(path, o->settings.quantize, false, &model);
     if (code == NIBL_EXIT_OK) code = open_batch(&b, &model, o);
     if (code == NIBL_EXIT_OK) code = prefill(&b, o, model.info.vocabulary);
     if (code == NIBL_EXIT_OK) code = decode(&b, o);

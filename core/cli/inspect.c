@@ -17,6 +17,7 @@ static const nibl_cli_option table[] = {
     {"--tensors", NIBL_CLI_FLAG, FIELD(tensors), NULL, 0, 0, NULL, "list the tensors"},
     {"--metadata", NIBL_CLI_FLAG, FIELD(metadata), NULL, 0, 0, NULL, "list the metadata"},
     NIBL_CLI_CONTEXT_OPTION(inspect_options),
+    NIBL_CLI_QUANTIZE_OPTION(inspect_options),
     NIBL_CLI_KV_OPTIONS(inspect_options),
     {"--json", NIBL_CLI_FLAG, FIELD(json), NULL, 0, 0, NULL, "everything as one JSON object"},
 };
@@ -143,7 +144,7 @@ static int inspect(const char *path, const void *given) {
     if (code != NIBL_EXIT_OK) return code;
     nibl_cli_model model;
     report r = {0};
-    code = nibl_cli_model_open(path, true, &model);
+    code = nibl_cli_model_open(path, o->settings.quantize, true, &model);
     if (code == NIBL_EXIT_OK) code = make_report(&model, o, &r);
     if (code == NIBL_EXIT_OK && o->json) print_json(&r);
     if (code == NIBL_EXIT_OK && !o->json) {

@@ -335,7 +335,7 @@ static int work(context *c, const char *path) {
 
     nibl_cli_text prompt = {0};
     int code = conversation ? NIBL_EXIT_OK : read_prompt(o, &prompt);
-    if (code == NIBL_EXIT_OK) code = nibl_cli_model_open(path, false, &c->model);
+    if (code == NIBL_EXIT_OK) code = nibl_cli_model_open(path, o->settings.quantize, false, &c->model);
     if (code == NIBL_EXIT_OK) code = choose_mode(c, interactive);
     if (code == NIBL_EXIT_OK) {
         nibl_session_options options = nibl_cli_session_options(&o->settings, 0);

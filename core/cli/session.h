@@ -8,6 +8,7 @@ typedef struct nibl_cli_settings {
     int64_t context, threads, chunk; /* 0 = default */
     int key_type, value_type; /* of NIBL_CLI_KV_TYPES; they must agree */
     int activations; /* enum nibl_activations */
+    const char *quantize; /* NULL = weights stay as they are */
 } nibl_cli_settings;
 
 /* Option rows for a member `settings` of the verb's options struct. */
@@ -16,13 +17,17 @@ typedef struct nibl_cli_settings {
 #define NIBL_CLI_CONTEXT_OPTION(type)                                                                        \
     {"-c, --ctx-size", NIBL_CLI_INTEGER, NIBL_CLI_SETTING(type, context), "N", 0, 1 << 24,                   \
      "the model's, 4096 at most", "tokens the context holds"}
+#define NIBL_CLI_QUANTIZE_OPTION(type)                                                                       \
+    {"--quantize", NIBL_CLI_TEXT, NIBL_CLI_SETTING(type, quantize), "q4_0", 0, 0,                            \
+     NULL, "pack weights of 16 and 32 bits as 4 bits while they are read"}
 #define NIBL_CLI_COMPUTE_OPTIONS(type)                                                                       \
     {"-t, --threads", NIBL_CLI_INTEGER, NIBL_CLI_SETTING(type, threads), "N", 0, NIBL_MAX_THREADS,       \
      "one per physical core, at most 8", "threads; the result does not depend on them"},                               \
     {"--chunk", NIBL_CLI_INTEGER, NIBL_CLI_SETTING(type, chunk), "N", 0, NIBL_MAX_CHUNK,                     \
      "64", "prefill tokens at a time; the result does not depend on it"},                                    \
     {"--activations", NIBL_CLI_CHOICE, NIBL_CLI_SETTING(type, activations), "i8|f32", 0, 0,                  \
-     NULL, "precision of what enters the linear layers; f32 is exact and slow"}
+     NULL, "precision of what enters the linear layers; f32 is exact and slow"},                              \
+    NIBL_CLI_QUANTIZE_OPTION(type)
 /* enum nibl_kv_type in its order, then the name that others have for the first. */
 #define NIBL_CLI_KV_TYPES "i8|f16|f32|q8_0"
 #define NIBL_CLI_KV_OPTIONS(type)                                                                            \

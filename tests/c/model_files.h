@@ -72,6 +72,7 @@ static inline nibl_status load_files(const char *folder, const char *name, load_
     nibl_model *model = NULL;
     nibl_status status = nibl_loader_new(0, &loader);
     if (status >= 0) status = nibl_loader_set_name(loader, name);
+    if (status >= 0 && options.quantize) status = nibl_loader_set_quantize(loader, options.quantize);
     while (status >= 0) {
         uint64_t address, length;
         if (!model && nibl_loader_header_ready(loader)) status = nibl_loader_begin(loader, &model);

@@ -274,6 +274,22 @@ static void wrong_folders_are_told(void) {
     check_wrong(FIXTURES "/tiny-hf-f16", "config.json", cases, sizeof cases / sizeof *cases);
 }
 
+/* ---- Quantized on arrival ---- */
+
+static void quantized_on_arrival_is_quantized_first(void) {
+    const uint64_t first = hash_of(load_file(FIXTURES "/tiny-llama-f16-as-q4_0.gguf"));
+    CHECK(first != 0);
+    const load_options ways[] = {{.quantize = "q4_0"}, {.quantize = "Q4_0", .piece = 777}};
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        CHECK(hash_of_files(FIXTURES "/tiny-hf-f16", "config.json", ways[i]) == first);
+        CHECK(hash_of_files(FIXTURES, SPLIT("1"), ways[i]) == first);
+        CHECK(hash_of_files(FIXTURES, "tiny-llama-f16-as-q4_0.gguf", ways[i]) == first); /* stays as it is */
+    }
+    nibl_model *model;
+    CHECK_EQ(load_files(FIXTURES, SPLIT("1"), (load_options){.quantize = "q9_0"}, &model), NIBL_E_ARGUMENT);
+    CHECK_HAS(nibl_last_message(), "possible is: q4_0");
+}
+
 int main(void) {
     static const test tests[] = {
         {"a split GGUF file gives the bits of the whole one", split_files_are_one_model},
@@ -281,6 +297,8 @@ int main(void) {
         {"a Hugging Face folder gives the bits of the GGUF file", folders_are_the_same_model},
         {"and the logits of transformers", folders_give_the_logits_of_transformers},
         {"and the same tokens, template and special tokens", folders_have_the_same_tokenizer},
+        {"quantized on arrival, a model has the bits of one quantized first",
+         quantized_on_arrival_is_quantized_first},
         {"folders that contradict themselves are told", wrong_folders_are_told},
         {"an allocation that fails leaves nothing", memory_errors_leave_nothing},
     };
