@@ -65,30 +65,26 @@ static int step(nibl_session *session) {
     return status < 0 ? nibl_cli_fail_library("computing") : nibl_cli_fail("computing: not done in one step");
 }
 
-/* Makes the first `depth` tokens, the same for every run and thus computed once, the whole context. */
-static int fill(nibl_session *session, uint32_t vocabulary, size_t depth) {
-    nibl_cli_tokens tokens = {0};
-    if (!nibl_cli_random_tokens(&tokens, depth, vocabulary, 0)) return NIBL_EXIT_FAILED;
-    int code = NIBL_EXIT_OK;
-    if (nibl_session_set_tokens(session, tokens.ids, depth, NULL) < 0)
-        code = nibl_cli_fail_library("the context");
-    if (code == NIBL_EXIT_OK && depth > 0) code = nibl_cli_compute(&session, 1);
-    nibl_cli_tokens_free(&tokens);
-    return code;
-}
-
-/* One run behind a context of `depth`: `count` tokens at once, or one by one. No result is kept from the run before,
- * since every run has other tokens from the first one on. */
+/* One run behind `depth` tokens, which are the same every time and stay computed: `count` tokens at once, or one by one.
+ * Nothing else is kept from the run before, since every run has other tokens from the first one on. */
 static int measure(nibl_session *session, uint32_t vocabulary, uint64_t run, size_t depth, size_t count,
                    bool one_by_one, double *per_second) {
     nibl_cli_tokens tokens = {0};
-    if (!nibl_cli_random_tokens(&tokens, count, vocabulary, run)) return NIBL_EXIT_FAILED;
-    tokens.ids[0] = (int32_t)(run % vocabulary);
-    int code = fill(session, vocabulary, depth);
+    if (!nibl_cli_random_tokens(&tokens, depth, vocabulary, 0) ||
+        !nibl_cli_random_tokens(&tokens, count, vocabulary, run))
+        return NIBL_EXIT_FAILED;
+    tokens.ids[depth] = (int32_t)(run % vocabulary);
+    int code = NIBL_EXIT_OK;
+    if (depth > 0 && nibl_session_set_tokens(session, tokens.ids, depth, NULL) < 0)
+        code = nibl_cli_fail_library("the context");
+    if (depth > 0 && code == NIBL_EXIT_OK) code = step(session);
     double start = nibl_cli_seconds();
-    size_t batch = one_by_one ? 1 : count;
-    for (size_t i = 0; i < count && code == NIBL_EXIT_OK && !nibl_cli_interrupted(); i += batch) {
-        if (nibl_session_append(session, &tokens.ids[i], batch) < 0) code = nibl_cli_fail_library("the test");
+    size_t batch = depth + (one_by_one ? 1 : count);
+    if (code == NIBL_EXIT_OK && nibl_session_set_tokens(session, tokens.ids, batch, NULL) < 0)
+        code = nibl_cli_fail_library("the test");
+    if (code == NIBL_EXIT_OK) code = step(session);
+    for (size_t i = batch; i < depth + count && code == NIBL_EXIT_OK && !nibl_cli_interrupted(); i++) {
+        if (nibl_session_append(session, &tokens.ids[i], 1) < 0) code = nibl_cli_fail_library("the test");
         if (code == NIBL_EXIT_OK) code = step(session);
     }
     double seconds = nibl_cli_seconds() - start;
@@ -281,9 +277,8 @@ const nibl_cli_verb nibl_cli_bench = {
     .arguments = "MODEL [-p 512] [-n 128] [-d 0] [-r 5] [options]",
     .summary = "Measures tokens per second: prefill of N tokens (ppN) and decode of N tokens (tgN).",
     .details = "\n"
-               "Each test starts from an empty context or one of -d tokens, has random tokens, and runs once "
-               "before it is "
-               "measured. t/s is\n"
+               "Each test starts behind -d tokens, has random tokens, and runs once before it is measured. "
+               "t/s is\n"
                "mean ± standard deviation; the median tells more where other programs run.\n",
     .options = table,
     .option_count = sizeof table / sizeof *table,
