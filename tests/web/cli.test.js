@@ -561,6 +561,11 @@ describe('bench', () => {
   test('one test alone', () => {
     assert.equal(succeed(['bench', tiny, '-p', '0', '-n', '2', '-r', '1']).stdout.trimEnd().split('\n').length, 3)
   })
+
+  test('behind a context', () => {
+    const { stdout } = succeed(['bench', tiny, '-p', '4', '-n', '4', '-d', '70', '-r', '2', '-o', 'csv'])
+    assert.match(stdout, /,pp4 @ d70,[^]*,tg4 @ d70,/)
+  })
 })
 
 describe('hash', () => {
