@@ -8,7 +8,14 @@ static const nibl_arch archs[] = {
      NIBL_ROPE_INTERLEAVED,
      {"token_embd.weight", "blk.%u.attn_norm.weight", "blk.%u.attn_q.weight", "blk.%u.attn_k.weight",
       "blk.%u.attn_v.weight", "blk.%u.attn_output.weight", "blk.%u.ffn_norm.weight", "blk.%u.ffn_gate.weight",
-      "blk.%u.ffn_up.weight", "blk.%u.ffn_down.weight", "output_norm.weight", "output.weight"}},
+      "blk.%u.ffn_up.weight", "blk.%u.ffn_down.weight", "output_norm.weight", "output.weight"},
+     "llama",
+     {"model.embed_tokens.weight", "model.layers.%u.input_layernorm.weight",
+      "model.layers.%u.self_attn.q_proj.weight", "model.layers.%u.self_attn.k_proj.weight",
+      "model.layers.%u.self_attn.v_proj.weight", "model.layers.%u.self_attn.o_proj.weight",
+      "model.layers.%u.post_attention_layernorm.weight", "model.layers.%u.mlp.gate_proj.weight",
+      "model.layers.%u.mlp.up_proj.weight", "model.layers.%u.mlp.down_proj.weight", "model.norm.weight",
+      "lm_head.weight"}},
 };
 
 nibl_status nibl_arch_of(const nibl_gguf *gguf, const nibl_arch **out) {
@@ -23,6 +30,13 @@ nibl_status nibl_arch_of(const nibl_gguf *gguf, const nibl_arch **out) {
     }
     return nibl_fail(NIBL_E_UNSUPPORTED, "architecture '%.*s' is not supported; this build knows: llama",
                      (int)(name.length < 64 ? name.length : 64), name.bytes);
+}
+
+const nibl_arch *nibl_arch_of_hf(const char *model_type, size_t length) {
+    for (size_t i = 0; i < sizeof archs / sizeof archs[0]; i++)
+        if (strlen(archs[i].hf_type) == length && memcmp(archs[i].hf_type, model_type, length) == 0)
+            return &archs[i];
+    return NULL;
 }
 
 /* One metadata integer: where it goes, its limits, and what it is when absent. */
@@ -91,10 +105,18 @@ nibl_status nibl_arch_hyper(const nibl_arch *arch, const nibl_gguf *gguf, nibl_h
     return NIBL_OK;
 }
 
-void nibl_arch_tensor_name(const nibl_arch *arch, nibl_slot slot, uint32_t layer, char name[64]) {
-    const char *pattern = arch->names[slot], *at = strstr(pattern, "%u");
+static void write_name(const char *pattern, uint32_t layer, char name[64]) {
+    const char *at = strstr(pattern, "%u");
     if (at)
         snprintf(name, 64, "%.*s%u%s", (int)(at - pattern), pattern, layer, at + 2);
     else
         snprintf(name, 64, "%s", pattern);
+}
+
+void nibl_arch_tensor_name(const nibl_arch *arch, nibl_slot slot, uint32_t layer, char name[64]) {
+    write_name(arch->names[slot], layer, name);
+}
+
+void nibl_arch_hf_name(const nibl_arch *arch, nibl_slot slot, uint32_t layer, char name[64]) {
+    write_name(arch->hf_names[slot], layer, name);
 }

@@ -31,7 +31,13 @@ typedef struct nibl_arch {
     const char *name; /* general.architecture */
     nibl_rope rope;
     const char *names[NIBL_SLOT_COUNT]; /* GGUF names; one %u stands for the layer */
+    const char *hf_type; /* model_type of a Hugging Face config.json */
+    const char *hf_names[NIBL_SLOT_COUNT];
 } nibl_arch;
+
+/* Metadata key (bool): the rows of Q and K are ordered for NIBL_ROPE_NEOX although the architecture rotates pairs; the
+ * model orders them as they arrive. */
+#define NIBL_KEY_ROPE_HALVES "nibl.rope_halves"
 
 /* Hyperparameters, from metadata "<architecture>.<key>". */
 typedef struct nibl_hyper {
@@ -45,10 +51,14 @@ typedef struct nibl_hyper {
 /* The row of general.architecture; NIBL_E_UNSUPPORTED where it is not known. */
 nibl_status nibl_arch_of(const nibl_gguf *gguf, const nibl_arch **out);
 
+/* The row of a Hugging Face model_type; NULL where it is not known. */
+const nibl_arch *nibl_arch_of_hf(const char *model_type, size_t length);
+
 /* Reads and checks the hyperparameters; vocabulary is left 0. */
 nibl_status nibl_arch_hyper(const nibl_arch *arch, const nibl_gguf *gguf, nibl_hyper *out);
 
 /* Writes the tensor's name for a slot; `layer` is ignored for slots outside layers. */
 void nibl_arch_tensor_name(const nibl_arch *arch, nibl_slot slot, uint32_t layer, char name[64]);
+void nibl_arch_hf_name(const nibl_arch *arch, nibl_slot slot, uint32_t layer, char name[64]);
 
 #endif

@@ -1,5 +1,8 @@
 #include "core/header.h"
 
+#include "core/hf.h"
+#include "core/safetensors.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -12,13 +15,16 @@ typedef struct file {
     char *name;
     uint64_t size; /* 0 = unknown */
     bool sized; /* the size is known, even if 0 */
-    nibl_gguf *gguf; /* owned until all are joined */
+    nibl_gguf *gguf; /* a GGUF file: owned until all are joined */
+    uint8_t *bytes; /* a file of a folder: all of it, or the header of weights; until all are there */
+    size_t length, capacity;
 } file;
 
 struct nibl_header {
     file *files;
     size_t count, capacity;
     size_t at; /* the file whose header is read */
+    bool folder; /* Hugging Face: documents in the order of nibl_hf_files, then weights */
     nibl_gguf *gguf; /* complete */
     bool complete;
 };
@@ -59,6 +65,7 @@ void nibl_header_free(nibl_header *h) {
     for (size_t i = 0; i < h->count; i++) {
         nibl_free(h->files[i].name);
         nibl_gguf_free(h->files[i].gguf);
+        nibl_free(h->files[i].bytes);
     }
     nibl_free(h->files);
     nibl_gguf_free(h->gguf);
@@ -70,13 +77,13 @@ nibl_status nibl_header_set_name(nibl_header *h, const char *name) {
     if (length > NIBL_HEADER_MAX_NAME)
         return nibl_fail(NIBL_E_ARGUMENT, "a file name of %zu bytes (limit %u)", length,
                          NIBL_HEADER_MAX_NAME);
-    file first = h->files[0];
-    h->count = 0;
-    nibl_status status = add_file(h, name, length);
-    if (status == NIBL_OK) nibl_free(first.name), first.name = h->files[0].name;
-    h->count = 1;
-    h->files[0] = first;
-    return status;
+    char *copy = nibl_alloc((uint64_t)length + 1);
+    if (!copy) return nibl_fail_memory(length, "a file's name");
+    memcpy(copy, name, length + 1);
+    nibl_free(h->files[0].name);
+    h->files[0].name = copy;
+    h->folder = strcmp(name, nibl_hf_files[NIBL_HF_CONFIG].name) == 0;
+    return NIBL_OK;
 }
 
 const char *nibl_header_file_name(const nibl_header *h, uint32_t index) {
@@ -157,6 +164,108 @@ static nibl_status next_part(nibl_header *h) {
     return NIBL_OK;
 }
 
+/* ---- Folders ---- */
+
+enum { LENGTH_BYTES = 8 /* in front of the header of weights */ };
+
+static bool is_weights(const nibl_header *h) { return h->at >= NIBL_HF_DOCUMENTS; }
+
+static uint64_t limit_of(const nibl_header *h) {
+    return is_weights(h) ? NIBL_SAFETENSORS_MAX_HEADER : nibl_hf_files[h->at].limit;
+}
+
+/* Bytes of the file at hand that belong to the header, as far as known: at least LENGTH_BYTES of weights. */
+static uint64_t needed_of(const nibl_header *h) {
+    const file *f = &h->files[h->at];
+    if (!is_weights(h)) return f->sized ? f->size : UINT64_MAX;
+    const uint64_t header = f->length >= LENGTH_BYTES ? nibl_load_u64(f->bytes) : 0;
+    return header > NIBL_MAX_FILE ? UINT64_MAX : LENGTH_BYTES + header;
+}
+
+static nibl_status add_weights(void *context, const char *name) {
+    return add_file(context, name, strlen(name));
+}
+
+static nibl_hf_text text_of(const file *f, size_t skipped) {
+    return (nibl_hf_text){f->name, f->length > 0 ? (const char *)f->bytes + skipped : NULL,
+                          f->length > 0 ? f->length - skipped : 0};
+}
+
+static nibl_status build_folder(nibl_header *h) {
+    const uint64_t bytes = h->count * sizeof(nibl_hf_text);
+    nibl_hf_text *texts = nibl_alloc(bytes);
+    if (!texts) return nibl_fail_memory(bytes, "the list of files");
+    for (size_t i = 0; i < h->count; i++)
+        texts[i] = text_of(&h->files[i], i < NIBL_HF_DOCUMENTS ? 0 : LENGTH_BYTES);
+    nibl_status status = nibl_hf_build(texts, texts + NIBL_HF_DOCUMENTS, h->count - NIBL_HF_DOCUMENTS,
+                                       NIBL_HF_DOCUMENTS, &h->gguf);
+    nibl_free(texts);
+    for (size_t i = 0; i < h->count; i++) {
+        nibl_free(h->files[i].bytes);
+        h->files[i].bytes = NULL;
+    }
+    h->complete = status == NIBL_OK;
+    return status;
+}
+
+/* The file at hand is there, or is known not to exist. */
+static nibl_status next_file(nibl_header *h) {
+    if (h->at == NIBL_HF_INDEX) {
+        const nibl_hf_text index = text_of(&h->files[h->at], 0);
+        NIBL_TRY(index.length > 0 ? nibl_hf_read_index(&index, add_weights, h)
+                                  : add_weights(h, NIBL_HF_WEIGHTS));
+    } else if (h->at < NIBL_HF_INDEX) {
+        NIBL_TRY(add_weights(h, nibl_hf_files[h->at + 1].name));
+    }
+    return ++h->at < h->count ? NIBL_OK : build_folder(h);
+}
+
+/* What has arrived, or how long the file is, has changed. */
+static nibl_status check_file(nibl_header *h) {
+    const file *f = &h->files[h->at];
+    if (f->sized && f->size == 0) {
+        if (!is_weights(h) && !nibl_hf_files[h->at].required) return next_file(h);
+        return nibl_fail(NIBL_E_TRUNCATED, "'%s' is missing or empty, but the model needs it", f->name);
+    }
+    const uint64_t needed = needed_of(h);
+    if ((f->sized || is_weights(h)) && needed > limit_of(h) + LENGTH_BYTES)
+        return nibl_fail(NIBL_E_FILE, "'%s': %llu bytes%s (limit %llu)", f->name, (unsigned long long)needed,
+                         is_weights(h) ? " of header; not a safetensors file?" : "",
+                         (unsigned long long)limit_of(h));
+    if (f->sized && needed > f->size)
+        return nibl_fail(NIBL_E_TRUNCATED,
+                         "'%s': the file ends after %llu bytes, within its header: fetch it again", f->name,
+                         (unsigned long long)f->size);
+    if (f->length < needed || (is_weights(h) && f->length < LENGTH_BYTES)) return NIBL_OK;
+    return next_file(h);
+}
+
+static nibl_status feed_folder(nibl_header *h, uint64_t offset, const uint8_t *bytes, size_t length) {
+    const size_t at = h->at;
+    file *f = &h->files[at];
+    if (offset > f->length)
+        return nibl_fail(NIBL_E_ARGUMENT, "bytes at %llu were fed, but the file has arrived only up to %llu",
+                         (unsigned long long)offset, (unsigned long long)f->length);
+    while (h->at == at && !h->complete && offset + length > f->length) {
+        const uint8_t *fresh = bytes + (f->length - offset);
+        uint64_t room = needed_of(h);
+        if (room > limit_of(h) + LENGTH_BYTES + 1) room = limit_of(h) + LENGTH_BYTES + 1;
+        uint64_t taken = offset + length - f->length;
+        if (taken > room - f->length) taken = room - f->length;
+        void *grown = f->bytes;
+        NIBL_TRY(nibl_reserve(&grown, &f->capacity, f->length + (size_t)taken, 1, f->name));
+        f->bytes = grown;
+        memcpy(f->bytes + f->length, fresh, (size_t)taken);
+        f->length += (size_t)taken;
+        if (f->length > limit_of(h) + LENGTH_BYTES)
+            return nibl_fail(NIBL_E_FILE, "'%s' is longer than %llu bytes", f->name,
+                             (unsigned long long)limit_of(h));
+        NIBL_TRY(check_file(h));
+        f = &h->files[at]; /* the list may have moved */
+    }
+    return NIBL_OK;
+}
+
 /* ---- What arrives ---- */
 
 nibl_status nibl_header_name_file(const nibl_header *h, uint64_t address, nibl_status status) {
@@ -173,9 +282,11 @@ void nibl_header_want(const nibl_header *h, uint64_t *address, uint64_t *length)
     *address = *length = 0;
     if (h->complete) return;
     const file *f = &h->files[h->at];
-    const uint64_t fed = nibl_gguf_header_bytes(f->gguf);
+    const uint64_t fed = h->folder ? f->length : nibl_gguf_header_bytes(f->gguf);
     uint64_t wanted = fed < FIRST_RANGE ? FIRST_RANGE : fed > RANGE_MAX ? RANGE_MAX : fed;
-    if (f->sized && wanted > f->size - fed) wanted = f->size - fed;
+    const bool known = f->sized && !(is_weights(h) && h->folder && fed >= LENGTH_BYTES);
+    const uint64_t end = known ? f->size : h->folder && fed >= LENGTH_BYTES ? needed_of(h) : UINT64_MAX;
+    if (wanted > end - fed) wanted = end - fed;
     *address = NIBL_ADDRESS(h->at, fed);
     *length = wanted;
 }
@@ -199,7 +310,8 @@ static nibl_status feed(nibl_header *h, uint64_t offset, const uint8_t *bytes, s
 
 nibl_status nibl_header_feed(nibl_header *h, uint64_t address, const uint8_t *bytes, size_t length) {
     if (h->complete || NIBL_ADDRESS_FILE(address) != h->at) return NIBL_NEED_DATA;
-    nibl_status status = feed(h, NIBL_ADDRESS_OFFSET(address), bytes, length);
+    const uint64_t offset = NIBL_ADDRESS_OFFSET(address);
+    nibl_status status = h->folder ? feed_folder(h, offset, bytes, length) : feed(h, offset, bytes, length);
     return status < 0 ? nibl_header_name_file(h, address, status) : NIBL_NEED_DATA;
 }
 
@@ -208,9 +320,13 @@ nibl_status nibl_header_end(nibl_header *h, uint64_t address) {
     file *f = &h->files[NIBL_ADDRESS_FILE(address)];
     f->size = size;
     f->sized = true;
-    if (h->complete && h->gguf && h->count == 1) NIBL_TRY(nibl_gguf_check_end(h->gguf, size));
-    if (h->complete || NIBL_ADDRESS_FILE(address) != h->at || nibl_gguf_header_bytes(f->gguf) < size)
-        return NIBL_NEED_DATA;
+    if (h->gguf && h->count == 1) NIBL_TRY(nibl_gguf_check_end(h->gguf, size));
+    if (h->complete || NIBL_ADDRESS_FILE(address) != h->at) return NIBL_NEED_DATA;
+    if (h->folder) {
+        const nibl_status status = check_file(h);
+        return status < 0 ? nibl_header_name_file(h, address, status) : NIBL_NEED_DATA;
+    }
+    if (nibl_gguf_header_bytes(f->gguf) < size) return NIBL_NEED_DATA;
     if (size == 0 && h->at > 0)
         return nibl_fail(NIBL_E_TRUNCATED,
                          "'%s', part %zu of %zu, is missing or empty: all parts must stand together", f->name,

@@ -71,7 +71,8 @@ static void write_metadata(nibl_writer *w, const nibl_gguf *gguf) {
     nibl_print(w, "}");
 }
 
-static void write_tensors(nibl_writer *w, const nibl_gguf *gguf) {
+/* `files`: the model has several, and offsets are addresses. */
+static void write_tensors(nibl_writer *w, const nibl_gguf *gguf, bool files) {
     nibl_print(w, "[");
     for (size_t i = 0; i < nibl_gguf_tensor_count(gguf); i++) {
         const nibl_gguf_tensor *t = nibl_gguf_tensor_at(gguf, i);
@@ -84,7 +85,8 @@ static void write_tensors(nibl_writer *w, const nibl_gguf *gguf) {
         for (uint32_t d = 0; d < t->n_dims; d++)
             nibl_print(w, "%s%llu", d > 0 ? "," : "", (unsigned long long)t->dims[d]);
         nibl_print(w, "]");
-        write_u64(w, "offset", t->offset);
+        if (files) write_u64(w, "file", NIBL_ADDRESS_FILE(t->offset));
+        write_u64(w, "offset", files ? NIBL_ADDRESS_OFFSET(t->offset) : t->offset);
         if (t->bytes > 0)
             write_u64(w, "bytes", t->bytes);
         else
@@ -121,7 +123,10 @@ nibl_status nibl_loader_inspect(const nibl_loader *loader, char *json, size_t ca
         parameters += t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3];
         bytes += t->bytes;
     }
-    nibl_print(&w, "{\"format\":\"gguf\",\"version\":3,\"architecture\":");
+    nibl_slice format;
+    const bool native = !nibl_gguf_string(gguf, "nibl.format", &format);
+    nibl_print(&w, native ? "{\"format\":\"gguf\",\"version\":3," : "{\"format\":\"safetensors\",");
+    nibl_print(&w, "\"architecture\":");
     write_metadata_string(&w, gguf, "general.architecture");
     write_key(&w, "name");
     write_metadata_string(&w, gguf, "general.name");
@@ -132,7 +137,7 @@ nibl_status nibl_loader_inspect(const nibl_loader *loader, char *json, size_t ca
     write_key(&w, "metadata");
     write_metadata(&w, gguf);
     write_key(&w, "tensors");
-    write_tensors(&w, gguf);
+    write_tensors(&w, gguf, nibl_loader_file_name(loader, 1) != NULL);
     write_plan(&w, gguf);
     nibl_print(&w, "}");
     return nibl_write_end(&w, needed);

@@ -99,6 +99,7 @@ static nibl_status bind_slot(nibl_model *m, nibl_slot slot, uint32_t layer, bool
         *b.matrix = (nibl_matrix){
             .rows = shape.rows, .cols = shape.cols, .kind = (uint8_t)type->kind, .has_min = type->has_min};
     }
+    if (m->rope_halves && (slot == NIBL_SLOT_WQ || slot == NIBL_SLOT_WK)) b.halves = m->hyper.head_width;
     b.missing = slot == NIBL_SLOT_EMBEDDING                               ? &m->missing_embedding
                 : slot == NIBL_SLOT_OUTPUT_NORM || slot == NIBL_SLOT_HEAD ? &m->missing_output
                                                                           : &l->missing;
@@ -138,6 +139,11 @@ static nibl_status bind(nibl_model *m) {
                          (unsigned long long)embedding->dims[1], 1u << 22);
     m->hyper.vocabulary = (uint32_t)embedding->dims[1];
 
+    nibl_gguf_bool(g, NIBL_KEY_ROPE_HALVES, &m->rope_halves);
+    if (m->rope_halves && m->hyper.rope_width != m->hyper.head_width)
+        return nibl_fail(NIBL_E_UNSUPPORTED,
+                         "RoPE over %u of %u values of a head, in halves, is not supported",
+                         m->hyper.rope_width, m->hyper.head_width);
     const size_t most = (size_t)m->hyper.layers * NIBL_SLOT_COUNT + NIBL_SLOT_COUNT;
     m->layers = nibl_alloc_zero(m->hyper.layers * sizeof *m->layers);
     m->bindings = nibl_alloc(most * sizeof *m->bindings);
@@ -261,10 +267,18 @@ static nibl_status take_vector(nibl_model *m, const nibl_binding *b, const uint8
     return finite ? NIBL_OK : NIBL_E_FILE;
 }
 
+/* Where the next row of a matrix goes: row i and row i + halves/2 of a head become its rows 2 i and 2 i + 1. */
+static uint32_t next_row(const nibl_binding *b) {
+    const uint32_t row = (uint32_t)b->rows_done, half = b->halves / 2;
+    if (half == 0) return row;
+    const uint32_t within = row % b->halves;
+    return row - within + (within < half ? 2 * within : 2 * (within - half) + 1);
+}
+
 nibl_status nibl_model_take_row(nibl_model *m, nibl_binding *b, const uint8_t *row) {
     bool finite = true;
     if (b->matrix)
-        m->kernels->pack_row(b->matrix, (uint32_t)b->rows_done, row, &finite);
+        m->kernels->pack_row(b->matrix, next_row(b), row, &finite);
     else
         finite = take_vector(m, b, row) == NIBL_OK;
     if (!finite) {

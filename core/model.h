@@ -18,6 +18,8 @@ typedef struct nibl_binding {
     uint64_t rows_done; /* packed so far; ready when equal to rows */
     nibl_matrix *matrix; /* destination of a matrix, or */
     float **vector; /* of a vector (one row) */
+    uint32_t
+        halves; /* rows of a head whose halves are to be interleaved as they come; 0 = rows stand as they come */
     uint32_t *missing; /* counts the tensors that the same part of the model still waits for */
     const nibl_dtype *type;
 } nibl_binding;
@@ -46,6 +48,7 @@ struct nibl_model {
     uint32_t missing_embedding, missing_output;
     nibl_binding *bindings; /* in the order the forward pass needs them */
     size_t binding_count;
+    bool rope_halves; /* NIBL_KEY_ROPE_HALVES */
     uint64_t file_bytes; /* tensor data wanted from the file */
     uint64_t packed_bytes; /* the block below */
     uint8_t *weights;

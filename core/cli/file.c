@@ -131,11 +131,24 @@ static int load_stream(source *s) {
     return NIBL_EXIT_OK;
 }
 
+/* A Hugging Face folder: its config.json is the first file. */
+static int load_folder(source *s) {
+    static const char first[] = "config.json";
+    nibl_cli_model *m = s->model;
+    const size_t length = strlen(m->path);
+    if (!nibl_cli_text_append(&s->folder, m->path, length)) return NIBL_EXIT_FAILED;
+    if (m->path[length - 1] != '/' && !nibl_cli_text_append(&s->folder, "/", 1)) return NIBL_EXIT_FAILED;
+    if (nibl_loader_new(0, &m->loader) < 0 || nibl_loader_set_name(m->loader, first) < 0)
+        return nibl_cli_fail_library(m->path);
+    int code = open_sibling(s, 0);
+    return code == NIBL_EXIT_OK ? load_ranges(s) : code;
+}
+
 static int load_source(source *s) {
     nibl_cli_model *m = s->model;
     struct stat status;
     if (fstat(s->fd, &status) != 0) return fail_system(m->path);
-    if (S_ISDIR(status.st_mode)) return nibl_cli_fail("%s: is a folder, not a model file", m->path);
+    if (S_ISDIR(status.st_mode)) return load_folder(s);
     bool ranges = S_ISREG(status.st_mode) && s->fd != STDIN_FILENO;
     if (ranges) m->file_size = (uint64_t)status.st_size;
     if (ranges && m->file_size == 0) return nibl_cli_fail("%s: the file is empty", m->path);

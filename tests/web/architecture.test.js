@@ -22,7 +22,8 @@ const layers = [
   { name: 'base', files: ['core/base', 'core/maths', 'core/index_table', 'core/lookup'] },
   { name: 'plat', files: ['core/plat', 'core/plat/', 'core/pool'] },
   { name: 'dtype', files: ['core/dtype'] },
-  { name: 'parsers', files: ['core/json', 'core/gguf', 'core/gguf_parts', 'core/gguf_read', 'core/gguf_join', 'core/safetensors'] },
+  { name: 'parsers', files: ['core/json', 'core/gguf', 'core/gguf_parts', 'core/gguf_read', 'core/gguf_join', 'core/gguf_build',
+    'core/safetensors'] },
   {
     name: 'tokenizer',
     files: ['core/unicode', 'core/unicode_tables', 'core/alphabet', 'core/bpe', 'core/pretokenize', 'core/special',
@@ -33,7 +34,7 @@ const layers = [
   { name: 'kvcache', files: ['core/kvcache'] },
   { name: 'forward', files: ['core/forward'] },
   { name: 'session', files: ['core/session', 'core/sampler'] },
-  { name: 'loader', files: ['core/plan', 'core/header', 'core/source', 'core/loader', 'core/inspect'] },
+  { name: 'loader', files: ['core/plan', 'core/hf', 'core/hf_tokenizer', 'core/header', 'core/source', 'core/loader', 'core/inspect'] },
   { name: 'quant', files: ['core/quant/'] },
   { name: 'eval', files: ['core/eval/'] },
 ]

@@ -1,0 +1,42 @@
+/* Writes a GGUF header into memory, piece by piece. The first error sticks; calls after it do nothing. */
+#ifndef NIBL_GGUF_BUILD_H
+#define NIBL_GGUF_BUILD_H
+
+#include "core/gguf.h"
+#include "core/json.h"
+
+/* Zero-initialise before use. */
+typedef struct nibl_gguf_builder {
+    uint8_t *bytes;
+    size_t length, capacity;
+    size_t count_at; /* where the length of the array at hand stands */
+    uint64_t keys, tensors, elements; /* elements: of the array at hand */
+    uint64_t data; /* bytes of the tensors so far */
+    nibl_status status;
+} nibl_gguf_builder;
+
+void nibl_gguf_build_u32(nibl_gguf_builder *b, const char *key, uint32_t value);
+void nibl_gguf_build_f64(nibl_gguf_builder *b, const char *key, double value);
+void nibl_gguf_build_bool(nibl_gguf_builder *b, const char *key, bool value);
+void nibl_gguf_build_string(nibl_gguf_builder *b, const char *key, nibl_slice value);
+/* The decoded string of a JSON node. */
+void nibl_gguf_build_json(nibl_gguf_builder *b, const char *key, const nibl_json *json, uint32_t node);
+
+/* An array: its beginning (STRING or I32), then its elements. */
+void nibl_gguf_build_array(nibl_gguf_builder *b, const char *key, nibl_gguf_type type);
+void nibl_gguf_add_i32(nibl_gguf_builder *b, int32_t value);
+void nibl_gguf_add_string(nibl_gguf_builder *b, nibl_slice value);
+/* The decoded strings of one JSON node, or of two with a space between them (b may be 0). */
+void nibl_gguf_add_json(nibl_gguf_builder *b, const nibl_json *json, uint32_t first, uint32_t second);
+
+/* After all keys. Tensors of `bytes` follow each other without gaps; dims fastest first. */
+void nibl_gguf_build_tensor(nibl_gguf_builder *b, const char *name, uint32_t type, uint32_t n_dims,
+                            const uint64_t *dims, uint64_t bytes);
+
+/* Parses what was built; frees the builder in any case. Takes "general.alignment" 1. */
+nibl_status nibl_gguf_build_end(nibl_gguf_builder *b, nibl_gguf **out);
+
+/* Where tensor `index` really stands. */
+void nibl_gguf_place_tensor(nibl_gguf *gguf, size_t index, uint64_t address);
+
+#endif

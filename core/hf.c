@@ -1,0 +1,359 @@
+#include "core/hf.h"
+
+#include "core/arch.h"
+#include "core/dtype.h"
+#include "core/safetensors.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const nibl_hf_file nibl_hf_files[NIBL_HF_DOCUMENTS] = {
+    [NIBL_HF_CONFIG] = {"config.json", 1 << 20, true},
+    [NIBL_HF_GENERATION] = {"generation_config.json", 1 << 20, false},
+    [NIBL_HF_TOKENIZER_CONFIG] = {"tokenizer_config.json", 16 << 20, false},
+    [NIBL_HF_TEMPLATE] = {"chat_template.jinja", 1 << 20, false},
+    [NIBL_HF_TOKENIZER] = {"tokenizer.json", 128 << 20, true},
+    [NIBL_HF_INDEX] = {NIBL_HF_WEIGHTS ".index.json", 16 << 20, false},
+};
+
+#define SHOW(s) (int)((s).length < 64 ? (s).length : 64), (s).bytes
+
+static const char config_name[] = "config.json";
+
+static nibl_slice text_of(const nibl_json *json, uint32_t node) {
+    if (!nibl_json_is(json, node, NIBL_JSON_STRING)) return (nibl_slice){"", 0};
+    return (nibl_slice){json->text + json->nodes[node].at, json->nodes[node].length};
+}
+
+/* ---- model.safetensors.index.json ---- */
+
+typedef struct named_file {
+    nibl_slice name;
+    uint32_t order;
+} named_file;
+
+static int compare_files(const void *a, const void *b) {
+    const named_file *x = a, *y = b;
+    const size_t length = x->name.length < y->name.length ? x->name.length : y->name.length;
+    const int order = memcmp(x->name.bytes, y->name.bytes, length);
+    if (order) return order;
+    if (x->name.length != y->name.length) return x->name.length < y->name.length ? -1 : 1;
+    return (x->order > y->order) - (x->order < y->order);
+}
+
+static int compare_order(const void *a, const void *b) {
+    const named_file *x = a, *y = b;
+    return (x->order > y->order) - (x->order < y->order);
+}
+
+/* A name of a file in the same folder, and nothing else. */
+static bool is_file_name(nibl_slice s) {
+    static const char tail[] = ".safetensors";
+    const size_t width = sizeof tail - 1;
+    if (s.length <= width || s.length > 255 || s.bytes[0] == '.') return false;
+    for (size_t i = 0; i < s.length; i++)
+        if (strchr("/\\:?#%\"*<>|", s.bytes[i]) || (uint8_t)s.bytes[i] < 0x20) return false;
+    return memcmp(s.bytes + s.length - width, tail, width) == 0;
+}
+
+static nibl_status read_files(const nibl_json *json, const char *file, named_file *files, size_t *count) {
+    const uint32_t map = nibl_json_get(json, NIBL_JSON_ROOT, "weight_map");
+    for (uint32_t i = 0; nibl_json_each(json, map, &i); ++*count) {
+        files[*count] = (named_file){text_of(json, i + 1), (uint32_t)*count};
+        if (json->nodes[i + 1].escaped || !is_file_name(files[*count].name))
+            return nibl_fail(NIBL_E_FILE,
+                             "%s: weight_map points to '%.*s', which is no .safetensors file of this folder",
+                             file, SHOW(files[*count].name));
+    }
+    if (*count == 0) return nibl_fail(NIBL_E_FILE, "%s: there is no weight_map, or nothing in it", file);
+    qsort(files, *count, sizeof *files, compare_files);
+    size_t kept = 1;
+    for (size_t i = 1; i < *count; i++) {
+        const nibl_slice a = files[kept - 1].name, b = files[i].name;
+        if (a.length != b.length || memcmp(a.bytes, b.bytes, a.length) != 0) files[kept++] = files[i];
+    }
+    *count = kept;
+    qsort(files, kept, sizeof *files, compare_order);
+    return NIBL_OK;
+}
+
+nibl_status nibl_hf_read_index(const nibl_hf_text *index, nibl_status (*add)(void *context, const char *name),
+                               void *context) {
+    nibl_json json = {0};
+    NIBL_TRY(nibl_json_parse(index->name, index->bytes, index->length, &json));
+    const uint64_t bytes = ((uint64_t)json.count / 2 + 1) * sizeof(named_file);
+    named_file *files = nibl_alloc(bytes);
+    size_t count = 0;
+    nibl_status status =
+        files ? read_files(&json, index->name, files, &count) : nibl_fail_memory(bytes, "the list of files");
+    for (size_t i = 0; i < count && status == NIBL_OK; i++) {
+        char name[256];
+        snprintf(name, sizeof name, "%.*s", (int)files[i].name.length, files[i].name.bytes);
+        status = add(context, name);
+    }
+    nibl_free(files);
+    nibl_json_free(&json);
+    return status;
+}
+
+/* ---- config.json ---- */
+
+/* What goes from config.json to metadata "<architecture>.<key>" as it is. */
+typedef struct setting {
+    const char *hf, *key;
+    bool real, required;
+} setting;
+
+static const setting settings[] = {
+    {"max_position_embeddings", "context_length", false, true},
+    {"hidden_size", "embedding_length", false, true},
+    {"num_hidden_layers", "block_count", false, true},
+    {"intermediate_size", "feed_forward_length", false, true},
+    {"num_attention_heads", "attention.head_count", false, true},
+    {"num_key_value_heads", "attention.head_count_kv", false, false},
+    {"head_dim", "attention.key_length", false, false},
+    {"head_dim", "attention.value_length", false, false},
+    {"rms_norm_eps", "attention.layer_norm_rms_epsilon", true, true},
+};
+
+static nibl_status write_setting(const nibl_json *config, const char *arch, const setting *s,
+                                 nibl_gguf_builder *b) {
+    char key[96];
+    snprintf(key, sizeof key, "%s.%s", arch, s->key);
+    const uint32_t node = nibl_json_get(config, NIBL_JSON_ROOT, s->hf);
+    if (!s->required && (node == 0 || nibl_json_is(config, node, NIBL_JSON_NULL))) return NIBL_OK;
+    uint64_t number;
+    double real;
+    if (s->real ? !nibl_json_f64(config, node, &real)
+                : !nibl_json_u64(config, node, &number) || number > UINT32_MAX)
+        return nibl_fail(NIBL_E_FILE, "%s: %s is missing or not a possible number", config_name, s->hf);
+    if (s->real)
+        nibl_gguf_build_f64(b, key, real);
+    else
+        nibl_gguf_build_u32(b, key, (uint32_t)number);
+    return NIBL_OK;
+}
+
+/* rope_theta stands at the top or, in newer files, in rope_parameters, beside the kind of scaling. */
+static nibl_status write_rope(const nibl_json *config, const char *arch, nibl_gguf_builder *b) {
+    const uint32_t parameters = nibl_json_get(config, NIBL_JSON_ROOT, "rope_parameters");
+    const uint32_t scalings[] = {parameters, nibl_json_get(config, NIBL_JSON_ROOT, "rope_scaling")};
+    for (size_t i = 0; i < 2; i++) {
+        uint32_t type = nibl_json_get(config, scalings[i], "rope_type");
+        if (type == 0) type = nibl_json_get(config, scalings[i], "type");
+        if (type == 0 && (scalings[i] == 0 || nibl_json_is(config, scalings[i], NIBL_JSON_NULL))) continue;
+        if (nibl_json_equals(config, type, "default")) continue;
+        return nibl_fail(NIBL_E_UNSUPPORTED, "%s: RoPE scaling '%.*s' is not supported", config_name,
+                         SHOW(text_of(config, type)));
+    }
+    uint32_t theta = nibl_json_get(config, parameters, "rope_theta");
+    if (theta == 0) theta = nibl_json_get(config, NIBL_JSON_ROOT, "rope_theta");
+    double base = 10000;
+    if (theta && !nibl_json_f64(config, theta, &base))
+        return nibl_fail(NIBL_E_FILE, "%s: rope_theta is not a number", config_name);
+    char key[96];
+    snprintf(key, sizeof key, "%s.rope.freq_base", arch);
+    nibl_gguf_build_f64(b, key, base);
+    return NIBL_OK;
+}
+
+/* What would change the computation and has no place in metadata. */
+static nibl_status check_traits(const nibl_json *config) {
+    uint32_t quantization = nibl_json_get(config, NIBL_JSON_ROOT, "quantization_config");
+    if (quantization == 0) quantization = nibl_json_get(config, NIBL_JSON_ROOT, "compression_config");
+    if (quantization && !nibl_json_is(config, quantization, NIBL_JSON_NULL)) {
+        const nibl_slice method = text_of(config, nibl_json_get(config, quantization, "quant_method"));
+        return nibl_fail(
+            NIBL_E_UNSUPPORTED,
+            "%s: the weights are quantized by '%.*s', which is not supported: take the 16-bit model and "
+            "quantize it on arrival, or a GGUF file",
+            config_name, SHOW(method));
+    }
+    const uint32_t act = nibl_json_get(config, NIBL_JSON_ROOT, "hidden_act");
+    if (act && !nibl_json_equals(config, act, "silu"))
+        return nibl_fail(NIBL_E_UNSUPPORTED, "%s: hidden_act '%.*s' is not supported", config_name,
+                         SHOW(text_of(config, act)));
+    double rotary = 1;
+    nibl_json_f64(config, nibl_json_get(config, NIBL_JSON_ROOT, "partial_rotary_factor"), &rotary);
+    if (rotary < 1 || rotary > 1)
+        return nibl_fail(NIBL_E_UNSUPPORTED, "%s: partial_rotary_factor %g is not supported", config_name,
+                         rotary);
+    return NIBL_OK;
+}
+
+static nibl_status write_config(const nibl_json *config, const nibl_arch **arch, nibl_gguf_builder *b) {
+    const nibl_slice type = text_of(config, nibl_json_get(config, NIBL_JSON_ROOT, "model_type"));
+    *arch = nibl_arch_of_hf(type.bytes, type.length);
+    if (!*arch)
+        return nibl_fail(NIBL_E_UNSUPPORTED,
+                         "%s: model_type '%.*s' is not supported; this build knows: llama", config_name,
+                         SHOW(type));
+    NIBL_TRY(check_traits(config));
+    nibl_gguf_build_string(b, "general.architecture", (nibl_slice){(*arch)->name, strlen((*arch)->name)});
+    nibl_gguf_build_string(b, "nibl.format", (nibl_slice){"safetensors", 11});
+    nibl_gguf_build_u32(b, "general.alignment", 1);
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++)
+        NIBL_TRY(write_setting(config, (*arch)->name, &settings[i], b));
+    nibl_gguf_build_bool(b, NIBL_KEY_ROPE_HALVES, (*arch)->rope == NIBL_ROPE_INTERLEAVED);
+    return write_rope(config, (*arch)->name, b);
+}
+
+/* ---- Weights ---- */
+
+typedef struct weight {
+    nibl_safetensor tensor;
+    uint32_t file;
+    bool used;
+} weight;
+
+typedef struct weights {
+    weight *list; /* by name */
+    size_t count;
+    const char *const *names; /* of the files */
+} weights;
+
+static int compare_names(const void *a, const void *b) {
+    const nibl_slice x = ((const weight *)a)->tensor.name, y = ((const weight *)b)->tensor.name;
+    const int order = memcmp(x.bytes, y.bytes, x.length < y.length ? x.length : y.length);
+    return order ? order : (x.length > y.length) - (x.length < y.length);
+}
+
+static weight *find_weight(const weights *w, const char *name) {
+    const weight wanted = {.tensor.name = {name, strlen(name)}};
+    return w->count ? bsearch(&wanted, w->list, w->count, sizeof wanted, compare_names) : NULL;
+}
+
+static nibl_status read_weights(const nibl_hf_text *files, size_t count, uint32_t first, weights *w) {
+    size_t capacity = 0;
+    for (size_t i = 0; i < count; i++) {
+        nibl_safetensor *tensors;
+        size_t more;
+        NIBL_TRY(nibl_safetensors_read(files[i].name, files[i].bytes, files[i].length, &tensors, &more));
+        void *grown = w->list;
+        nibl_status status =
+            nibl_reserve(&grown, &capacity, w->count + more, sizeof *w->list, "the list of tensors");
+        w->list = grown;
+        for (size_t j = 0; j < more && status == NIBL_OK; j++)
+            w->list[w->count++] = (weight){.tensor = tensors[j], .file = first + (uint32_t)i};
+        nibl_free(tensors);
+        NIBL_TRY(status);
+    }
+    if (w->count > 0) qsort(w->list, w->count, sizeof *w->list, compare_names);
+    for (size_t i = 1; i < w->count; i++)
+        if (compare_names(&w->list[i - 1], &w->list[i]) == 0)
+            return nibl_fail(NIBL_E_FILE, "tensor '%.*s' stands twice in the weights",
+                             SHOW(w->list[i].tensor.name));
+    return NIBL_OK;
+}
+
+/* GGUF's id of a type; an id of none where this build does not know it. */
+static uint32_t type_id(nibl_slice dtype) {
+    for (uint32_t id = 0; id < 64; id++) {
+        const char *name = nibl_dtype_name(id);
+        if (name && strlen(name) == dtype.length && memcmp(name, dtype.bytes, dtype.length) == 0) return id;
+    }
+    return UINT32_MAX;
+}
+
+/* What one tensor becomes; `order` says which weight stands where in the header. */
+static nibl_status write_weight(const nibl_arch *arch, nibl_slot slot, uint32_t layer, const weights *w,
+                                nibl_gguf_builder *b, uint32_t *order) {
+    char name[64], hf_name[64];
+    nibl_arch_hf_name(arch, slot, layer, hf_name);
+    nibl_arch_tensor_name(arch, slot, layer, name);
+    weight *found = find_weight(w, hf_name);
+    if (!found)
+        return nibl_fail(NIBL_E_FILE, "tensor '%s' is in no file of weights, but config.json asks for it",
+                         hf_name);
+    const nibl_safetensor *t = &found->tensor;
+    const uint32_t type = type_id(t->dtype);
+    if (!nibl_dtype_by_id(type))
+        return nibl_fail(NIBL_E_UNSUPPORTED, "tensor '%s' has type %.*s, which this build does not read",
+                         hf_name, SHOW(t->dtype));
+    found->used = true;
+    order[b->tensors] = (uint32_t)(found - w->list);
+    nibl_gguf_build_tensor(b, name, type, t->n_dims, t->dims, t->end - t->begin);
+    return NIBL_OK;
+}
+
+/* RoPE frequencies that old files carry along are computed anyway. */
+static bool is_idle(nibl_slice name) {
+    static const char tail[] = ".rotary_emb.inv_freq";
+    return name.length >= sizeof tail - 1 &&
+           memcmp(name.bytes + name.length - (sizeof tail - 1), tail, sizeof tail - 1) == 0;
+}
+
+static nibl_status write_weights(const nibl_json *config, const nibl_arch *arch, const weights *w,
+                                 nibl_gguf_builder *b, uint32_t *order) {
+    uint64_t layers = 0, vocabulary = 0;
+    bool tied = false;
+    nibl_json_u64(config, nibl_json_get(config, NIBL_JSON_ROOT, "num_hidden_layers"), &layers);
+    nibl_json_bool(config, nibl_json_get(config, NIBL_JSON_ROOT, "tie_word_embeddings"), &tied);
+    /* Each layer takes a tensor: no more work than the files have. */
+    for (nibl_slot slot = 0; slot < NIBL_SLOT_COUNT; slot++) {
+        const bool in_layers = slot >= NIBL_SLOT_ATTN_NORM && slot <= NIBL_SLOT_DOWN;
+        if (slot == NIBL_SLOT_HEAD && tied) continue;
+        for (uint32_t layer = 0; layer < (in_layers ? layers : 1); layer++)
+            NIBL_TRY(write_weight(arch, slot, layer, w, b, order));
+    }
+    for (size_t i = 0; i < w->count; i++) {
+        const nibl_slice name = w->list[i].tensor.name;
+        const bool tied_head = tied && name.length == 14 && memcmp(name.bytes, "lm_head.weight", 14) == 0;
+        if (!w->list[i].used && !tied_head && !is_idle(name))
+            return nibl_fail(NIBL_E_UNSUPPORTED,
+                             "tensor '%.*s' has no place in architecture %s of this build", SHOW(name),
+                             arch->name);
+    }
+    const uint64_t rows = w->list[order[0]].tensor.dims[1];
+    if (nibl_json_u64(config, nibl_json_get(config, NIBL_JSON_ROOT, "vocab_size"), &vocabulary) &&
+        vocabulary != rows)
+        return nibl_fail(NIBL_E_FILE, "%s: vocab_size is %llu, but the embedding has %llu rows", config_name,
+                         (unsigned long long)vocabulary, (unsigned long long)rows);
+    return NIBL_OK;
+}
+
+/* ---- All together ---- */
+
+static nibl_status build(const nibl_hf_parsed *hf, const weights *w, uint32_t *order, nibl_gguf_builder *b) {
+    const nibl_json *config = &hf->json[NIBL_HF_CONFIG];
+    const nibl_arch *arch;
+    NIBL_TRY(write_config(config, &arch, b));
+    NIBL_TRY(nibl_hf_build_tokenizer(hf, b));
+    return write_weights(config, arch, w, b, order);
+}
+
+static nibl_status build_header(const nibl_hf_parsed *hf, const weights *w, nibl_gguf **out) {
+    const uint64_t bytes = ((uint64_t)w->count + 1) * sizeof(uint32_t);
+    uint32_t *order = nibl_alloc(bytes);
+    if (!order) return nibl_fail_memory(bytes, "the order of tensors");
+    nibl_gguf_builder b = {0};
+    nibl_gguf *gguf = NULL;
+    nibl_status status = build(hf, w, order, &b);
+    if (status < 0) b.status = status;
+    status = nibl_gguf_build_end(&b, &gguf);
+    for (size_t i = 0; status == NIBL_OK && i < nibl_gguf_tensor_count(gguf); i++)
+        nibl_gguf_place_tensor(gguf, i, NIBL_ADDRESS(w->list[order[i]].file, w->list[order[i]].tensor.begin));
+    nibl_free(order);
+    if (status == NIBL_OK) *out = gguf;
+    return status;
+}
+
+nibl_status nibl_hf_build(const nibl_hf_text *documents, const nibl_hf_text *files, size_t count,
+                          uint32_t first_weights, nibl_gguf **out) {
+    nibl_hf_parsed hf = {0};
+    weights w = {0};
+    nibl_status status = NIBL_OK;
+    for (size_t i = 0; i < NIBL_HF_INDEX && status == NIBL_OK; i++) {
+        const nibl_hf_text *d = &documents[i];
+        if (i == NIBL_HF_TEMPLATE)
+            hf.chat_template = (nibl_slice){d->bytes, d->length};
+        else if (d->length > 0)
+            status = nibl_json_parse(d->name, d->bytes, d->length, &hf.json[i]);
+    }
+    if (status == NIBL_OK) status = read_weights(files, count, first_weights, &w);
+    if (status == NIBL_OK) status = build_header(&hf, &w, out);
+    nibl_free(w.list);
+    for (size_t i = 0; i < NIBL_HF_DOCUMENTS; i++) nibl_json_free(&hf.json[i]);
+    return status;
+}
