@@ -9,12 +9,14 @@ if(NIBL_WASM_RELAXED)
 endif()
 set(initial_memory 2MB)
 set(maximum_memory 4GB)
+set(malloc emmalloc) # the smaller one
 if(NIBL_WASM_THREADS)
     set(initial_memory 4MB)
 endif()
 if(NIBL_WASM_MEMORY64)
     string(APPEND variant -memory64)
     set(maximum_memory 16GB) # what engines allow
+    set(malloc dlmalloc) # emmalloc gives no block above 4 GB
 elseif(NIBL_WASM_THREADS)
     string(APPEND variant -threads)
 endif()
@@ -43,7 +45,7 @@ if(EXISTS ${PROJECT_SOURCE_DIR}/wasm/abi.c AND EXISTS ${exports})
         -sFILESYSTEM=0 -sASSERTIONS=0 -sSUPPORT_LONGJMP=0 -sWASM_BIGINT
         -sIMPORTED_MEMORY -sALLOW_MEMORY_GROWTH -sMEMORY_GROWTH_GEOMETRIC_STEP=0 -sMEMORY_GROWTH_LINEAR_STEP=16MB
         -sINITIAL_MEMORY=${initial_memory} -sMAXIMUM_MEMORY=${maximum_memory} -sSTACK_SIZE=1MB
-        -sMALLOC=emmalloc -sABORTING_MALLOC=0
+        -sMALLOC=${malloc} -sABORTING_MALLOC=0
         -sINCOMING_MODULE_JS_API=wasmMemory,instantiateWasm,locateFile,print,printErr
         -sEXPORTED_FUNCTIONS=${names} -sSIGNATURE_CONVERSIONS=${signatures})
     if(NIBL_WASM_MEMORY64)

@@ -100,7 +100,8 @@ export class Planner {
 
   /** @param {Compiled} compiled @param {number} fileSize 0 if unknown */
   static async of(compiled, fileSize) {
-    return new Planner(new Binding(await instantiate(compiled, { initial: 0, maximum: PLANNER_MAXIMUM, threads: 1 })), fileSize)
+    const size = { initial: 0, maximum: PLANNER_MAXIMUM, threads: 1 }
+    return new Planner(new Binding(await instantiate(compiled, size)), fileSize)
   }
 
   /** @param {Binding} binding @param {number} fileSize */
