@@ -3,7 +3,7 @@
 #include "core/session.h"
 #include "core/tokenizer.h"
 
-/* What the allocator and many small blocks add: one part in so many. */
+/* What the allocator adds to all but the weights, which are one block: one part in so many. */
 enum { OVERHEAD_SHARE = 256 };
 
 nibl_status nibl_model_plan(nibl_gguf *gguf, const nibl_dtype *quantize, nibl_plan *plan) {
@@ -31,7 +31,7 @@ nibl_status nibl_model_plan(nibl_gguf *gguf, const nibl_dtype *quantize, nibl_pl
         nibl_run_bytes(&size.hyper, o.context_length, o.chunk, logits, o.threads, o.context_length) +
         4ull * logits * size.hyper.vocabulary + 8ull * o.context_length;
     plan->vocabulary = nibl_gguf_header_bytes(gguf) + nibl_tokenizer_plan(gguf);
-    const uint64_t sum = plan->weights + plan->kv + plan->scratch + plan->vocabulary;
-    plan->total = sum + sum / OVERHEAD_SHARE;
+    const uint64_t rest = plan->kv + plan->scratch + plan->vocabulary;
+    plan->total = plan->weights + rest + rest / OVERHEAD_SHARE;
     return NIBL_OK;
 }

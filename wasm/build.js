@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 // Configures and builds CMake presets: `node wasm/build.js [--no-tests] [preset ...]`. Without names: the native build
-// and the four WebAssembly variants, followed by the gzip size of everything a page must fetch besides the model.
+// and the six WebAssembly variants, followed by the gzip size of everything a page must fetch besides the model.
 
 import { spawn } from 'node:child_process'
 import * as fs from 'node:fs'
@@ -9,7 +9,9 @@ import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { SetupError, isProgram, main, progress, root, setup } from './setup.js'
 
-export const variants = ['simd128', 'relaxed', 'simd128-threads', 'relaxed-threads']
+export const variants = [
+  'simd128', 'relaxed', 'simd128-threads', 'relaxed-threads', 'simd128-memory64', 'relaxed-memory64',
+]
 const wasmPresets = variants.map((variant) => `wasm-${variant}`)
 const pageBudget = 250e3
 

@@ -1,5 +1,5 @@
-# One Emscripten build of {simd128, relaxed} x {one thread, threads}: web/dist/nibl-<variant>.js and .wasm, and checkkern
-# for Node. JavaScript imports the .js as an ES module and gives its function:
+# One Emscripten build of {simd128, relaxed} x {one thread, threads, threads and memory64}: web/dist/nibl-<variant>.js and
+# .wasm, and checkkern for Node. JavaScript imports the .js as an ES module and gives its function:
 #   wasmMemory             the memory; its maximum is the caller's plan
 #   instantiateWasm        optional, (imports, done) => done(instance, module): the caller compiles the .wasm itself
 #   poolSize               threads only: workers started before the module is ready
@@ -8,18 +8,32 @@ if(NIBL_WASM_RELAXED)
     set(variant relaxed)
 endif()
 set(initial_memory 2MB)
+set(maximum_memory 4GB)
+set(malloc emmalloc) # the smaller one
 if(NIBL_WASM_THREADS)
-    string(APPEND variant -threads)
     set(initial_memory 4MB)
+endif()
+if(NIBL_WASM_MEMORY64)
+    string(APPEND variant -memory64)
+    set(maximum_memory 16GB) # what engines allow
+    set(malloc dlmalloc) # emmalloc gives no block above 4 GB
+elseif(NIBL_WASM_THREADS)
+    string(APPEND variant -threads)
 endif()
 
 set(exports ${PROJECT_SOURCE_DIR}/wasm/exports.txt)
 if(EXISTS ${PROJECT_SOURCE_DIR}/wasm/abi.c AND EXISTS ${exports})
     set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${exports})
-    file(STRINGS ${exports} names REGEX "^[a-z]")
-    list(TRANSFORM names STRIP)
-    list(TRANSFORM names PREPEND _)
+    file(STRINGS ${exports} lines REGEX "^[a-z]")
+    foreach(line IN LISTS lines)
+        if(NOT line MATCHES "^([a-z0-9_]+) ([_p]+)$")
+            message(FATAL_ERROR "${exports}: '${line}' is no name and signature")
+        endif()
+        list(APPEND names _${CMAKE_MATCH_1})
+        list(APPEND signatures ${CMAKE_MATCH_1}:${CMAKE_MATCH_2})
+    endforeach()
     list(JOIN names "," names)
+    list(JOIN signatures "," signatures)
 
     add_executable(variant wasm/abi.c)
     target_link_libraries(variant PRIVATE libnibl)
@@ -30,10 +44,15 @@ if(EXISTS ${PROJECT_SOURCE_DIR}/wasm/abi.c AND EXISTS ${exports})
         --no-entry -sSTRICT -sMODULARIZE -sEXPORT_ES6 -sEXPORT_NAME=createNibl -sENVIRONMENT=web,worker,node
         -sFILESYSTEM=0 -sASSERTIONS=0 -sSUPPORT_LONGJMP=0 -sWASM_BIGINT
         -sIMPORTED_MEMORY -sALLOW_MEMORY_GROWTH -sMEMORY_GROWTH_GEOMETRIC_STEP=0 -sMEMORY_GROWTH_LINEAR_STEP=16MB
-        -sINITIAL_MEMORY=${initial_memory} -sMAXIMUM_MEMORY=4GB -sSTACK_SIZE=1MB
-        -sMALLOC=emmalloc -sABORTING_MALLOC=0
+        -sINITIAL_MEMORY=${initial_memory} -sMAXIMUM_MEMORY=${maximum_memory} -sSTACK_SIZE=1MB
+        -sMALLOC=${malloc} -sABORTING_MALLOC=0
         -sINCOMING_MODULE_JS_API=wasmMemory,instantiateWasm,locateFile,print,printErr
-        -sEXPORTED_FUNCTIONS=${names})
+        -sEXPORTED_FUNCTIONS=${names} -sSIGNATURE_CONVERSIONS=${signatures})
+    if(NIBL_WASM_MEMORY64)
+        set(part ${PROJECT_SOURCE_DIR}/wasm/memory64.js)
+        target_link_options(variant PRIVATE --post-js ${part})
+        set_property(TARGET variant APPEND PROPERTY LINK_DEPENDS ${part})
+    endif()
     file(CONFIGURE OUTPUT ${PROJECT_SOURCE_DIR}/web/dist/nibl-${variant}.d.ts CONTENT
         "declare const create: (options: Record<string, unknown>) => Promise<any>\nexport default create\n")
     if(NIBL_WASM_THREADS)

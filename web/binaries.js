@@ -23,9 +23,25 @@ const binaries = {
     wasm: () => new URL('./dist/nibl-relaxed-threads.wasm', import.meta.url),
     glue: () => import('./dist/nibl-relaxed-threads.js'),
   },
+  'simd128-memory64': {
+    wasm: () => new URL('./dist/nibl-simd128-memory64.wasm', import.meta.url),
+    glue: () => import('./dist/nibl-simd128-memory64.js'),
+  },
+  'relaxed-memory64': {
+    wasm: () => new URL('./dist/nibl-relaxed-memory64.wasm', import.meta.url),
+    glue: () => import('./dist/nibl-relaxed-memory64.js'),
+  },
 }
 
-/** @typedef {{ module: WebAssembly.Module, glue: (options: object) => Promise<any>, shared: boolean }} Compiled */
+/**
+ * @typedef {object} Compiled
+ * @property {WebAssembly.Module} module
+ * @property {(options: object) => Promise<any>} glue
+ * @property {boolean} shared has threads
+ * @property {boolean} memory64
+ */
+
+/** @typedef {{ module: any, memory: WebAssembly.Memory, wordBytes: 4 | 8 }} Instance `wordBytes`: of an address */
 
 /**
  * @param {string} name
@@ -37,7 +53,8 @@ export async function compileBinary(name, folder) {
   const url = folder ? new URL(`nibl-${name}.wasm`, folder) : wasm()
   try {
     const [module, { default: factory }] = await Promise.all([compile(url), glue()])
-    return { module, glue: factory, shared: name.endsWith('-threads') }
+    const memory64 = name.endsWith('-memory64')
+    return { module, glue: factory, shared: memory64 || name.endsWith('-threads'), memory64 }
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : cause
     throw new NiblError('WASM_FAILED', `Cannot load ${url}: ${reason}. Is it served? (wasmUrl)`, { cause })
@@ -57,28 +74,35 @@ async function compile(url) {
 }
 
 const PAGE = 65536
-const LARGEST = 65536 * PAGE
+/** Bytes that the binaries' memories can have: 32 bits, and what engines allow for 64. */
+export const LARGEST = 65536 * PAGE
+const LARGEST64 = 4 * LARGEST
 const SMALLEST = { single: 2 << 20, threads: 4 << 20 } /* as linked: wasm/variant.cmake */
 
 /**
  * Instantiates a binary in a memory of its own.
  * @param {Compiled} compiled
  * @param {{ initial: number, maximum: number, threads: number }} size memory in bytes
- * @returns {Promise<{ module: any, memory: WebAssembly.Memory }>}
+ * @returns {Promise<Instance>}
  */
-export async function instantiate({ module, glue, shared }, { initial, maximum, threads }) {
+export async function instantiate({ module, glue, shared, memory64 }, { initial, maximum, threads }) {
   const smallest = shared ? SMALLEST.threads : SMALLEST.single
-  const pages = (/** @type {number} */ bytes) => Math.ceil(Math.max(bytes, smallest) / PAGE)
-  if (maximum > LARGEST) {
+  const largest = memory64 ? LARGEST64 : LARGEST
+  const pages = (/** @type {number} */ bytes) => {
+    const count = Math.ceil(Math.max(bytes, smallest) / PAGE)
+    return memory64 ? BigInt(count) : count
+  }
+  if (maximum > largest) {
     throw new NiblError(
       'OUT_OF_MEMORY',
-      `The model needs ${megabytes(maximum)} MB; WebAssembly's 32-bit memory holds 4096 MB. ` +
-        'Take a smaller model or a shorter contextLength.',
+      `The model needs ${megabytes(maximum)} MB; WebAssembly's ${memory64 ? 64 : 32}-bit memory holds ` +
+        `${megabytes(largest)} MB. Take a smaller model or a shorter contextLength.`,
     )
   }
   let memory
   try {
-    memory = new WebAssembly.Memory({ initial: pages(initial), maximum: pages(maximum), shared })
+    const descriptor = { initial: pages(initial), maximum: pages(maximum), shared, address: memory64 ? 'i64' : 'i32' }
+    memory = new WebAssembly.Memory(/** @type {any} */ (descriptor))
   } catch (cause) {
     throw new NiblError(
       'OUT_OF_MEMORY',
@@ -98,7 +122,7 @@ export async function instantiate({ module, glue, shared }, { initial, maximum, 
     }
     glue(options).then(resolve, reject)
   })
-  return { module: instance, memory }
+  return { module: instance, memory, wordBytes: memory64 ? 8 : 4 }
 }
 
 /** @param {number} bytes */

@@ -2,8 +2,9 @@
  * One instance of the core: its functions, its memory, and the conversion of strings, structs and errors. Everything
  * that knows about addresses is here.
  *
- * Addresses are unsigned 32-bit numbers, and the memory may be replaced by a longer one during any call: views are
- * taken anew after each.
+ * An address is a number, in every variant: the glue converts arguments and results as wasm/exports.txt says. In memory
+ * it has 4 bytes, or 8 in the memory64 variants, as has a size_t. The memory may be replaced by a longer one during any
+ * call: views are taken anew after each.
  */
 import { NiblError } from './errors.js'
 
@@ -15,6 +16,7 @@ const ACTIVATIONS = { i8: 0, f32: 1 }
 export const OK = 0
 export const MORE = 1
 export const NEED_DATA = 2
+const BUFFER_TOO_SMALL = -9
 
 const utf8 = new TextEncoder()
 const text = new TextDecoder('utf-8', { ignoreBOM: true })
@@ -26,6 +28,8 @@ const text = new TextDecoder('utf-8', { ignoreBOM: true })
  * @property {number} contextLength tokens
  * @property {number} weights
  * @property {number} kv when the context is full
+ * @property {number} scratch
+ * @property {number} vocabulary
  * @property {number} total
  */
 
@@ -33,11 +37,13 @@ export class Binding {
   #view = new DataView(new ArrayBuffer(0))
   #staging
   #scratch
+  #wordBytes
 
-  /** @param {{ module: any, memory: WebAssembly.Memory }} instance */
-  constructor({ module, memory }) {
+  /** @param {import('./binaries.js').Instance} instance */
+  constructor({ module, memory, wordBytes }) {
     this.module = module
     this.memory = memory
+    this.#wordBytes = wordBytes
     this.#scratch = this.allocate(SCRATCH)
     this.#staging = this.allocate(STAGING)
   }
@@ -46,9 +52,13 @@ export class Binding {
    * @param {string} name @param {...(number | boolean)} args @returns {number} */
   call(name, ...args) {
     const status = this.#enter(name, args)
-    if (status >= 0) return status
-    const code = this.#cString(this.#enter('nibl_status_name', [status]) >>> 0)
-    throw new NiblError(code, this.#cString(this.#enter('nibl_last_message', []) >>> 0))
+    return status >= 0 ? status : this.#throwStatus(status)
+  }
+
+  /** @param {number} status @returns {never} */
+  #throwStatus(status) {
+    const code = this.#cString(this.#enter('nibl_status_name', [status]))
+    throw new NiblError(code, this.#cString(this.#enter('nibl_last_message', [])))
   }
 
   /** @param {string} name @param {(number | boolean)[]} args */
@@ -64,7 +74,7 @@ export class Binding {
 
   /** @param {number} bytes @returns {Pointer} to be freed by the caller */
   allocate(bytes) {
-    const pointer = this.#enter('malloc', [Math.max(bytes, 1)]) >>> 0
+    const pointer = this.#enter('malloc', [Math.max(bytes, 1)])
     if (pointer === 0) throw new NiblError('OUT_OF_MEMORY', `The core cannot allocate ${bytes} bytes.`)
     return pointer
   }
@@ -87,6 +97,12 @@ export class Binding {
   /** @param {number} index of a 32-bit result in the scratch block */
   #u32(index) {
     return this.#data.getUint32(this.#scratch + 4 * index, true)
+  }
+
+  /** @param {number} index of an address or size_t in the scratch block */
+  #word(index) {
+    const at = this.#scratch + this.#wordBytes * index
+    return this.#wordBytes === 8 ? Number(this.#data.getBigUint64(at, true)) : this.#data.getUint32(at, true)
   }
 
   /** @param {number} index of a double result in the scratch block */
@@ -122,7 +138,7 @@ export class Binding {
    * @param {...(number | boolean)} args @returns {Pointer} */
   #make(name, ...args) {
     this.call(name, ...args, this.#scratch)
-    return this.#u32(0)
+    return this.#word(0)
   }
 
   /* ---- Loading ---- */
@@ -154,7 +170,31 @@ export class Binding {
    * @returns {Plan} */
   plan(loader, { contextLength, threads, kv }) {
     this.call('nibl_abi_loader_plan', loader, contextLength, threads, KV_TYPES[kv], this.#scratch)
-    return { contextLength: this.#f64(0), weights: this.#f64(2), kv: this.#f64(3), total: this.#f64(6) }
+    return {
+      contextLength: this.#f64(0),
+      weights: this.#f64(2),
+      kv: this.#f64(3),
+      scratch: this.#f64(4),
+      vocabulary: this.#f64(5),
+      total: this.#f64(6),
+    }
+  }
+
+  /** @param {Pointer} loader @returns {any} the core's description of the file: nibl_loader_inspect */
+  describe(loader) {
+    let capacity = 1 << 16
+    for (;;) {
+      const pointer = this.allocate(capacity)
+      try {
+        const status = this.#enter('nibl_loader_inspect', [loader, pointer, capacity, this.#scratch])
+        const length = this.#word(0)
+        if (status === OK) return JSON.parse(this.#string(pointer, length))
+        if (status !== BUFFER_TOO_SMALL) this.#throwStatus(status)
+        capacity = length + 1
+      } finally {
+        this.release(pointer)
+      }
+    }
   }
 
   /** @param {Pointer} loader @returns {Pointer} the model */
@@ -186,8 +226,8 @@ export class Binding {
   /** @param {Pointer} model @param {string} key @returns {string | null} */
   metadata(model, key) {
     return this.#withBytes(utf8.encode(`${key}\0`), (pointer) => {
-      const value = this.#enter('nibl_model_metadata', [model, pointer, this.#scratch]) >>> 0
-      return value ? this.#string(value, this.#u32(0)) : null
+      const value = this.#enter('nibl_model_metadata', [model, pointer, this.#scratch])
+      return value ? this.#string(value, this.#word(0)) : null
     })
   }
 
@@ -198,11 +238,11 @@ export class Binding {
     const capacity = bytes.length + 1 /* a token stands for one byte or more, BOS for none */
     const tokens = this.allocate(4 * capacity)
     try {
-      const flags = (special ? 1 : 0) | (bos ? 2 : 0)
+      const flags = (special ? 1 : 0) + (bos ? 2 : 0)
       this.#withBytes(bytes, (pointer) =>
         this.call('nibl_tokenize', model, pointer, bytes.length, flags, tokens, capacity, this.#scratch),
       )
-      return new Int32Array(this.memory.buffer, tokens, this.#u32(0)).slice()
+      return new Int32Array(this.memory.buffer, tokens, this.#word(0)).slice()
     } finally {
       this.release(tokens)
     }
@@ -225,8 +265,8 @@ export class Binding {
 
   /** @param {Pointer} decoder @param {number} token -1 ends the text */
   decode(decoder, token) {
-    this.call('nibl_decoder_push', decoder, token, this.#scratch, this.#scratch + 4)
-    return this.#string(this.#u32(0), this.#u32(1))
+    this.call('nibl_decoder_push', decoder, token, this.#scratch, this.#scratch + this.#wordBytes)
+    return this.#string(this.#word(0), this.#word(1))
   }
 
   /** @param {Pointer} model @param {number} token */
@@ -247,7 +287,7 @@ export class Binding {
   setTokens(session, tokens) {
     return this.#withBytes(new Uint8Array(tokens.buffer), (pointer) => {
       this.call('nibl_session_set_tokens', session, pointer, tokens.length, this.#scratch)
-      return this.#u32(0)
+      return this.#word(0)
     })
   }
 
@@ -283,7 +323,7 @@ export class Binding {
       bias.setInt32(8 * index, token, true)
       bias.setFloat32(8 * index + 4, value, true)
     })
-    const seeds = [Math.floor(seed / 2 ** 32), seed >>> 0]
+    const seeds = [Math.floor(seed / 2 ** 32), seed % 2 ** 32]
     return this.#withBytes(new Uint8Array(bias.buffer), (pointer) => {
       const list = [pointer, logitBias.length]
       return this.#make(

@@ -58,13 +58,12 @@ export class Engine {
    * @param {CallContext} context
    */
   static async load(descriptor, options, { emit, signal }) {
-    const choice = chooseBinary(options)
     const onProgress = (/** @type {any} */ progress) => emit({ progress })
     /* Early, the download outlives this call; see `ready`. */
     const download = new AbortController()
     signal.addEventListener('abort', () => download.abort())
-    const loading = await Loading.start(descriptor, options, choice, { signal: download.signal, onProgress })
-    const { binding, model, plan, complete } = loading
+    const loading = await Loading.start(descriptor, options, chooseBinary(options), { signal: download.signal, onProgress })
+    const { binding, model, plan, complete, choice } = loading
     const sessionOptions = { ...options, contextLength: plan.contextLength, threads: choice.threads }
     const session = binding.newSession(model, sessionOptions)
     if (!options.early) await unlessAborted(complete, signal)
@@ -203,7 +202,7 @@ export class Engine {
       const status = this.#binding.call('nibl_abi_step', this.#session, this.#units)
       const elapsed = performance.now() - start
       if (status === MORE && elapsed < SHORT_STEP) this.#units *= 2
-      else if (elapsed > LONG_STEP) this.#units = Math.max(1, this.#units >> 1)
+      else if (elapsed > LONG_STEP) this.#units = Math.max(1, Math.floor(this.#units / 2))
       if (status === NEED_DATA) await unlessAborted(this.#loading.more(), signal)
       else await yieldToEvents()
       if (status === OK) return throwIfAborted(signal)

@@ -1,5 +1,6 @@
 /**
- * Which of the four binaries this engine can run: {simd128, relaxed} x {one thread, threads}.
+ * Which of the binaries this engine can run: {simd128, relaxed} x {one thread, threads, 64-bit memory}. The last has
+ * threads as well: it runs as one thread where there must not be more.
  * Validating a module only says that the engine knows an instruction. The relaxed dot product is also executed, with
  * operands that share a register with the accumulator, since an engine is known that computes exactly that wrongly;
  * and as a passed test tells nothing about the engine's other compiler tier, known bad versions are named as well.
@@ -62,6 +63,9 @@ function relaxedFault() {
   return relaxedResults.every(([n, result]) => test(n) === result) ? '' : 'its self-test failed here'
 }
 
+/* (module (memory i64 1 1 shared)) */
+const memory64Module = bytes('0061736d01000000' + '0504' + '01070101')
+
 const isolationAdvice =
   'send the headers Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp ' +
   'with the page, and Cross-Origin-Resource-Policy: cross-origin with what it takes from other origins'
@@ -69,14 +73,14 @@ const isolationAdvice =
 /** Half of the logical processors, as their pairs share one core's arithmetic: 2 to 8 where there are two at all. */
 function defaultThreads() {
   const processors = isNode ? nodeModule('node:os').availableParallelism() : navigator.hardwareConcurrency || 1
-  return Math.min(8, Math.max(Math.min(2, processors), processors >> 1))
+  return Math.min(8, Math.max(Math.min(2, processors), Math.floor(processors / 2)))
 }
 
 /**
  * @typedef {object} Choice
  * @property {'simd128' | 'relaxed'} simd
  * @property {number} threads
- * @property {string} binary 'relaxed-threads' and the like
+ * @property {string} binary 'relaxed-threads' and the like: of binaries.js
  * @property {string} why
  * @property {string} advice what the page should change, or ''
  */
@@ -109,4 +113,18 @@ export function chooseBinary({ binary, threads, inProcess }) {
     why.push(count === 1 ? 'one thread' : `${count} threads`)
   }
   return { simd, threads: count, binary: count > 1 ? `${simd}-threads` : simd, why: why.join('; '), advice }
+}
+
+/** The choice for a model that 32-bit memory does not hold. @param {Choice} choice @param {number} bytes needed
+ * @returns {Choice} */
+export function chooseLarger(choice, bytes) {
+  const needed = `the model needs ${Math.ceil(bytes / 2 ** 20)} MB`
+  if (!WebAssembly.validate(memory64Module)) {
+    throw new NiblError(
+      'OUT_OF_MEMORY',
+      `${needed[0].toUpperCase()}${needed.slice(1)}; 32-bit WebAssembly memory holds 4096 MB, and this engine has no ` +
+        '64-bit memory (Chrome 133, Firefox 134 and Node 24 have). Take a smaller model or a shorter contextLength.',
+    )
+  }
+  return { ...choice, binary: `${choice.simd}-memory64`, why: `${choice.why}; 64-bit memory: ${needed}` }
 }

@@ -19,6 +19,7 @@ const engine = Promise.all([
   import('./errors.js'),
   import('./features.js'),
   import('./loading.js'),
+  import('./planning.js'),
   import('./platform.js'),
   import('./relay.js'),
   import('./source.js'),

@@ -2,32 +2,38 @@
  * Integer matrix products with plain SIMD128. Bytes are taken as 16-bit lanes: the even bytes of a row and the odd ones
  * give two vectors whose dot product (i32x4.dot_i16x8_s) leaves the sum of row r in lane r.
  */
-#include "kernels/wasm/panel.h"
+#define ISA wasmsimd
+#define BYTES dot_bytes
+#define BYTES_END(sum) wasm_i32x4_shr(sum, 8)
+#include "kernels/wasm/gemv_int8.inc"
 
-/* Signed bytes 0 and 2 of every 32-bit lane, bytes 1 and 3. */
-INLINE v128_t even(v128_t x) { return wasm_i16x8_shr(wasm_i16x8_shl(x, 8), 8); }
-INLINE v128_t odd(v128_t x) { return wasm_i16x8_shr(x, 8); }
-
-INLINE v128_t dot(v128_t acc, v128_t w, v128_t a) { return wasm_i32x4_add(acc, wasm_i32x4_dot_i16x8(w, a)); }
-
+/* Every product is made 256 times too large, by where the nibble stands in its 16-bit lane and where the activation does:
+ * that saves the shifts. A block's sum is below 2^24. */
 INLINE void gemv_nibble(float *y, const uint8_t *block, uint32_t blocks, bool has_min, const nibl_act *a) {
-    const v128_t low = wasm_i16x8_const_splat(15);
+    const constants k = resident();
+    const v128_t nibble0 = wasm_v128_andnot(k.low, k.high), nibble1 = wasm_i16x8_shl(nibble0, 4),
+                 nibble2 = wasm_i16x8_shl(nibble0, 8);
     v128_t acc[1][2] = {{wasm_i32x4_const_splat(0), wasm_i32x4_const_splat(0)}};
     for (uint32_t b = 0; b < blocks; b++) {
         const uint8_t *q = block + (has_min ? 32 : 16);
-        const v128_t first = wasm_i32x4_splat(has_min ? 0 : -8 * a[b].sum);
-        v128_t sum[1][2] = {{first, first}};
+        v128_t sum[1][2] = {{wasm_i32x4_const_splat(0), wasm_i32x4_const_splat(0)}};
+#pragma clang loop unroll(disable)
         for (int c = 0; c < 4; c++) {
-            const v128_t a0 = splat32(a[b].q + 4 * c), a1 = splat32(a[b].q + 16 + 4 * c);
+            const v128_t x0 = splat32(a[b].q + 4 * c), x1 = splat32(a[b].q + 16 + 4 * c);
+            const v128_t even0 = wasm_i16x8_shl(x0, 8), even1 = wasm_i16x8_shr(wasm_i16x8_shl(x1, 8), 4);
+            const v128_t odd1 = wasm_v128_and(x1, k.high);
             for (int half = 0; half < 2; half++) {
                 const v128_t w = wasm_v128_load(q + 32 * c + 16 * half);
-                v128_t s = dot(sum[0][half], wasm_v128_and(w, low), even(a0));
-                s = dot(s, wasm_v128_and(wasm_u16x8_shr(w, 8), low), odd(a0));
-                s = dot(s, wasm_v128_and(wasm_u16x8_shr(w, 4), low), even(a1));
-                sum[0][half] = dot(s, wasm_u16x8_shr(w, 12), odd(a1));
+                v128_t s = dot(sum[0][half], wasm_v128_and(w, nibble0), even0);
+                s = dot(s, wasm_v128_and(w, nibble2), odd(x0));
+                s = dot(s, wasm_v128_and(w, nibble1), even1);
+                sum[0][half] = dot(s, wasm_u16x8_shr(w, 12), odd1);
             }
         }
-        finish_block(acc, sum, (const uint16_t *)(const void *)block, has_min, &a[b], blocks, 1);
+        const v128_t first = wasm_i32x4_splat(has_min ? 0 : -8 * a[b].sum);
+        for (int half = 0; half < 2; half++)
+            sum[0][half] = wasm_i32x4_add(first, wasm_i32x4_shr(sum[0][half], 8));
+        finish_block(acc, sum, (const uint16_t *)(const void *)block, has_min, &a[b], blocks, 1, &k);
         block += has_min ? sizeof(nibl_nibble_min) : sizeof(nibl_nibble_sym);
     }
     wasm_v128_store(y, acc[0][0]);
@@ -43,28 +49,6 @@ void nibl_gemv_nibble_wasmsimd(float *y, const nibl_matrix *w, uint32_t begin, u
             gemv_nibble(out, nibl_panel(w, panel), blocks, true, a);
         else
             gemv_nibble(out, nibl_panel(w, panel), blocks, false, a);
-    }
-}
-
-void nibl_gemv_int8_wasmsimd(float *y, const nibl_matrix *w, uint32_t begin, uint32_t end,
-                             const nibl_act *a) {
-    const uint32_t blocks = w->cols / NIBL_BLOCK;
-    for (uint32_t panel = begin; panel < end; panel++) {
-        const nibl_int8_block *block = (const nibl_int8_block *)(const void *)nibl_panel(w, panel);
-        v128_t acc[1][2] = {{wasm_i32x4_const_splat(0), wasm_i32x4_const_splat(0)}};
-        for (uint32_t b = 0; b < blocks; b++, block++) {
-            v128_t sum[1][2] = {{wasm_i32x4_const_splat(0), wasm_i32x4_const_splat(0)}};
-            for (int c = 0; c < 8; c++) {
-                const v128_t x = splat32(a[b].q + 4 * c), a0 = even(x), a1 = odd(x);
-                for (int half = 0; half < 2; half++) {
-                    const v128_t q = wasm_v128_load(block->q + 32 * c + 16 * half);
-                    sum[0][half] = dot(dot(sum[0][half], even(q), a0), odd(q), a1);
-                }
-            }
-            finish_block(acc, sum, block->d, false, &a[b], blocks, 1);
-        }
-        wasm_v128_store(y + (size_t)panel * NIBL_PANEL, acc[0][0]);
-        wasm_v128_store(y + (size_t)panel * NIBL_PANEL + 4, acc[0][1]);
     }
 }
 
@@ -109,7 +93,6 @@ INLINE void tile(float *y, size_t stride, const int16_t *panel, const int16_t *x
         v128_t sum[TOKENS][2];
         for (uint32_t t = 0; t < n; t++) sum[t][0] = sum[t][1] = wasm_i32x4_const_splat(0);
         const int16_t *q = panel + (size_t)b * NIBL_BLOCK * NIBL_PANEL;
-        /* unrolled, V8 keeps more alive than it has registers for and spills */
 #pragma clang loop unroll(disable)
         for (int step = 0; step < STEPS; step++) {
             const v128_t w0 = wasm_v128_load(q + 16 * step), w1 = wasm_v128_load(q + 16 * step + 8);
@@ -119,7 +102,9 @@ INLINE void tile(float *y, size_t stride, const int16_t *panel, const int16_t *x
                 sum[t][1] = dot(sum[t][1], w1, pair);
             }
         }
-        finish_block(acc, sum, (const uint16_t *)(const void *)(block + unit * b), has_min, &a[b], blocks, n);
+        const constants k = resident(); /* in the loop above every register is taken */
+        finish_block(acc, sum, (const uint16_t *)(const void *)(block + unit * b), has_min, &a[b], blocks, n,
+                     &k);
     }
     for (uint32_t t = 0; t < n; t++) {
         wasm_v128_store(y + t * stride, acc[t][0]);

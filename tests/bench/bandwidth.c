@@ -20,7 +20,8 @@ __attribute__((export_name("bench_read")))
 #else
 static
 #endif
-uint64_t bench_read(const char *bytes, size_t count) {
+uint64_t
+bench_read(const char *bytes, size_t count) {
     vector sums[CHAINS] = {0};
     for (size_t i = 0; i + STRIDE <= count; i += STRIDE) {
         const vector *v = (const vector *)(const void *)(bytes + i);
@@ -76,7 +77,8 @@ static void *work(void *argument) {
 }
 
 int main(int argc, char **argv) {
-    size_t threads = argc > 1 ? (size_t)atoi(argv[1]) : 1, bytes = (size_t)(argc > 2 ? atoi(argv[2]) : 96) << 20;
+    size_t threads = argc > 1 ? (size_t)atoi(argv[1]) : 1, bytes = (size_t)(argc > 2 ? atoi(argv[2]) : 96)
+                                                                   << 20;
     if (threads < 1 || threads > MAX_THREADS || bytes == 0) return 2;
     char *buffer = aligned_alloc(PAGE, bytes + PAGE - bytes % PAGE);
     if (!buffer) return 1;

@@ -16,9 +16,9 @@ export async function open(source, { threads, contextLength }) {
   if (model.info.threads !== threads) throw new Error(`nibl uses ${model.info.threads} threads: ${model.info.why}`)
   return {
     about: model.info.binary,
-    complete(prompt, tokens) {
+    complete({ text }, tokens) {
       return timed(async (count) => {
-        for await (const _ of model.generate(prompt, { maxTokens: tokens, temperature: 0, logitBias })) count()
+        for await (const _ of model.generate(text, { maxTokens: tokens, temperature: 0, logitBias })) count()
         return model.stats.prefill.tokens
       })
     },

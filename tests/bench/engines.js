@@ -73,6 +73,12 @@ export const engines = {
     shipped: () => gzip(`${wllama}/index.js`, `${wllama}/wasm/wllama.wasm`),
     peer: 'npm',
   },
+  'ort-web': {
+    open: inChromium('peer-ort.js'),
+    cases: ['int8 1T', 'int8 2T', 'int4 1T'],
+    shipped: () => gzip(`${ort}/ort.wasm.bundle.min.mjs`, `${ort}/ort-wasm-simd-threaded.wasm`),
+    peer: 'npm',
+  },
   'nibl-node': {
     open: (item) => openInNode('tests/bench/engine-nibl.js', item),
     cases: ['Q4_1 1T', 'Q4_1 2T'],

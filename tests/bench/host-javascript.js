@@ -10,13 +10,13 @@ import { serve } from './server.js'
 
 /** @typedef {import('./engines.js').Session} Session */
 /** @typedef {import('./engines.js').Case} Case */
-/** @typedef {import('./timing.js').Completion} Completion */
+/** @typedef {import('./timing.js').Prompt} Prompt */
 
 /**
  * A place where an engine was opened.
  * @typedef {object} Place
  * @property {{ ms: number, about: string }} opened
- * @property {(prompt: string, tokens: number) => Promise<Completion>} complete
+ * @property {import('./timing.js').Engine['complete']} complete
  * @property {() => Promise<void>} close
  */
 
@@ -27,11 +27,13 @@ const pieces = JSON.parse(fs.readFileSync(join(root, 'tests/bench/prompts.json')
 const pieceTokens = 128
 let nextPiece = 0
 
-/** A prompt that begins unlike the one before, so that no engine can use again what it computed. @param {number} tokens */
+/** A prompt that begins unlike the one before, so that no engine can use again what it computed.
+ * @param {number} tokens @returns {Prompt} */
 function prompt(tokens) {
-  if (tokens === 1) return 'The'
+  if (tokens === 1) return { text: 'The', tokens }
   const start = nextPiece++
-  return Array.from({ length: tokens / pieceTokens }, (_, i) => pieces[(start + i) % pieces.length]).join(' ')
+  const parts = Array.from({ length: tokens / pieceTokens }, (_, i) => pieces[(start + i) % pieces.length])
+  return { text: parts.join(' '), tokens }
 }
 
 /** @param {() => Promise<Place>} newPlace @returns {Promise<Session>} */

@@ -19,7 +19,7 @@ export async function open(url, { threads, contextLength }) {
   if (wllama.getNumThreads() !== threads) throw new Error(`wllama uses ${wllama.getNumThreads()} threads`)
   return {
     about: `llama.cpp ${Wllama.getLibllamaVersion()}`,
-    complete(prompt, tokens) {
+    complete({ text: prompt }, tokens) {
       return timed(async (count) => {
         const options = { prompt, max_tokens: tokens, temperature: 0, ignore_eos: true, stream: true }
         let promptTokens = 0

@@ -39,7 +39,7 @@ async function installNpm() {
     const found = () => installed()[`node_modules/${name}`]?.integrity
     if (found() === integrity) continue
     fs.mkdirSync(folder, { recursive: true })
-    const options = ['--ignore-scripts', '--no-audit', '--no-fund', '--save-exact', '--prefix', folder]
+    const options = ['--ignore-scripts', '--no-audit', '--no-fund', '--save-exact', '--prefix', fs.realpathSync(folder)]
     await run(['npm', 'install', ...options, `${name}@${version}`])
     if (found() !== integrity) throw new SetupError(`${name} ${version} is not the package that was pinned`)
   }

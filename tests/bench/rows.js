@@ -44,17 +44,19 @@ export const rows = {
 /** Rows that a table would repeat for several cases. @template T @param {T[]} values @param {(value: T) => Bar[]} bars */
 const each = (values, bars) => values.flatMap(bars)
 const oneAndTwo = ['1T', '2T']
+/** Its faster weights count. @param {string} t */
+const ortWeb = (t) => [`ort-web int8 ${t}`, `ort-web int4 ${t}`]
 
 /** @type {Bar[]} */
 export const bars = [
   { row: 'load', of: 'nibl-chromium Q4_1 1T', over: ['arrayBuffer() Q4_1'], most: 1.3 },
   { row: 'decode', of: 'nibl-chromium Q4_1 1T', over: ['wllama Q4_1 1T'], least: 12, vnni: true },
-  { row: 'decode', of: 'nibl-chromium Q4_1 1T', over: ['ort-web int8 1T', 'ort-web int4 1T'], least: 6, vnni: true },
+  { row: 'decode', of: 'nibl-chromium Q4_1 1T', over: ortWeb('1T'), least: 6, vnni: true },
   { row: 'decode', of: 'nibl-chromium Q4_1 1T', limit: 'wasm 1T', least: 0.6 },
   { row: 'decode', of: 'nibl-chromium Q4_1 2T', over: ['nibl-chromium Q4_1 1T'], least: 1.6 },
   ...each(oneAndTwo, (t) => [
     { row: 'prefill-512', of: `nibl-chromium Q4_1 ${t}`, over: [`wllama Q4_1 ${t}`], least: 30, vnni: true },
-    { row: 'prefill-512', of: `nibl-chromium Q4_1 ${t}`, over: [`ort-web int8 ${t}`], least: 7, vnni: true },
+    { row: 'prefill-512', of: `nibl-chromium Q4_1 ${t}`, over: ortWeb(t), least: 7, vnni: true },
   ]),
   ...each(['decode', 'prefill-512'], (row) =>
     each(oneAndTwo, (t) => [{ row, of: `nibl-chromium Q4_0 ${t}`, over: [`nibl-chromium Q4_1 ${t}`], least: 1 }]),

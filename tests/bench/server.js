@@ -10,6 +10,7 @@ import { root } from '../../wasm/setup.js'
 const types = {
   '.html': 'text/html',
   '.js': 'text/javascript',
+  '.mjs': 'text/javascript',
   '.json': 'application/json',
   '.wasm': 'application/wasm',
 }

@@ -7,7 +7,9 @@
  *
  * @typedef {object} Engine
  * @property {string} about
- * @property {(prompt: string, tokens: number) => Promise<Completion>} complete  greedy, and never ended by the model
+ * @property {(prompt: Prompt, tokens: number) => Promise<Completion>} complete  greedy, and never ended by the model
+ *
+ * @typedef {{ text: string, tokens: number }} Prompt  a text, and how many tokens it has
  *
  * @typedef {object} Completion
  * @property {number} promptTokens

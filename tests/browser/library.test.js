@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { load } from 'nibl'
 import { faultyServer } from '../web/faulty-server.js'
-import { answerTokens, tinyBytes } from '../web/support.js'
+import { answerTokens, longContext, longLength, tinyBytes } from '../web/support.js'
 import { modelPath, modelUrl, openPage, tiny, tinyPath, withBrowser } from './support.js'
 
 withBrowser()
@@ -75,6 +75,22 @@ test('without isolation: one thread, and one line that says what to send', async
   }
   assert.equal(log.length, 1)
   assert.match(log[0].text, /Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp/)
+})
+
+test('64-bit memory, with threads and without isolation', async (t) => {
+  const { hash } = await underNode(tinyPath)
+  for (const isolation of [true, false]) {
+    const { page, url, requests } = await openPage(t, 'tests/blank.html', { isolation })
+    await page.evaluate(runModel, { source: url + tiny })
+    assert.ok(!requests.some((address) => address.includes('memory64')), 'fetched for a small model')
+    await page.setInputFiles('#file', { name: 'long.gguf', mimeType: '', buffer: Buffer.from(longContext) })
+    const request = { source: null, options: { contextLength: longLength, threads: 2 } }
+    const { info, stats } = await page.evaluate(runModel, request)
+    assert.equal(info.binary, 'relaxed-memory64')
+    assert.ok(requests.some((address) => address.includes('memory64')))
+    assert.equal(info.threads, isolation ? 2 : 1)
+    assert.equal(stats.hash, hash)
+  }
 })
 
 test('every kind of source, in the worker and in the page', async (t) => {

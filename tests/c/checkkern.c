@@ -138,11 +138,11 @@ static void bench(const operation *op, const nibl_kernel_row *row, const double 
         const double time = strcmp(row->isa, "scalar") == 0 ? scalar[i] : measure(op, s, row->function);
         char label[40];
         if (s->rows)
-            snprintf(label, sizeof label, "%u x %u %s, tokens %u", (unsigned)s->rows, (unsigned)s->cols,
-                     kinds[s->kind], (unsigned)s->tokens);
+            snprintf(label, sizeof label, "%u x %u %s%s, tokens %u", (unsigned)s->rows, (unsigned)s->cols,
+                     kinds[s->kind], s->has_min ? "+min" : "", (unsigned)s->tokens);
         else
             snprintf(label, sizeof label, s->width ? "%u x %u" : "%u", (unsigned)s->n, (unsigned)s->width);
-        printf("    %-28s %11.0f ns %7.2f GB/s %7.2f GMAC/s %7.2f x scalar\n", label, time, bytes / time,
+        printf("    %-32s %11.0f ns %7.2f GB/s %7.2f GMAC/s %7.2f x scalar\n", label, time, bytes / time,
                macs / time, scalar[i] / time);
     }
 }

@@ -394,16 +394,25 @@ static void work_row(const shape *s, double *bytes, double *macs) {
 
 #define NIBBLE(r, c, t)                                                                                      \
     {.rows = r, .cols = c, .tokens = t, .kind = NIBL_KIND_NIBBLE, .has_min = true, .end = (r) / 8}
+#define SYMMETRIC(r, c, t) {.rows = r, .cols = c, .tokens = t, .kind = NIBL_KIND_NIBBLE, .end = (r) / 8}
 #define INT8(r, c, t) {.rows = r, .cols = c, .tokens = t, .kind = NIBL_KIND_INT8, .end = (r) / 8}
 
 static const operation check_quantize = {
     pick_blocks, make_quantize, call_quantize, work_quantize, {{.n = 576}, {.n = 1536}}};
 static const operation check_gemv_nibble = {
-    pick_nibble, make_gemv, call_gemv_nibble, work_matrix, {NIBBLE(1536, 576, 1), NIBBLE(576, 1536, 1)}};
+    pick_nibble,
+    make_gemv,
+    call_gemv_nibble,
+    work_matrix,
+    {NIBBLE(1536, 576, 1), NIBBLE(576, 1536, 1), SYMMETRIC(1536, 576, 1)}};
 static const operation check_gemv_int8 = {
     pick_int8, make_gemv, call_gemv_int8, work_matrix, {INT8(1536, 576, 1), INT8(49152, 576, 1)}};
 static const operation check_gemm_nibble = {
-    pick_nibble, make_gemm, call_gemm_nibble, work_matrix, {NIBBLE(1536, 576, 64), NIBBLE(576, 1536, 64)}};
+    pick_nibble,
+    make_gemm,
+    call_gemm_nibble,
+    work_matrix,
+    {NIBBLE(1536, 576, 64), NIBBLE(576, 1536, 64), SYMMETRIC(1536, 576, 64)}};
 static const operation check_gemm_int8 = {
     pick_int8, make_gemm, call_gemm_int8, work_matrix, {INT8(1536, 576, 64), INT8(576, 1536, 64)}};
 static const operation check_matmul_float = {pick_any,

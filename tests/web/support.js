@@ -11,6 +11,12 @@ export const tinyPath = fromRoot('tests/fixtures/tiny-llama-q4_1.gguf')
 export const tinyBytes = new Uint8Array(readFileSync(tinyPath))
 export const modelPath = fromRoot('.models/SmolLM2-135M-Instruct.Q4_1.gguf')
 
+/** The same model, but made for a context that 32 bits do not hold: the KV cache alone has 384 bytes a token. */
+export const longLength = 12e6
+export const longContext = tinyBytes.slice()
+const contextKey = Buffer.from(longContext.buffer).indexOf('llama.context_length')
+new DataView(longContext.buffer).setUint32(contextKey + 'llama.context_length'.length + 4, 2 ** 24, true)
+
 /** @typedef {import('../../web/nibl.d.ts').Model} Model */
 /** @typedef {import('../../web/nibl.d.ts').GenerateOptions} GenerateOptions */
 /** @typedef {import('../../web/nibl.d.ts').Source} Source */
