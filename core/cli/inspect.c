@@ -42,7 +42,7 @@ static int make_report(const nibl_cli_model *model, const inspect_options *o, re
     if (!r->planned) snprintf(r->why_not, sizeof r->why_not, "%s", nibl_last_message());
     if (r->planned && (size_t)r->plan.total != r->plan.total)
         snprintf(r->why_not, sizeof r->why_not,
-                 "more memory than the %zu-bit addresses of this build reach: take a shorter context or another build",
+                 "more memory than this build's addresses of %zu bits reach: take a shorter context",
                  8 * sizeof(void *));
     size_t needed = 0;
     nibl_status status = nibl_loader_inspect(model->loader, NULL, 0, &needed);
