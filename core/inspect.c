@@ -1,7 +1,6 @@
 /* nibl_loader_inspect: a model file as one JSON document, from its header alone. */
 #include "core/dtype.h"
 #include "core/loader.h"
-#include "core/plan.h"
 
 #include <string.h>
 
@@ -96,23 +95,6 @@ static void write_tensors(nibl_writer *w, const nibl_gguf *gguf, bool files) {
     nibl_print(w, "]");
 }
 
-static void write_plan(nibl_writer *w, const nibl_loader *loader) {
-    nibl_plan plan = {.size = sizeof plan};
-    if (nibl_loader_plan(loader, &plan) < 0) {
-        write_key(w, "unsupported");
-        write_text(w, nibl_last_message());
-        return;
-    }
-    nibl_print(w, ",\"plan\":{\"contextLength\":%u", (unsigned)plan.context_length);
-    write_u64(w, "fileTensorBytes", plan.file_tensor_bytes);
-    write_u64(w, "weights", plan.weights);
-    write_u64(w, "kv", plan.kv);
-    write_u64(w, "scratch", plan.scratch);
-    write_u64(w, "vocabulary", plan.vocabulary);
-    write_u64(w, "total", plan.total);
-    nibl_print(w, "}");
-}
-
 nibl_status nibl_loader_inspect(const nibl_loader *loader, char *json, size_t capacity, size_t *needed) {
     nibl_gguf *gguf = NULL;
     NIBL_TRY(nibl_loader_header(loader, &gguf));
@@ -138,7 +120,6 @@ nibl_status nibl_loader_inspect(const nibl_loader *loader, char *json, size_t ca
     write_metadata(&w, gguf);
     write_key(&w, "tensors");
     write_tensors(&w, gguf, nibl_loader_file_name(loader, 1) != NULL);
-    write_plan(&w, loader);
     nibl_print(&w, "}");
     return nibl_write_end(&w, needed);
 }

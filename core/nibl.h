@@ -126,12 +126,14 @@ bool nibl_loader_header_ready(const nibl_loader *loader);
 void nibl_loader_progress(const nibl_loader *loader, uint64_t *arrived, uint64_t *total);
 
 /* What the file is: one JSON document (architecture, parameters, types, tensors with shapes and offsets, metadata with
- * long arrays elided). Needs the header only; works for files whose architecture is unknown.
+ * long arrays elided). Needs the header only; works for files whose architecture is unknown. nibl_loader_plan tells the
+ * memory.
  * Writes at most `capacity` bytes, NUL included; *needed is the full length without NUL (may be called with
  * capacity 0). NIBL_E_BUFFER when cut. */
 nibl_status nibl_loader_inspect(const nibl_loader *loader, char *json, size_t capacity, size_t *needed);
 
-/* Memory in bytes that a model needs, before any of it is allocated. */
+/* Memory in bytes that a model needs on this build, before any of it is allocated; `total` may be more than this build
+ * can address. */
 typedef struct nibl_plan {
     size_t size;
     uint32_t context_length; /* in: tokens; 0 = min(the model's, 4096). out: as used */
@@ -142,7 +144,7 @@ typedef struct nibl_plan {
     uint64_t kv; /* KV cache when the context is full */
     uint64_t scratch; /* activations, logits, thread buffers */
     uint64_t vocabulary; /* tokenizer tables and metadata that stay */
-    uint64_t total; /* sum of the above and allocator overhead */
+    uint64_t total; /* sum of the four above and allocator overhead */
 } nibl_plan;
 
 /* Needs the header. */

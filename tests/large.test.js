@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { once } from 'node:events'
 import { test } from 'node:test'
 import { root } from '../wasm/setup.js'
-import { openPage, withBrowser } from './browser/support.js'
+import { openPage, tiny, withBrowser } from './browser/support.js'
 import { serveModel, size, stream } from './made-up-model.js'
 
 const native = join(root, 'build/native/nibl')
@@ -34,6 +34,14 @@ async function json([program, ...args], input) {
   const [code] = await once(child, 'close')
   assert.equal(code, 0, `${program} ${args.join(' ')}`)
   return JSON.parse(text)
+}
+
+/** Loads a model as small as can be: what the process takes from then on is the model's. @param {any} load
+ * @param {string} url */
+async function warmUp(load, url) {
+  const model = await load(url, { threads: 2 })
+  for await (const piece of model.generate('Once', { maxTokens: 2 })) void piece
+  model.close()
 }
 
 /** What runs under Node and in the page. @param {any} load @param {string} url @param {any} options @param {string} prompt
@@ -73,8 +81,8 @@ test('natively, from a pipe', async () => {
 test('under Node 24', async (t) => {
   const server = await serveModel()
   t.after(() => server.close())
-  const program = `import { load } from 'nibl'\nimport { readFileSync } from 'node:fs'\n${generate}\n${memoryOf}\n` +
-    `const before = memoryOf('self', 'VmRSS')\nconst got = await generate(load, ${JSON.stringify(server.url)}, ` +
+  const program = `import { load } from 'nibl'\nimport { readFileSync } from 'node:fs'\n${generate}\n${warmUp}\n${memoryOf}\n` +
+    `await warmUp(load, 'tests/${tiny}')\nconst before = memoryOf('self', 'VmRSS')\nconst got = await generate(load, ${JSON.stringify(server.url)}, ` +
     `${JSON.stringify(options)}, ${JSON.stringify(prompt)}, ${maxTokens})\n` +
     `console.log(JSON.stringify({ ...got, peak: memoryOf('self', 'VmHWM') - before }))`
   const { peak, ...got } = await json([node24, '--input-type=module', '--eval', program])
@@ -106,6 +114,7 @@ test('in Chromium', async (t) => {
   const server = await serveModel()
   t.after(() => server.close())
   const { page } = await openPage(t, 'tests/blank.html')
+  await page.evaluate(`import('/web/nibl.js').then(({ load }) => (${warmUp})(load, '/${tiny}'))`)
   const before = new Map(renderers().map((pid) => [pid, memoryOf(pid, 'VmRSS')]))
   const got = await page.evaluate(`import('/web/nibl.js').then(({ load }) => (${generate})(load, '${server.url}', ` +
     `${JSON.stringify(options)}, ${JSON.stringify(prompt)}, ${maxTokens}))`)

@@ -165,6 +165,7 @@ export async function serveModel() {
     server.close()
     server.closeAllConnections()
   }
-  const state = { url: `http://127.0.0.1:${port}/model.gguf`, sent: 0, /** @type {string[]} */ ranges: [], close }
+  /** @type {{ url: string, sent: number, ranges: string[], close: () => void }} */
+  const state = { url: `http://127.0.0.1:${port}/model.gguf`, sent: 0, ranges: [], close }
   return state
 }

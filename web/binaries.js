@@ -79,6 +79,17 @@ export const LARGEST = 65536 * PAGE
 const LARGEST64 = 4 * LARGEST
 const SMALLEST = { single: 2 << 20, threads: 4 << 20 } /* as linked: wasm/variant.cmake */
 
+/** Refuses what no memory can hold. @param {number} bytes @param {boolean} memory64 */
+export function checkSize(bytes, memory64) {
+  const largest = memory64 ? LARGEST64 : LARGEST
+  if (bytes <= largest) return
+  throw new NiblError(
+    'OUT_OF_MEMORY',
+    `The model needs ${megabytes(bytes)} MB; WebAssembly's ${memory64 ? 64 : 32}-bit memory holds ` +
+      `${megabytes(largest)} MB. Take a smaller model or a shorter contextLength.`,
+  )
+}
+
 /**
  * Instantiates a binary in a memory of its own.
  * @param {Compiled} compiled
@@ -87,18 +98,11 @@ const SMALLEST = { single: 2 << 20, threads: 4 << 20 } /* as linked: wasm/varian
  */
 export async function instantiate({ module, glue, shared, memory64 }, { initial, maximum, threads }) {
   const smallest = shared ? SMALLEST.threads : SMALLEST.single
-  const largest = memory64 ? LARGEST64 : LARGEST
   const pages = (/** @type {number} */ bytes) => {
     const count = Math.ceil(Math.max(bytes, smallest) / PAGE)
     return memory64 ? BigInt(count) : count
   }
-  if (maximum > largest) {
-    throw new NiblError(
-      'OUT_OF_MEMORY',
-      `The model needs ${megabytes(maximum)} MB; WebAssembly's ${memory64 ? 64 : 32}-bit memory holds ` +
-        `${megabytes(largest)} MB. Take a smaller model or a shorter contextLength.`,
-    )
-  }
+  checkSize(maximum, memory64)
   let memory
   try {
     const descriptor = { initial: pages(initial), maximum: pages(maximum), shared, address: memory64 ? 'i64' : 'i32' }

@@ -39,7 +39,8 @@ function connectWorker(workerUrl) {
 function connectThread(workerUrl) {
   const { Worker } = nodeModule('node:worker_threads')
   /* Without the process's own flags: some of them, like --input-type, no worker starts with. */
-  const options = { name: 'nibl', execArgv: [] }
+  /* A small heap for what is new: a download's buffers are garbage in it, which V8 lets grow by its size. */
+  const options = { name: 'nibl', execArgv: [], resourceLimits: { maxYoungGenerationSizeMb: 2 } }
   const worker = new Worker(workerUrl ?? new URL('./worker.js', import.meta.url), options)
   /* An idle model does not keep the process alive; a running call does. */
   const onBusy = (/** @type {boolean} */ busy) => (busy ? worker.ref() : worker.unref())

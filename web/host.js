@@ -13,6 +13,10 @@ export function engineCalls() {
       engine = loaded
       return result
     },
+    async inspect([descriptor, options], context) {
+      const { inspectSource } = await import('./inspect.js')
+      return inspectSource(descriptor, options, context)
+    },
     ready: (_, context) => engine.ready(context),
     generate: ([request], context) => engine.generate(request, context),
     tokenize: ([text, options]) => engine.tokenize(text, options),

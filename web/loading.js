@@ -5,7 +5,7 @@
 import { Binding, OK } from './binding.js'
 import { compileBinary, instantiate } from './binaries.js'
 import { NiblError, unlessAborted } from './errors.js'
-import { FIRST_RANGE, Input, located, marginOf, planLoad } from './planning.js'
+import { FIRST_RANGE, Input, located, marginOf, planFile } from './planning.js'
 
 const PROGRESS_INTERVAL = 100 /* ms */
 
@@ -70,18 +70,18 @@ export class Loading {
       opening.catch(() => {})
       const first = await unlessAborted(compiling, signal)
       await opening
-      const planned = await planLoad(input, first, options, choice, signal)
-      const { header, plan } = planned
+      const { header, plan, compiled, choice: used, unsupported } = await planFile(input, first, options, choice, signal)
+      if (!plan || unsupported) throw unsupported
 
       const margin = marginOf(choice)
       const memory = { initial: plan.total - plan.kv + margin, maximum: plan.total + margin, threads: choice.threads }
-      const binding = new Binding(await unlessAborted(instantiate(planned.compiled, memory), signal))
+      const binding = new Binding(await unlessAborted(instantiate(compiled, memory), signal))
       const loader = binding.newLoader(input.size)
       for (const { offset, bytes } of header) binding.feed(loader, offset, bytes)
       const model = binding.begin(loader)
       const last = header[header.length - 1]
       const status = binding.feed(loader, last.offset, last.bytes)
-      return new Loading({ input, binding, loader, model, status, plan, choice: planned.choice, onProgress })
+      return new Loading({ input, binding, loader, model, status, plan, choice: used, onProgress })
     } catch (error) {
       await input.close()
       throw located(error, input.name)

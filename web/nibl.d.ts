@@ -161,6 +161,73 @@ export interface Model {
 
 export function load(source: Source, options?: LoadOptions): Promise<Model>
 
+/** As for load(), where they say what would be loaded and how. */
+export type InspectOptions = Pick<
+  LoadOptions,
+  'contextLength' | 'threads' | 'kv' | 'binary' | 'worker' | 'timeout' | 'headers' | 'wasmUrl' | 'workerUrl' | 'signal'
+>
+
+export interface TensorInfo {
+  readonly name: string
+  /** 'Q4_0' and the like. */
+  readonly type: string
+  /** Fastest dimension first, as in the file. */
+  readonly shape: number[]
+  /** In the file. */
+  readonly offset: number
+  /** null for a type that this build does not know. */
+  readonly bytes: number | null
+}
+
+/** What load() with the same options would take; all but the first in bytes. */
+export interface MemoryPlan {
+  /** Tokens. */
+  readonly contextLength: number
+  readonly weights: number
+  /** When the context is full. */
+  readonly kv: number
+  /** Activations, logits, threads. */
+  readonly scratch: number
+  readonly vocabulary: number
+  /** The sum, and what the allocator adds. */
+  readonly total: number
+  /** The most that the WebAssembly memory would grow to: the total, program and stacks. */
+  readonly memory: number
+  /** As in ModelInfo. */
+  readonly binary: string
+  readonly threads: number
+  readonly why: string
+}
+
+export interface Inspection {
+  readonly format: 'gguf'
+  readonly version: number
+  readonly architecture: string | null
+  readonly name: string | null
+  readonly parameters: number
+  /** Tensor types of the file. */
+  readonly types: Record<string, { tensors: number; bytes: number | null }>
+  /** Of the file's own tensors. */
+  readonly tensorBytes: number
+  /** 0 if the source does not tell. */
+  readonly fileBytes: number
+  /** What had to be read of it. */
+  readonly bytesRead: number
+  /** The file's own; a long array is { type, length, first }. */
+  readonly metadata: Record<string, any>
+  readonly tensors: TensorInfo[]
+  /** null if it cannot be planned: see `unsupported`. */
+  readonly plan: MemoryPlan | null
+  /** Why load() would refuse it here, or null. */
+  readonly unsupported: string | null
+}
+
+/**
+ * Tells what a file is and the memory it needs here, from its header alone: of a URL whose server knows Range that is all
+ * that is downloaded, and at most 1 MiB more. A Response or stream is used up.
+ */
+export function inspect(source: Source, options?: InspectOptions): Promise<Inspection>
+
 export type ErrorCode =
   | 'BAD_ARGUMENT' /* an option or argument is wrong */
   | 'BAD_FILE' /* not a valid model file */

@@ -2,7 +2,7 @@
 import { renderChat } from './chat.js'
 import { describeSource, pageAddress } from './describe.js'
 import { NiblError, abortReason, throwIfAborted } from './errors.js'
-import { biasEntries, generateOptions, loadOptions, readOptions } from './options.js'
+import { biasEntries, generateOptions, inspectOptions, loadOptions, readOptions } from './options.js'
 import { connect } from './connect.js'
 import { startRelay } from './relay.js'
 
@@ -15,32 +15,47 @@ export { NiblError } from './errors.js'
 /** Said once: the same for all models of a page. @type {Set<string>} */
 const advised = new Set()
 
-/** @type {typeof import('./nibl.d.ts').load} */
-export async function load(source, given = {}) {
-  const { signal, onProgress, headers, worker, workerUrl, wasmUrl, ...options } = readOptions(loadOptions, given)
+/** Starts an engine for a source, and what the two calls below ask it with. @param {any} source @param {any} given */
+async function open(source, { signal, headers, worker, workerUrl, wasmUrl, onProgress, ...options }) {
   throwIfAborted(signal)
-  const start = performance.now()
   const descriptor = describeSource(source, headers)
   const base = pageAddress()
   const engineOptions = { ...options, inProcess: !worker, wasmUrl: wasmUrl && new URL(wasmUrl, base).href }
-  const connection = await connect(worker, workerUrl && new URL(workerUrl, base))
-  const onEvent = (/** @type {any} */ event) => onProgress?.(event.progress)
+  const { link, close: closeEngine } = await connect(worker, workerUrl && new URL(workerUrl, base))
   const relay = worker && descriptor.kind === 'stream' ? startRelay(descriptor, { ...options, signal }) : null
   const close = () => {
     relay?.cancel()
-    connection.close()
+    closeEngine()
   }
+  const onEvent = (/** @type {any} */ event) => onProgress?.(event.progress)
+  const calls = { onEvent, signal, transfer: relay ? [relay.port] : [] }
+  return { link, close, args: [relay?.descriptor ?? descriptor, engineOptions], calls }
+}
+
+/** @type {typeof import('./nibl.d.ts').load} */
+export async function load(source, given = {}) {
+  const start = performance.now()
+  const options = readOptions(loadOptions, given)
+  const { link, close, args, calls } = await open(source, options)
   try {
-    const calls = { onEvent, signal, transfer: relay ? [relay.port] : [] }
-    const args = [relay?.descriptor ?? descriptor, engineOptions]
-    const { info, advice, stats, bytes } = await connection.link.call('load', args, calls)
+    const { info, advice, stats, bytes } = await link.call('load', args, calls)
     const seconds = options.early ? 0 : (performance.now() - start) / 1000
     if (advice && !advised.has(advice)) console.info(advice)
     advised.add(advice)
-    return new Model({ link: connection.link, close }, info, { ...stats, load: { seconds, bytes } }, start, calls)
+    return new Model({ link, close }, info, { ...stats, load: { seconds, bytes } }, start, calls)
   } catch (error) {
     close()
     throw error
+  }
+}
+
+/** @type {typeof import('./nibl.d.ts').inspect} */
+export async function inspect(source, given = {}) {
+  const { link, close, args, calls } = await open(source, readOptions(inspectOptions, given))
+  try {
+    return await link.call('inspect', args, calls)
+  } finally {
+    close()
   }
 }
 

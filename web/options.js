@@ -56,6 +56,12 @@ export const loadOptions = {
   onProgress: callback,
 }
 
+const inspectNames = [
+  'contextLength', 'threads', 'kv', 'binary', 'worker', 'timeout', 'headers', 'wasmUrl', 'workerUrl', 'signal',
+]
+/** @type {Record<string, Option>} */
+export const inspectOptions = Object.fromEntries(inspectNames.map((name) => [name, loadOptions[name]]))
+
 /** @type {Record<string, Option>} */
 export const generateOptions = {
   maxTokens: { fallback: Infinity, check: (value) => value >= 0 && (Number.isInteger(value) || value === Infinity), must: 'be a whole number' },

@@ -4,7 +4,7 @@
  * bits do not hold this one, again with the one for 64.
  */
 import { Binding } from './binding.js'
-import { LARGEST, compileBinary, instantiate } from './binaries.js'
+import { LARGEST, checkSize, compileBinary, instantiate } from './binaries.js'
 import { NiblError, unlessAborted } from './errors.js'
 import { chooseLarger } from './features.js'
 import { RelaySource } from './relay.js'
@@ -24,6 +24,8 @@ export const FIRST_RANGE = 1 << 20
 /** @typedef {import('./binaries.js').Compiled} Compiled */
 /** @typedef {import('./binding.js').Plan} Plan */
 /** @typedef {{ offset: number, bytes: Uint8Array }} Chunk */
+/** @typedef {{ planner: Planner, header: Chunk[], compiled: Compiled, choice: Choice, plan: Plan | null,
+ *   unsupported: unknown }} Planned */
 /** @typedef {{ contextLength: number, kv: 'f16' | 'f32', wasmUrl?: string }} PlanOptions */
 
 /** Chunks of the file: in the order the loader wants them where the source can jump, else in the file's order. */
@@ -147,26 +149,33 @@ export class Planner {
 }
 
 /**
- * Reads the header and finds what to load with.
+ * Reads the header and finds what to load with. A model that cannot be planned is `unsupported`; one that needs more than
+ * this engine has is so too, but has a plan.
  * @param {Input} input
  * @param {Compiled} compiled of `choice`
  * @param {PlanOptions} options
  * @param {Choice} choice
  * @param {AbortSignal} signal
- * @returns {Promise<{ header: Chunk[], plan: Plan, compiled: Compiled, choice: Choice }>}
+ * @returns {Promise<Planned>}
  */
-export async function planLoad(input, compiled, options, choice, signal) {
+export async function planFile(input, compiled, options, choice, signal) {
   const planner = await Planner.of(compiled, input.size)
-  const header = await planner.read(input)
-  const plan = planner.plan(options, choice)
-  const needed = plan.total + marginOf(choice)
-  if (needed <= LARGEST) return { header, plan, compiled, choice }
-
-  const larger = chooseLarger(choice, needed)
-  const binary = await unlessAborted(compileBinary(larger.binary, options.wasmUrl), signal)
-  const again = await Planner.of(binary, input.size)
-  again.feed(header)
-  return { header, plan: again.plan(options, larger), compiled: binary, choice: larger }
+  /** @type {Planned} */
+  const planned = { planner, header: await planner.read(input), compiled, choice, plan: null, unsupported: null }
+  try {
+    planned.plan = planner.plan(options, choice)
+    const needed = planned.plan.total + marginOf(choice)
+    if (needed <= LARGEST) return planned
+    planned.choice = chooseLarger(choice, needed)
+    checkSize(needed, true)
+  } catch (error) {
+    return { ...planned, unsupported: error }
+  }
+  planned.compiled = await unlessAborted(compileBinary(planned.choice.binary, options.wasmUrl), signal)
+  planned.planner = await Planner.of(planned.compiled, input.size)
+  planned.planner.feed(planned.header)
+  planned.plan = planned.planner.plan(options, planned.choice)
+  return planned
 }
 
 /** The core knows what is wrong, not with which file. @param {unknown} error @param {string} name */

@@ -41,6 +41,10 @@ static int make_report(const nibl_cli_model *model, const inspect_options *o, re
                            .kv_type = nibl_cli_kv_type(o->settings.key_type)}};
     r->planned = nibl_loader_plan(model->loader, &r->plan) == NIBL_OK;
     if (!r->planned) snprintf(r->why_not, sizeof r->why_not, "%s", nibl_last_message());
+    if (r->planned && (size_t)r->plan.total != r->plan.total)
+        snprintf(r->why_not, sizeof r->why_not,
+                 "more memory than this build's addresses of %zu bits reach: take a shorter context",
+                 8 * sizeof(void *));
     size_t needed = 0;
     nibl_status status = nibl_loader_inspect(model->loader, NULL, 0, &needed);
     if (status == NIBL_E_BUFFER) {
@@ -70,9 +74,8 @@ static void print_json(const report *r) {
         nibl_cli_json_integer(&json, "vocabulary", r->plan.vocabulary);
         nibl_cli_json_integer(&json, "total", r->plan.total);
         nibl_cli_json_close(&json, '}');
-    } else {
-        nibl_cli_json_string(&json, "unsupported", r->why_not);
     }
+    if (*r->why_not) nibl_cli_json_string(&json, "unsupported", r->why_not);
     nibl_cli_json_close(&json, '}');
 }
 
@@ -101,10 +104,8 @@ static void print_summary(const report *r) {
         if (bytes) printf(" %10.1f MiB", (double)bytes / MIB);
         putchar('\n');
     }
-    if (!r->planned) {
-        printf("%-14s no: %s\n", "runs here", r->why_not);
-        return;
-    }
+    if (*r->why_not) printf("%-14s no: %s\n", "runs here", r->why_not);
+    if (!r->planned) return;
     printf("%-14s %" PRIu32 " tokens\n", "context", r->plan.context_length);
     printf("%-14s %.1f MiB: weights %.1f, KV cache %.1f, scratch %.1f, vocabulary %.1f\n", "memory",
            (double)r->plan.total / MIB, (double)r->plan.weights / MIB, (double)r->plan.kv / MIB,
