@@ -160,10 +160,10 @@ static void words(void) {
         {"smollm", "a| |\xF0\x91\xB7\xA0"}, /* U+11DE0 is a number for the digit splitter ... */
         {"gpt-2", "a| \xF0\x91\xB7\xA0!"}, /* ... not for the pattern */
         {"llama-bpe", "I|'M| we|'Ve|'\u017F| a|123|456|7|\t|\tb|.c|..|x| ...\n\n|  \n|  | y"},
-        {"qwen2", "1|2| a|(b| -|3|\n \n|   | c|e|\u0301x"},
+        {"qwen2", "1|2| a|(b| -|3|\n \n|   | ce|\u0301x"},
         {"qwen35", "1|2|e\u0301x| \u0301| -"},
         {"gpt-4o", "Hello|World's| ABCdef|HTTPServer'LL|/|123|4| //\n/|\u0301\u8A9E|A"},
-        {"tekken", "Hello|World|'s| |1|2| //\n/|\n"},
+        {"tekken", "Hello|World|'s| |1|2| //\n/\n"},
         {"deepseek-v3", "123|45|\u4ECA\u5929| abc|.def|(|   | x| +++\n\n|y|\x01"},
         {"deepseek-coder", "a| b| .|\n|\n| | c| |1|2|\u4ECA\u5929"},
         {"deepseek-llm", "a| b| .!|\n|  | c|1|2|\u4ECA\u5929|   "},
