@@ -1,11 +1,22 @@
 #include "core/bpe.h"
 
-/* A token of the word in its list; a token merged into its left neighbour drops out. */
+#include "core/unicode.h"
+
+#define NONE 0xFFFFFFFFu
+
+/* A token of the word, at the index of its first byte; a token merged into its left neighbour drops out. */
 typedef struct symbol {
-    uint32_t token;
-    uint32_t rank; /* of the pair that begins here; NIBL_BPE_NONE where it does not merge */
-    uint32_t previous, next;
+    uint32_t token; /* NIBL_NO_TOKEN: a character that is none */
+    uint32_t rank, merged; /* of the pair that begins here; NONE where it does not merge */
+    uint32_t previous, next; /* NONE at the ends */
 } symbol;
+
+typedef struct word {
+    const nibl_bpe *bpe;
+    const char *text;
+    uint32_t length;
+    symbol *symbols;
+} word;
 
 /* A binary heap of pairs, lowest first: rank << 32 | position. Those that changed since stay and are passed
  * over. */
@@ -40,7 +51,7 @@ static uint32_t rank_of(const nibl_bpe *bpe, uint32_t left, uint32_t right) {
     for (uint32_t rank; nibl_index_next(&bpe->pairs, &probe, &rank);) {
         if (same_pair(&bpe->merges[rank], left, right)) return rank;
     }
-    return NIBL_BPE_NONE;
+    return NONE;
 }
 
 static void heap_push(heap *h, uint64_t item) {
@@ -62,59 +73,93 @@ static uint64_t heap_pop(heap *h) {
     return top;
 }
 
-/* Sets the rank of the pair that begins at `at` and queues it. */
-static void update_pair(const nibl_bpe *bpe, symbol *symbols, heap *h, uint32_t at) {
-    symbol *s = &symbols[at];
-    s->rank = s->next == NIBL_BPE_NONE ? NIBL_BPE_NONE : rank_of(bpe, s->token, symbols[s->next].token);
-    if (s->rank != NIBL_BPE_NONE) heap_push(h, (uint64_t)s->rank << 32 | at);
+static uint32_t end_of(const word *w, uint32_t at) {
+    return w->symbols[at].next == NONE ? w->length : w->symbols[at].next;
 }
 
-/* A merge takes one pair off the heap and puts at most two on, so 2 * count items are room enough. */
-static void merge_all(const nibl_bpe *bpe, symbol *symbols, uint32_t count, heap *h) {
-    for (uint32_t i = 0; i < count; i++) update_pair(bpe, symbols, h, i);
+static void find_pair(const word *w, uint32_t at) {
+    symbol *left = &w->symbols[at];
+    left->rank = NONE;
+    if (left->next == NONE) return;
+    if (w->bpe->pieces) {
+        left->merged = nibl_pieces_find_word(w->bpe->pieces, w->text + at, end_of(w, left->next) - at);
+        if (left->merged != NIBL_NO_TOKEN) left->rank = nibl_pieces_rank(w->bpe->pieces, left->merged);
+    } else {
+        left->rank = rank_of(w->bpe, left->token, w->symbols[left->next].token);
+        if (left->rank != NONE) left->merged = w->bpe->merges[left->rank].merged;
+    }
+}
+
+/* Sets the rank of the pair that begins at `at` and queues it. */
+static void update_pair(const word *w, heap *h, uint32_t at) {
+    find_pair(w, at);
+    if (w->symbols[at].rank != NONE) heap_push(h, (uint64_t)w->symbols[at].rank << 32 | at);
+}
+
+/* A merge takes one pair off the heap and puts at most two on, so 2 * length items are room enough. */
+static void merge_all(const word *w, uint32_t first, heap *h) {
+    for (uint32_t i = first; i != NONE; i = w->symbols[i].next) update_pair(w, h, i);
     while (h->count > 0) {
         uint64_t top = heap_pop(h);
         uint32_t at = (uint32_t)top, rank = (uint32_t)(top >> 32);
-        symbol *left = &symbols[at];
+        symbol *left = &w->symbols[at];
         if (left->rank != rank) continue;
-        symbol *right = &symbols[left->next];
-        left->token = bpe->merges[rank].merged;
+        symbol *right = &w->symbols[left->next];
+        left->token = left->merged;
         left->next = right->next;
-        right->rank = NIBL_BPE_NONE;
-        if (left->next != NIBL_BPE_NONE) symbols[left->next].previous = at;
-        update_pair(bpe, symbols, h, at);
-        if (left->previous != NIBL_BPE_NONE) update_pair(bpe, symbols, h, left->previous);
+        right->rank = NONE;
+        if (left->next != NONE) w->symbols[left->next].previous = at;
+        update_pair(w, h, at);
+        if (left->previous != NONE) update_pair(w, h, left->previous);
     }
 }
 
-static uint32_t split_bytes(const nibl_bpe *bpe, const char *word, size_t length, symbol *symbols) {
-    uint32_t count = 0;
-    for (size_t i = 0; i < length; i++) {
-        uint32_t token = bpe->byte_token[(uint8_t)word[i]];
-        if (token == NIBL_BPE_NONE) continue;
-        symbols[count] = (symbol){token, NIBL_BPE_NONE, count - 1, count + 1};
-        count++;
+/* Bytes, or characters; returns the first one's index. */
+static uint32_t split(const word *w) {
+    uint32_t first = NONE, last = NONE, width = 1, code;
+    for (uint32_t i = 0; i < w->length; i += width) {
+        uint32_t token = w->bpe->byte_token[(uint8_t)w->text[i]];
+        if (w->bpe->pieces) {
+            width = (uint32_t)nibl_utf8_step(w->text + i, w->length - i, &code);
+            token = nibl_pieces_find_word(w->bpe->pieces, w->text + i, width);
+        } else if (token == NIBL_NO_TOKEN) {
+            continue;
+        }
+        w->symbols[i] = (symbol){.token = token, .rank = NONE, .previous = last, .next = NONE};
+        *(last == NONE ? &first : &w->symbols[last].next) = i;
+        last = i;
     }
-    if (count > 0)
-        symbols[count - 1].next = NIBL_BPE_NONE; /* the first one's `previous` wrapped round to it */
-    return count;
+    return first;
 }
 
-nibl_status nibl_bpe_encode(const nibl_bpe *bpe, const char *word, size_t length, nibl_token_list *out) {
+/* A symbol; a character that is no token is its bytes' tokens, or the unknown one. */
+static void put_symbol(const word *w, uint32_t at, nibl_token_list *out) {
+    if (w->symbols[at].token != NIBL_NO_TOKEN) {
+        nibl_token_list_add(out, w->symbols[at].token);
+        return;
+    }
+    for (uint32_t i = at; i < end_of(w, at); i++) {
+        uint32_t token = w->bpe->byte_token[(uint8_t)w->text[i]];
+        if (token == NIBL_NO_TOKEN && i > at) continue;
+        if (token == NIBL_NO_TOKEN) token = w->bpe->unknown;
+        if (token != NIBL_NO_TOKEN) nibl_token_list_add(out, token);
+    }
+}
+
+nibl_status nibl_bpe_encode(const nibl_bpe *bpe, const char *text, size_t length, nibl_token_list *out) {
     symbol stack_symbols[STACK_WORD];
     uint64_t stack_heap[2 * STACK_WORD];
-    symbol *symbols = stack_symbols;
+    word w = {bpe, text, (uint32_t)length, stack_symbols};
     heap h = {.items = stack_heap};
     if (length > STACK_WORD) {
         uint64_t bytes = (uint64_t)length * (2 * sizeof(uint64_t) + sizeof(symbol));
         h.items = nibl_alloc(bytes);
         if (!h.items) return nibl_fail_memory(bytes, "a long word's tokens");
-        symbols = (symbol *)(h.items + 2 * length);
+        w.symbols = (symbol *)(h.items + 2 * length);
     }
-    uint32_t count = split_bytes(bpe, word, length, symbols);
-    merge_all(bpe, symbols, count, &h);
-    for (uint32_t i = count ? 0 : NIBL_BPE_NONE; i != NIBL_BPE_NONE; i = symbols[i].next)
-        nibl_token_list_add(out, symbols[i].token);
+    uint32_t first = split(&w);
+    merge_all(&w, first, &h);
+    for (uint32_t i = first; i != NONE; i = w.symbols[i].next) put_symbol(&w, i, out);
     if (h.items != stack_heap) nibl_free(h.items);
     return NIBL_OK;
 }

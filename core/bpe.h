@@ -1,12 +1,11 @@
-/* Byte-level BPE inside one word: adjacent tokens merge, the pair of the lowest rank first and the leftmost
- * of equals, until no pair is in the table (Sennrich et al. 2016; on bytes as in GPT-2). O(n log n) for any
- * word. */
+/* BPE inside one word: adjacent tokens merge, the pair of the lowest rank first and the leftmost of equals, until no pair
+ * is left that merges (Sennrich et al. 2016). Either on bytes with a table of pairs, as in GPT-2, or on characters, where
+ * a pair merges if its text is a token and ranks by that one's score, as in SentencePiece. O(n log n) for any word. */
 #ifndef NIBL_BPE_H
 #define NIBL_BPE_H
 
-#include "core/index_table.h"
+#include "core/pieces.h"
 
-#define NIBL_BPE_NONE 0xFFFFFFFFu
 #define NIBL_BPE_MAX_WORD (1u << 30) /* bytes */
 
 typedef struct nibl_merge {
@@ -14,8 +13,10 @@ typedef struct nibl_merge {
 } nibl_merge;
 
 typedef struct nibl_bpe {
-    uint32_t byte_token
-        [256]; /* NIBL_BPE_NONE: the vocabulary lacks this byte and text loses it, as in Hugging Face's */
+    const nibl_pieces *pieces; /* NULL: bytes and merges */
+    uint32_t byte_token[256]; /* NIBL_NO_TOKEN: the vocabulary lacks this byte, and text loses it */
+    uint32_t
+        unknown; /* stands for a character that neither the pieces nor the bytes have; may be NIBL_NO_TOKEN */
     nibl_merge *merges; /* by rank */
     nibl_index pairs; /* (left, right) -> rank */
 } nibl_bpe;
@@ -34,6 +35,7 @@ static inline void nibl_token_list_add(nibl_token_list *list, uint32_t token) {
 /* Enters merges[rank], whose fields are set, into `pairs`. NIBL_E_FILE where the pair has a rank already. */
 nibl_status nibl_bpe_add_merge(nibl_bpe *bpe, uint32_t rank);
 
+/* `word` is well-formed where there are pieces. */
 nibl_status nibl_bpe_encode(const nibl_bpe *bpe, const char *word, size_t length, nibl_token_list *out);
 
 #endif

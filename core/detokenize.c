@@ -6,7 +6,7 @@
 
 struct nibl_decoder {
     const nibl_tokenizer *tokenizer;
-    bool special;
+    bool special, strip;
     char pending[4]; /* the beginning of a UTF-8 sequence */
     size_t pending_count;
     char *buffer;
@@ -23,25 +23,46 @@ static bool in_alphabet(nibl_slice text) {
     return true;
 }
 
-/* Appends a token's bytes, no more than its text has, at out[*length]; what does not fit is only counted. */
-static nibl_status append_token(const nibl_tokenizer *t, int32_t token, bool special, char *out,
+static size_t word_char(nibl_slice text, uint8_t *byte) {
+    uint32_t code;
+    size_t width = nibl_utf8_step(text.bytes, text.length, &code);
+    nibl_alphabet_byte(code, byte);
+    return width;
+}
+
+static size_t piece_char(nibl_slice text, uint8_t *byte) {
+    bool space = text.length >= 3 && memcmp(text.bytes, "\xE2\x96\x81", 3) == 0;
+    if (space) *byte = ' ';
+    return space ? 3 : 1;
+}
+
+/* Appends a token's bytes, no more than its text has, at out[*length]; what does not fit is only counted. `*strip`: the
+ * space that encoding put before the text stands here. */
+static nibl_status append_token(const nibl_tokenizer *t, int32_t token, bool special, bool *strip, char *out,
                                 uint64_t capacity, uint64_t *length) {
     if (token < 0 || (size_t)token >= nibl_tokenizer_size(t))
         return nibl_fail(NIBL_E_ARGUMENT, "token %d is not in the vocabulary of %zu", token,
                          nibl_tokenizer_size(t));
     nibl_token_kind kind = nibl_tokenizer_kind(t, (uint32_t)token);
-    if (kind == NIBL_TOKEN_CONTROL && !special) return NIBL_OK;
     nibl_slice text = nibl_tokenizer_text(t, (uint32_t)token);
-    bool raw = kind != NIBL_TOKEN_WORD || !in_alphabet(text);
-    for (size_t i = 0; i < text.length;) {
-        uint8_t byte = (uint8_t)text.bytes[i];
-        uint32_t code;
-        if (raw) {
-            i++;
-        } else {
-            i += nibl_utf8_step(text.bytes + i, text.length - i, &code);
-            nibl_alphabet_byte(code, &byte);
+    bool stripped = *strip && kind == NIBL_TOKEN_PIECE;
+    *strip = nibl_tokenizer_space_prefix(t) && (kind == NIBL_TOKEN_CONTROL || kind == NIBL_TOKEN_USER);
+    if (kind == NIBL_TOKEN_CONTROL && !special) return NIBL_OK;
+    uint8_t single;
+    if (kind == NIBL_TOKEN_BYTE && nibl_token_byte(text, &single))
+        text = (nibl_slice){(const char *)&single, 1};
+    if (kind == NIBL_TOKEN_WORD && !in_alphabet(text)) kind = NIBL_TOKEN_USER;
+    while (text.length > 0) {
+        uint8_t byte = (uint8_t)text.bytes[0];
+        size_t width = kind == NIBL_TOKEN_WORD    ? word_char(text, &byte)
+                       : kind == NIBL_TOKEN_PIECE ? piece_char(text, &byte)
+                                                  : 1;
+        text = (nibl_slice){text.bytes + width, text.length - width};
+        if (stripped && width == 3) {
+            stripped = false;
+            continue;
         }
+        stripped = false;
         if (*length < capacity) out[*length] = (char)byte;
         ++*length;
     }
@@ -51,8 +72,9 @@ static nibl_status append_token(const nibl_tokenizer *t, int32_t token, bool spe
 nibl_status nibl_tokenizer_decode(const nibl_tokenizer *tokenizer, const int32_t *tokens, size_t count,
                                   bool special, char *text, size_t capacity, size_t *length) {
     uint64_t written = 0;
+    bool strip = nibl_tokenizer_space_prefix(tokenizer);
     for (size_t i = 0; i < count; i++)
-        NIBL_TRY(append_token(tokenizer, tokens[i], special, text, capacity, &written));
+        NIBL_TRY(append_token(tokenizer, tokens[i], special, &strip, text, capacity, &written));
     if (!nibl_u64_to_size(written, length))
         return nibl_fail(NIBL_E_ARGUMENT,
                          "detokenize: the text is too long for this machine, pass fewer tokens");
@@ -91,7 +113,8 @@ static size_t whole_sequences(const char *bytes, size_t length) {
 nibl_status nibl_decoder_push(nibl_decoder *decoder, int32_t token, const char **piece, size_t *length) {
     bool end = token == -1;
     uint64_t raw = decoder->pending_count;
-    if (!end) NIBL_TRY(append_token(decoder->tokenizer, token, decoder->special, NULL, 0, &raw));
+    bool strip = decoder->strip;
+    if (!end) NIBL_TRY(append_token(decoder->tokenizer, token, decoder->special, &strip, NULL, 0, &raw));
     /* The piece, up to three times as long as its bytes, stands before them. */
     size_t count = (size_t)raw, room = 3 * count;
     NIBL_TRY(
@@ -99,7 +122,9 @@ nibl_status nibl_decoder_push(nibl_decoder *decoder, int32_t token, const char *
     char *bytes = decoder->buffer + room;
     memcpy(bytes, decoder->pending, decoder->pending_count);
     raw = decoder->pending_count;
-    if (!end) NIBL_TRY(append_token(decoder->tokenizer, token, decoder->special, bytes, count, &raw));
+    if (!end)
+        NIBL_TRY(
+            append_token(decoder->tokenizer, token, decoder->special, &decoder->strip, bytes, count, &raw));
 
     size_t whole = end ? count : whole_sequences(bytes, count);
     decoder->pending_count = count - whole;

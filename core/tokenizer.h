@@ -1,13 +1,14 @@
-/* Text <-> tokens: byte-level BPE from GGUF metadata (tokenizer.ggml.*), chat templates known to C. */
+/* Text <-> tokens: byte-level BPE and SentencePiece BPE, chat templates known to C. */
 #ifndef NIBL_TOKENIZER_H
 #define NIBL_TOKENIZER_H
 
-#include "core/gguf.h"
+#include "core/vocabulary.h"
 
 typedef struct nibl_tokenizer nibl_tokenizer;
 
-/* Builds tables from the metadata; keeps slices into the header, which must outlive it.
- * NIBL_E_UNSUPPORTED names the tokenizer or pre-tokenizer that is not known. */
+/* Builds the tables; what the vocabulary points to must outlive them. */
+nibl_status nibl_tokenizer_build(const nibl_vocabulary *vocabulary, nibl_tokenizer **out);
+/* nibl_vocabulary_read and nibl_tokenizer_build. */
 nibl_status nibl_tokenizer_new(const nibl_gguf *gguf, nibl_tokenizer **out);
 void nibl_tokenizer_free(nibl_tokenizer *tokenizer);
 /* Upper estimate of the bytes nibl_tokenizer_new allocates, from the header alone. */
@@ -19,10 +20,15 @@ int32_t nibl_tokenizer_eos(const nibl_tokenizer *tokenizer);
 bool nibl_tokenizer_add_bos(const nibl_tokenizer *tokenizer);
 bool nibl_tokenizer_is_end(const nibl_tokenizer *tokenizer, int32_t token);
 
+/* Whether a space goes before a text, and before what follows a special token; decoding takes it away again. */
+bool nibl_tokenizer_space_prefix(const nibl_tokenizer *tokenizer);
+
 typedef enum nibl_token_kind {
     NIBL_TOKEN_WORD, /* written in GPT-2's alphabet (alphabet.h) */
-    NIBL_TOKEN_USER,    /* added by the model's author: always recognised in a text, always written */
-    NIBL_TOKEN_CONTROL  /* recognised and written only where asked for */
+    NIBL_TOKEN_PIECE, /* written with U+2581 for a space */
+    NIBL_TOKEN_BYTE, /* one byte, written <0x00> to <0xFF> */
+    NIBL_TOKEN_USER, /* added by the model's author: always recognised in a text, always written */
+    NIBL_TOKEN_CONTROL /* recognised and written only where asked for */
 } nibl_token_kind;
 
 /* A token as the file has it; token < size. */

@@ -4,16 +4,16 @@
 
 #include <string.h>
 
-nibl_class nibl_unicode_class(uint32_t code) {
+nibl_category nibl_unicode_category(uint32_t code) {
     size_t low = 0, high = sizeof nibl_unicode_runs / sizeof nibl_unicode_runs[0];
     while (high - low > 1) {
         size_t middle = (low + high) / 2;
-        if (nibl_unicode_runs[middle] >> 3 <= code)
+        if (nibl_unicode_runs[middle] >> 4 <= code)
             low = middle;
         else
             high = middle;
     }
-    return (nibl_class)(nibl_unicode_runs[low] & 7);
+    return (nibl_category)(nibl_unicode_runs[low] & 15);
 }
 
 size_t nibl_utf8_step(const char *bytes, size_t length, uint32_t *code) {

@@ -1,18 +1,25 @@
-/* UTF-8 and the character classes that pre-tokenizers ask for. */
+/* UTF-8 and the character categories that patterns ask for. */
 #ifndef NIBL_UNICODE_H
 #define NIBL_UNICODE_H
 
 #include "core/base.h"
 
-typedef enum nibl_class {
-    NIBL_CLASS_OTHER,
-    NIBL_CLASS_LETTER, /* general category L* */
-    NIBL_CLASS_NUMBER, /* general category N* */
-    NIBL_CLASS_SPACE,  /* property White_Space */
-    NIBL_CLASS_NUMERIC /* N* for the digit splitter only: newer than the regex engine's Unicode */
-} nibl_class;
+/* General categories, of which patterns ask for L, M, N, P and S as wholes. */
+typedef enum nibl_category {
+    NIBL_CATEGORY_OTHER, /* controls, private, not assigned */
+    NIBL_CATEGORY_LU,
+    NIBL_CATEGORY_LL,
+    NIBL_CATEGORY_LT,
+    NIBL_CATEGORY_LM,
+    NIBL_CATEGORY_LO,
+    NIBL_CATEGORY_M,
+    NIBL_CATEGORY_N,
+    NIBL_CATEGORY_P,
+    NIBL_CATEGORY_S,
+    NIBL_CATEGORY_SPACE /* property White_Space: Z and a few controls */
+} nibl_category;
 
-nibl_class nibl_unicode_class(uint32_t code);
+nibl_category nibl_unicode_category(uint32_t code);
 
 #define NIBL_UTF8_INVALID 0xFFFFFFFFu /* a maximal ill-formed subpart (Unicode 3.9, table 3-8): one U+FFFD */
 #define NIBL_UTF8_PARTIAL 0xFFFFFFFEu /* the bytes end inside a sequence that is well-formed so far */

@@ -159,19 +159,31 @@ static void words(void) {
         {"smollm", "\xD9\xA1|\xD9\xA2|\xC2\xBD|a| |\xE2\x85\xA7"},
         {"smollm", "a| |\xF0\x91\xB7\xA0"}, /* U+11DE0 is a number for the digit splitter ... */
         {"gpt-2", "a| \xF0\x91\xB7\xA0!"}, /* ... not for the pattern */
+        {"llama-bpe", "I|'M| we|'Ve|'\u017F| a|123|456|7|\t|\tb|.c|..|x| ...\n\n|  \n|  | y"},
+        {"qwen2", "1|2| a|(b| -|3|\n \n|   | ce|\u0301x"},
+        {"qwen35", "1|2|e\u0301x| \u0301| -"},
+        {"gpt-4o", "Hello|World's| ABCdef|HTTPServer'LL|/|123|4| //\n/|\u0301\u8A9E|A"},
+        {"tekken", "Hello|World|'s| |1|2| //\n/\n"},
+        {"deepseek-v3", "123|45|\u4ECA\u5929| abc|.def|(|   | x| +++\n\n|y|\x01"},
+        {"deepseek-coder", "a| b| .|\n|\n| | c| |1|2|\u4ECA\u5929"},
+        {"deepseek-llm", "a| b| .!|\n|  | c|1|2|\u4ECA\u5929|   "},
         {"smollm",
          "\xE4\xBB\x8A\xE5\xA4\xA9|\xEF\xBC\x8C|\xE5\xA5\xBD|\xEF\xBC\x93|\xF0\x9F\x98\x80\xE2\x9D\xA4"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        const nibl_pretokenizer *pre = nibl_pretokenizer_find(cases[i].pre, strlen(cases[i].pre));
-        if (!CHECK(pre != NULL)) continue;
+        const nibl_pre_row *row = nibl_pre_find(cases[i].pre, strlen(cases[i].pre));
+        if (!CHECK(row != NULL)) continue;
+        size_t patterns = 0, length = 0, out = 0;
+        while (patterns < NIBL_PRE_PATTERNS && row->patterns[patterns]) patterns++;
+        nibl_pretokenizer pre;
+        if (!CHECK_EQ(nibl_pretokenizer_new(&pre, row->patterns, patterns), NIBL_OK)) continue;
         char text[200], cut[200];
-        size_t length = 0, out = 0;
         for (const char *p = cases[i].words; *p; p++)
             if (*p != '|') text[length++] = *p;
-        for (size_t at = 0, n; at < length; at += n) {
-            n = nibl_pretokenize(pre, text + at, length - at);
-            if (!CHECK(n > 0 && at + n <= length)) break;
+        nibl_words words;
+        nibl_words_start(&words, &pre, text, length);
+        for (size_t at, n, end = 0; nibl_words_next(&words, &at, &n); end = at + n) {
+            if (!CHECK(n > 0 && at == end && at + n <= length)) break;
             if (at > 0) cut[out++] = '|';
             memcpy(cut + out, text + at, n);
             out += n;
@@ -179,9 +191,10 @@ static void words(void) {
         cut[out] = 0;
         if (!CHECK(strcmp(cut, cases[i].words) == 0))
             printf("    %s: '%s', not '%s'\n", cases[i].pre, cut, cases[i].words);
+        nibl_pretokenizer_free(&pre);
     }
-    CHECK(nibl_pretokenizer_find("llama-bpe", 9) == NULL);
-    CHECK(nibl_pretokenizer_find("smollm2", 7) == NULL);
+    CHECK(nibl_pre_find("default", 7) == NULL && nibl_pre_find("smollm2", 7) == NULL &&
+          nibl_pre_find("", 0) == NULL);
 }
 
 /* The examples of the Unicode Standard, 3.9, "Best Practices for Using U+FFFD"; '?' stands for it. */
@@ -383,9 +396,12 @@ static void hostile(void) {
     const nibl_status file = NIBL_E_FILE, unsupported = NIBL_E_UNSUPPORTED;
     v = good;
     v.model = NULL, refuse(file, "tokenizer.ggml.model is missing");
-    v.model = "llama", v.merges_type = B_ARRAY, refuse(unsupported, "tokenizer.ggml.model 'llama'");
+    v.model = "bert", refuse(unsupported, "tokenizer.ggml.model 'bert' is not supported; known are 'gpt2'");
+    v.model = "llama", refuse(file, "tokenizer.ggml.scores is missing");
     v.pre = NULL, refuse(unsupported, "tokenizer.ggml.pre, which names the pre-tokenizer, is missing");
-    v.pre = "qwen2", refuse(unsupported, "tokenizer.ggml.pre 'qwen2'");
+    v.pre = "default",
+    refuse(unsupported,
+           "tokenizer.ggml.pre 'default' is not a supported pre-tokenizer; known are: llama-bpe, ");
     v.tokens_type = B_ARRAY, refuse(file, "tokenizer.ggml.tokens is missing");
     v.tokens_type = B_U32, refuse(file, "tokenizer.ggml.tokens is not an array of strings");
     v.merges_type = B_ARRAY, refuse(file, "tokenizer.ggml.merges is missing");
@@ -474,7 +490,7 @@ static void no_memory(void) {
         CHECK_EQ(memory_now(), before);
         if (!probe) break;
     }
-    CHECK_EQ(refused, 10);
+    CHECK_EQ(refused, 11);
     nibl_gguf_free(gguf);
 }
 

@@ -26,8 +26,8 @@ const layers = [
     'core/safetensors'] },
   {
     name: 'tokenizer',
-    files: ['core/unicode', 'core/unicode_tables', 'core/alphabet', 'core/bpe', 'core/pretokenize', 'core/special',
-      'core/tokenizer', 'core/detokenize', 'core/template'],
+    files: ['core/unicode', 'core/unicode_tables', 'core/alphabet', 'core/pieces', 'core/bpe', 'core/pattern', 'core/pretokenize',
+      'core/special', 'core/vocabulary', 'core/tokenizer', 'core/detokenize', 'core/template'],
   },
   { name: 'arch', files: ['core/arch'] },
   { name: 'model', files: ['core/model', 'core/text'] },

@@ -1,0 +1,36 @@
+/* What a tokenizer is made of, whatever file it comes from. */
+#ifndef NIBL_VOCABULARY_H
+#define NIBL_VOCABULARY_H
+
+#include "core/pieces.h"
+#include "core/pretokenize.h"
+
+enum { NIBL_END_TOKENS = 8 };
+
+typedef enum nibl_tokenizer_model {
+    NIBL_TOKENIZER_BYTES, /* BPE on bytes: texts in GPT-2's alphabet, merges by rank, a pre-tokenizer */
+    NIBL_TOKENIZER_PIECES /* SentencePiece's BPE: texts with U+2581 for a space, scores, byte tokens <0x00> to <0xFF> */
+} nibl_tokenizer_model;
+
+typedef struct nibl_vocabulary {
+    nibl_tokenizer_model model;
+    nibl_gguf_array texts, types, scores, merges; /* in GGUF's encoding; a merge is "left right" */
+    uint32_t tokens, merge_count, specials;
+    const char *const *patterns; /* of the pre-tokenizer */
+    size_t pattern_count;
+    bool whole_words; /* a word that is a token is not merged */
+    bool space_prefix; /* a space goes before a text, and before what follows a special token */
+    bool collapse_spaces; /* none at the ends of a text, one where there are several */
+    bool add_bos;
+    int32_t bos, unknown, ends[NIBL_END_TOKENS]; /* -1 = none; ends[0] is eos */
+} nibl_vocabulary;
+
+/* Of a GGUF header, which must outlive it. NIBL_E_UNSUPPORTED names the tokenizer or pre-tokenizer that is not known,
+ * and lists those that are. */
+nibl_status nibl_vocabulary_read(const nibl_gguf *gguf, nibl_vocabulary *out);
+
+static inline bool nibl_type_special(uint32_t type) {
+    return type >= NIBL_TYPE_UNKNOWN && type <= NIBL_TYPE_USER;
+}
+
+#endif
