@@ -26,7 +26,7 @@ export const FIRST_RANGE = 1 << 20
 /** @typedef {{ offset: number, bytes: Uint8Array }} Chunk */
 /** @typedef {{ planner: Planner, header: Chunk[], compiled: Compiled, choice: Choice, plan: Plan | null,
  *   unsupported: unknown }} Planned */
-/** @typedef {{ contextLength: number, kv: 'f16' | 'f32', wasmUrl?: string }} PlanOptions */
+/** @typedef {{ contextLength: number, kv: 'i8' | 'f16' | 'f32', wasmUrl?: string }} PlanOptions */
 
 /** Chunks of the file: in the order the loader wants them where the source can jump, else in the file's order. */
 export class Input {

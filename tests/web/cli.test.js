@@ -155,7 +155,7 @@ describe('files that are no models exit with 1 and leave stdout empty', () => {
   }
   const messages = {
     missing: /missing\.gguf: No such file or directory/,
-    folder: /is a folder/,
+    folder: /'config.json' is missing/,
     empty: /empty\.gguf: .*empty/,
     html: /page\.gguf: ./,
     short: /short\.gguf: ./,
