@@ -141,6 +141,7 @@ static void claims_cover_all(void) {
     for (uint32_t i = 0; i < UNITS; i++) CHECK_EQ(s.units[i].value, PHASES);
 }
 
+#if !defined(__wasm__) /* WASI has neither threads nor a process's clock */
 /* Waiting workers fall asleep: half a second of idling costs next to no processor time. */
 static void idle_workers_sleep(void) {
     shared s = {.pool = new_pool(MOST), .input = 1};
@@ -152,6 +153,7 @@ static void idle_workers_sleep(void) {
     CHECK(clock() - begin < CLOCKS_PER_SEC / 20);
     nibl_pool_free(s.pool);
 }
+#endif
 
 static void no_pool_is_the_caller_alone(void) {
     shared s = {.input = 7, .workers = 1};
@@ -181,7 +183,9 @@ int main(void) {
         {"barriers order what workers do", barriers_order},
         {"idle pools can be freed", idle_pools_can_be_freed},
         {"every unit is claimed once", claims_cover_all},
+#if !defined(__wasm__)
         {"idle workers sleep", idle_workers_sleep},
+#endif
         {"no pool is the caller alone", no_pool_is_the_caller_alone},
         {"the number of threads is bounded", the_number_of_threads_is_bounded},
     };
