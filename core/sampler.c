@@ -9,7 +9,7 @@
 enum { DEFAULT_WINDOW = 64 };
 
 typedef struct candidate {
-    float logit;
+    float logit; /* at the end its weight */
     int32_t token;
 } candidate;
 
@@ -142,57 +142,84 @@ static candidate pop(candidate *heap, size_t n) {
     return top;
 }
 
+/* Puts the candidates with a logit of at least `least` into the heap, by token; how many there are. */
+static size_t gather(nibl_sampler *s, const float *logits, double least) {
+    size_t n = 0;
+    for (uint32_t i = 0; i < s->vocabulary; i++)
+        if ((double)logits[i] >= least && logits[i] > -INFINITY)
+            s->heap[n++] = (candidate){logits[i], (int32_t)i};
+    return n;
+}
+
+/* Probability beside that of the best. */
+static float weight_of(double logit, double best) { return nibl_expf((float)(logit - best)); }
+
+/* The best candidates, best first: as many as have the weight `enough` together, and at most `most`. Looks only at those
+ * within some distance of the best, then farther where that was too short. */
+static candidate *best_few(nibl_sampler *s, const float *logits, double best, size_t most, double enough,
+                           size_t *count) {
+    candidate *heap = s->heap;
+    for (double reach = 8;; reach = reach < 128 ? 4 * reach : INFINITY) {
+        const size_t n = gather(s, logits, best - reach);
+        for (size_t i = n / 2; i-- > 0;) sift_down(heap, n, i);
+        size_t kept = 0;
+        /* the j-th best moves to heap[n - 1 - j], the slot its removal frees */
+        for (double weight = 0; kept < n && kept < most && weight < enough; kept++) {
+            const candidate c = heap[n - 1 - kept] = pop(heap, n - kept);
+            weight += (double)weight_of((double)c.logit, best);
+            if (weight >= enough) most = kept + 1;
+        }
+        if (kept < most && reach < INFINITY) continue;
+        candidate *few = heap + (n - kept);
+        for (size_t i = 0, j = kept; i + 1 < j; i++) {
+            const candidate c = few[--j];
+            few[j] = few[i];
+            few[i] = c;
+        }
+        *count = kept;
+        return few;
+    }
+}
+
 /* The filters stand in the order that llama.cpp's users know: top-k, top-p, min-p on the model's own probabilities,
- * then temperature. Candidates leave a heap best first, so no more of the vocabulary is ordered than that needs. */
+ * then temperature. No more of the vocabulary is put in order than top-k and top-p need. */
 static int32_t draw(nibl_sampler *s, const float *logits) {
     const nibl_sampler_options *o = &s->options;
     const double best = (double)logits[best_of(logits, s->vocabulary)];
     const double least =
         o->min_p > 0 ? best + nibl_log((double)o->min_p) : -INFINITY; /* p >= min_p * p of the best */
-    candidate *heap = s->heap;
-    size_t n = 0;
-    for (uint32_t i = 0; i < s->vocabulary; i++)
-        if (logits[i] > -INFINITY) heap[n++] = (candidate){logits[i], (int32_t)i};
-    for (size_t i = n / 2; i-- > 0;) sift_down(heap, n, i);
-
-    const size_t most = o->top_k && o->top_k < n ? o->top_k : n;
     const bool nucleus = o->top_p > 0 && o->top_p < 1;
-    double total = 0, mass = 0;
-    if (nucleus && most == n)
-        for (size_t i = 0; i < n; i++) total += nibl_exp((double)heap[i].logit - best);
-    /* the j-th best moves to heap[n - 1 - j], the slot its removal frees */
-    size_t kept = 0;
-    while (kept < most) {
-        if (nucleus && most == n && mass >= (double)o->top_p * total) break;
-        if (kept > 0 && (double)heap[0].logit < least) break;
-        const candidate c = pop(heap, n - kept);
-        heap[n - 1 - kept++] = c;
-        mass += nibl_exp((double)c.logit - best);
-    }
-    if (nucleus && most < n) {
-        /* after top-k the nucleus is a share of what top-k left (min-p may have left less: it cuts deeper or not) */
-        double sum = mass;
-        for (size_t left = n - kept, j = kept; j < most; j++, left--) {
-            const candidate c = pop(heap, left);
-            heap[left - 1] = c;
-            sum += nibl_exp((double)c.logit - best);
+    candidate *kept = s->heap;
+    size_t count;
+    if (!o->top_k && !nucleus) {
+        count = gather(s, logits, least);
+    } else {
+        double enough = INFINITY;
+        if (!o->top_k) {
+            enough = 0;
+            for (uint32_t i = 0; i < s->vocabulary; i++) enough += (double)weight_of((double)logits[i], best);
+            enough *= (double)o->top_p;
         }
-        mass = 0;
-        size_t j = 0;
-        while (j < kept && mass < (double)o->top_p * sum)
-            mass += nibl_exp((double)heap[n - 1 - j++].logit - best);
-        kept = j;
+        kept = best_few(s, logits, best, o->top_k ? o->top_k : s->vocabulary, enough, &count);
+        if (o->top_k && nucleus) { /* a share of what top-k left */
+            double total = 0, mass = 0;
+            for (size_t i = 0; i < count; i++) total += (double)weight_of((double)kept[i].logit, best);
+            const size_t most = count;
+            for (count = 0; count < most && mass < (double)o->top_p * total; count++)
+                mass += (double)weight_of((double)kept[count].logit, best);
+        }
+        while (count > 1 && (double)kept[count - 1].logit < least) count--;
     }
 
-    double weight = 0;
-    for (size_t j = 0; j < kept; j++)
-        weight += nibl_exp(((double)heap[n - 1 - j].logit - best) / (double)o->temperature);
-    double left = next_random(&s->random) * weight;
-    for (size_t j = 0; j + 1 < kept; j++) {
-        left -= nibl_exp(((double)heap[n - 1 - j].logit - best) / (double)o->temperature);
-        if (left < 0) return heap[n - 1 - j].token;
+    double total = 0;
+    for (size_t i = 0; i < count; i++) {
+        kept[i].logit = weight_of(((double)kept[i].logit - best) / (double)o->temperature, 0);
+        total += (double)kept[i].logit;
     }
-    return heap[n - kept].token;
+    double left = next_random(&s->random) * total;
+    size_t i = 0;
+    while (i + 1 < count && (left -= (double)kept[i].logit) >= 0) i++;
+    return kept[i].token;
 }
 
 static float log_probability(const float *logits, uint32_t n, int32_t token) {

@@ -210,6 +210,17 @@ static void top_k_keeps_k(void) {
         CHECK_EQ(check_draws((nibl_sampler_options){.temperature = 1.5f, .top_k = counts[i], .seed = i}, FEW),
                  counts[i]);
     CHECK_EQ(check_draws((nibl_sampler_options){.temperature = 1, .top_k = 1u << 30}, FEW), vocabulary);
+    /* a steep slope: the k best stand far apart, and most of the vocabulary is hopeless */
+    static nibl_logit_bias slope[MAX_VOCABULARY];
+    for (uint32_t i = 0; i < vocabulary; i++)
+        slope[i] = (nibl_logit_bias){(int32_t)i, -0.9f * (float)i - logits[i]};
+    for (uint32_t i = 0; i < 4; i++)
+        CHECK_EQ(check_draws((nibl_sampler_options){.temperature = 9,
+                                                    .top_k = counts[i],
+                                                    .logit_bias = slope,
+                                                    .logit_bias_count = vocabulary},
+                             FEW),
+                 counts[i]);
 }
 
 static void top_p_and_min_p_keep_what_they_should(void) {
