@@ -42,6 +42,11 @@ static nibl_status parse_merge(const nibl_tokenizer *t, uint32_t rank, nibl_merg
     out->left = nibl_pieces_find(&t->pieces, left, empty);
     out->right = nibl_pieces_find(&t->pieces, right, empty);
     out->merged = nibl_pieces_find(&t->pieces, left, right);
+    if (t->v.model == NIBL_TOKENIZER_PIECES && out->left != NIBL_NO_TOKEN && out->right != NIBL_NO_TOKEN &&
+        (nibl_tokenizer_kind(t, out->left) == NIBL_TOKEN_BYTE ||
+         nibl_tokenizer_kind(t, out->right) == NIBL_TOKEN_BYTE))
+        return nibl_fail(NIBL_E_UNSUPPORTED, "tokenizer.ggml.merges: %u merges tokens that stand for bytes",
+                         rank);
     if (out->left != NIBL_NO_TOKEN && out->right != NIBL_NO_TOKEN && out->merged != NIBL_NO_TOKEN)
         return NIBL_OK;
     return nibl_fail(NIBL_E_FILE,

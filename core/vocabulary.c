@@ -187,7 +187,8 @@ bool nibl_vocabulary_rstrip(const nibl_vocabulary *v, uint32_t token) {
 
 static nibl_status read_strips(const nibl_gguf *gguf, const char *key, nibl_gguf_array *out) {
     if (!nibl_gguf_array_of(gguf, key, out)) return NIBL_OK;
-    return out->type == NIBL_GGUF_I32 ? NIBL_OK : nibl_fail(NIBL_E_FILE, "%s is not an array of token ids", key);
+    return out->type == NIBL_GGUF_I32 ? NIBL_OK
+                                      : nibl_fail(NIBL_E_FILE, "%s is not an array of token ids", key);
 }
 
 nibl_status nibl_vocabulary_read(const nibl_gguf *gguf, nibl_vocabulary *out) {

@@ -25,7 +25,8 @@ typedef enum nibl_space_prefix {
 #define NIBL_KEY_LSTRIP "nibl.tokenizer.lstrip" /* ids of special tokens that take the blanks before them */
 #define NIBL_KEY_RSTRIP "nibl.tokenizer.rstrip" /* or behind them */
 #define NIBL_KEY_WHOLE_WORDS "nibl.tokenizer.ignore_merges"
-#define NIBL_MODEL_PIECES_MERGES "nibl.pieces" /* tokenizer.ggml.model: pieces, but merges instead of scores */
+#define NIBL_MODEL_PIECES_MERGES                                                                             \
+    "nibl.pieces" /* tokenizer.ggml.model: pieces, but merges instead of scores */
 
 typedef struct nibl_vocabulary {
     nibl_tokenizer_model model;
