@@ -218,8 +218,11 @@ typedef struct nibl_message {
 } nibl_message;
 
 /* Writes the conversation as the model's chat template does, ready to be tokenized with NIBL_TOKENIZE_SPECIAL; with
- * `generation_prompt` the opening of the assistant's answer follows. The template is recognised from the file's Jinja
- * text; NIBL_E_UNSUPPORTED for others (JavaScript runs the Jinja itself). Lengths as in nibl_detokenize. */
+ * `generation_prompt` the opening of the assistant's answer follows. What the template already wrote, BOS included, must not
+ * be added again: tokenize without NIBL_TOKENIZE_BOS. The file's Jinja text is run, as far as conversations of plain text
+ * lead through it: no tools, and no clock (strftime_now is not defined). NIBL_E_UNSUPPORTED names what it reaches and the
+ * library does not know (JavaScript runs the Jinja itself); NIBL_E_ARGUMENT where the template refuses the messages, as
+ * some do with a system message or two users in turn. Lengths as in nibl_detokenize. */
 nibl_status nibl_chat_prompt(const nibl_model *model, const nibl_message *messages, size_t count,
                              bool generation_prompt, char *text, size_t capacity, size_t *length);
 

@@ -82,8 +82,8 @@ int nibl_cli_chat_ask(nibl_cli_chat *chat, const char *content) {
         size_t known = chat->text.length;
         bool grows = text.length >= known && known > 0 && memcmp(text.bytes, chat->text.bytes, known) == 0;
         if (!grows) known = chat->tokens.count = 0;
-        code = nibl_cli_tokenize(chat->model, text.bytes + known, text.length - known, known == 0,
-                                 &chat->tokens);
+        code = nibl_cli_tokenize(chat->model, text.bytes + known, text.length - known,
+                                 false /* the template writes BOS */, &chat->tokens);
     }
     nibl_cli_text_free(&chat->text);
     chat->text = text;

@@ -27,7 +27,8 @@ const layers = [
   {
     name: 'tokenizer',
     files: ['core/unicode', 'core/unicode_tables', 'core/alphabet', 'core/pieces', 'core/bpe', 'core/pattern', 'core/pretokenize',
-      'core/special', 'core/vocabulary', 'core/tokenizer', 'core/detokenize', 'core/template'],
+      'core/special', 'core/vocabulary', 'core/tokenizer', 'core/detokenize', 'core/jinja', 'core/jinja_tokens',
+      'core/jinja_value', 'core/template'],
   },
   { name: 'arch', files: ['core/arch'] },
   { name: 'model', files: ['core/model', 'core/text'] },
