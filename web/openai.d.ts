@@ -1,0 +1,129 @@
+/**
+ * A model behind OpenAI's interface.
+ *
+ *   import { load } from 'nibl'
+ *   import { openai } from 'nibl/openai'
+ *   const client = openai(await load('model.gguf'))
+ *   const { choices } = await client.chat.completions.create({ messages: [{ role: 'user', content: 'Hello!' }] })
+ *
+ * or with the package `openai`, which then never touches the network:
+ *
+ *   new OpenAI({ baseURL: 'http://nibl/v1', apiKey: '-', fetch: client.fetch })
+ *
+ * Supported: messages of text (strings or text parts), max_tokens, max_completion_tokens, temperature, top_p, stop, seed,
+ * logit_bias, logprobs, stream, stream_options.include_usage; beyond OpenAI's: top_k, min_p, repeat_penalty. Everything
+ * else is refused by name, unless its value changes nothing. Requests on one model queue.
+ */
+import type { Message, Model } from './nibl.d.ts'
+
+export interface TextPart {
+  type: 'text'
+  text: string
+}
+
+export interface CompletionParameters {
+  /** A name given to openai(); default: the first. */
+  model?: string
+  max_tokens?: number | null
+  max_completion_tokens?: number | null
+  /** Default: 1, as OpenAI has it. */
+  temperature?: number | null
+  top_p?: number | null
+  stop?: string | string[] | null
+  seed?: number | null
+  logit_bias?: Record<string, number> | null
+  stream?: boolean | null
+  stream_options?: { include_usage?: boolean } | null
+  top_k?: number
+  min_p?: number
+  repeat_penalty?: number
+  [parameter: string]: unknown
+}
+
+export interface ChatParameters extends CompletionParameters {
+  messages: (Omit<Message, 'content'> & { content: string | TextPart[] })[]
+  logprobs?: boolean | null
+}
+
+export interface TextParameters extends CompletionParameters {
+  prompt: string
+  logprobs?: number | boolean | null
+}
+
+export interface Usage {
+  prompt_tokens: number
+  completion_tokens: number
+  total_tokens: number
+  /** Tokens that were there from the request before. */
+  prompt_tokens_details: { cached_tokens: number }
+}
+
+export type FinishReason = 'stop' | 'length'
+
+export interface TokenLogprob {
+  token: string
+  /** Natural logarithm. */
+  logprob: number
+  bytes: number[]
+  top_logprobs: never[]
+}
+
+export interface ChatLogprobs {
+  content: TokenLogprob[]
+  refusal: null
+}
+
+export interface TextLogprobs {
+  tokens: string[]
+  token_logprobs: number[]
+  top_logprobs: null
+  text_offset: number[]
+}
+
+interface Answer {
+  id: string
+  /** Seconds since 1970. */
+  created: number
+  model: string
+}
+
+export interface ChatCompletion extends Answer {
+  object: 'chat.completion'
+  choices: [{ index: 0; message: { role: 'assistant'; content: string; refusal: null }; logprobs: ChatLogprobs | null; finish_reason: FinishReason }]
+  usage: Usage
+}
+
+export interface ChatCompletionChunk extends Answer {
+  object: 'chat.completion.chunk'
+  choices: { index: 0; delta: { role?: 'assistant'; content?: string }; logprobs: ChatLogprobs | null; finish_reason: FinishReason | null }[]
+  usage?: Usage
+}
+
+export interface TextCompletion extends Answer {
+  object: 'text_completion'
+  choices: { index: 0; text: string; logprobs: TextLogprobs | null; finish_reason: FinishReason | null }[]
+  usage?: Usage
+}
+
+export interface RequestOptions {
+  signal?: AbortSignal
+}
+
+export interface Client {
+  chat: {
+    completions: {
+      create(parameters: ChatParameters & { stream: true }, options?: RequestOptions): Promise<AsyncIterable<ChatCompletionChunk>>
+      create(parameters: ChatParameters & { stream?: false | null }, options?: RequestOptions): Promise<ChatCompletion>
+    }
+  }
+  completions: {
+    create(parameters: TextParameters & { stream: true }, options?: RequestOptions): Promise<AsyncIterable<TextCompletion>>
+    create(parameters: TextParameters & { stream?: false | null }, options?: RequestOptions): Promise<TextCompletion>
+  }
+  models: { list(): Promise<{ object: 'list'; data: { id: string; object: 'model'; created: number; owned_by: string }[] }> }
+  /** Answers POST /v1/chat/completions and /v1/completions, GET /v1/models, on any host; errors as OpenAI writes them. */
+  fetch: typeof globalThis.fetch
+}
+
+/** One model, or several by name. */
+export function openai(models: Model | Record<string, Model>): Client
