@@ -84,19 +84,28 @@ static size_t space_before(const char *text, size_t from, size_t at) {
     return at;
 }
 
-const nibl_special_token *nibl_special_find(const nibl_special *special, const char *text, size_t length,
-                                            size_t from, bool control, size_t *at, size_t *end) {
-    for (size_t i = special->count ? from : length; i < length; i++) {
+void nibl_special_next(const nibl_special *special, const char *text, size_t length, bool control,
+                       nibl_special_match *m) {
+    const size_t floor = m->end;
+    m->token = NULL;
+    for (size_t i = special->count ? m->next : length; i < length && !m->token; i++) {
         size_t limit = special->longest[(uint8_t)text[i]];
         if (limit == 0) continue;
-        const nibl_special_token *found =
-            longest_at(special, text + i, limit < length - i ? limit : length - i, control);
-        if (!found) continue;
-        *at = found->lstrip ? space_before(text, from, i) : i;
-        *end = i + found->text.length;
-        for (size_t width; found->rstrip && *end < length && is_space(text + *end, length - *end, &width);)
-            *end += width;
-        return found;
+        m->token = longest_at(special, text + i, limit < length - i ? limit : length - i, control);
+        m->begin = i;
     }
-    return NULL;
+    if (!m->token) {
+        m->begin = m->end = m->next = length;
+        return;
+    }
+    m->end = m->next = m->begin + m->token->text.length;
+    if (m->token->lstrip && m->begin > floor) m->begin = space_before(text, floor, m->begin);
+    if (!m->token->rstrip) return;
+    if (m->end < m->blank_from || m->end > m->blank_to) {
+        m->blank_from = m->blank_to = m->end;
+        for (size_t width;
+             m->blank_to < length && is_space(text + m->blank_to, length - m->blank_to, &width);)
+            m->blank_to += width;
+    }
+    m->end = m->blank_to;
 }

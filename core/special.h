@@ -34,9 +34,17 @@ nibl_status nibl_special_add(nibl_special *special, nibl_special_token token);
 /* What is known of that token; NULL where it is not in the table. Tokens were added in ascending order. */
 nibl_special_token *nibl_special_of(const nibl_special *special, uint32_t token);
 
-/* The first token in text[from..length), or NULL; *at is where it begins and *end where it ends, with the white space it
- * takes. Linear in the text. */
-const nibl_special_token *nibl_special_find(const nibl_special *special, const char *text, size_t length,
-                                            size_t from, bool control, size_t *at, size_t *end);
+/* Zero: nothing was looked for yet. */
+typedef struct nibl_special_match {
+    const nibl_special_token *token; /* NULL: there is none */
+    size_t begin,
+        end; /* with the white space it takes, of which what is before it stands behind the last match */
+    size_t next; /* where to look for the next one, which may stand in that white space as well */
+    size_t blank_from, blank_to; /* white space that was seen, so that it is not looked at again */
+} nibl_special_match;
+
+/* Makes *match the first token behind the one it was. Linear in the text for all of it. */
+void nibl_special_next(const nibl_special *special, const char *text, size_t length, bool control,
+                       nibl_special_match *match);
 
 #endif

@@ -256,13 +256,13 @@ static nibl_status encode_pieces(const nibl_tokenizer *t, const char *text, size
 /* `text` is well-formed. */
 static nibl_status encode_text(const nibl_tokenizer *t, const char *text, size_t length, bool control,
                                nibl_token_list *out) {
-    for (size_t at = 0; at < length;) {
-        size_t end = length, next = length;
-        const nibl_special_token *special =
-            nibl_special_find(&t->special, text, length, at, control, &end, &next);
-        NIBL_TRY((t->bpe.pieces ? encode_pieces : encode_words)(t, text + at, end - at, at == 0, out));
-        if (special) nibl_token_list_add(out, special->token);
-        at = next;
+    nibl_special_match m = {0};
+    for (size_t at = 0; at < length || m.next < length; at = m.end) {
+        nibl_special_next(&t->special, text, length, control, &m);
+        if (at < m.begin)
+            NIBL_TRY(
+                (t->bpe.pieces ? encode_pieces : encode_words)(t, text + at, m.begin - at, at == 0, out));
+        if (m.token) nibl_token_list_add(out, m.token->token);
     }
     return NIBL_OK;
 }

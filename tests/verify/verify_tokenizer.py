@@ -32,6 +32,8 @@ from nibl import Nibl, Report
 
 RECORDS, SEED = 20000, 7
 SPECIAL = 1
+# Falcon's splits some words inside of characters, as its own vocabulary never merges: verify_families.py has it.
+PRE = [pre for pre in reference.PRE if pre != "falcon"]
 
 
 def read_code():
@@ -62,7 +64,7 @@ def token_bytes(model):
 def compare_ids(nibl, report, model, records):
     header = model.open("rb").read(8 << 20)
     lost = bytes(set(range(256)) - {b for text in token_bytes(model) for b in text})
-    for pre in reference.PRE:
+    for pre in PRE:
         theirs, _ = reference.from_gguf(model, pre)
         ours = nibl.tokenizer(with_pre(header, pre))
         wrong, back = [], []
@@ -84,7 +86,7 @@ def compare_words(nibl, report):
     empty = range(0x32000, 0xE0000)
     codes = [c for c in range(0xE1000) if not 0xD800 <= c < 0xE000 and (c not in empty or c % 97 == 0)]
     around = lambda c: f"a{c} {c}1 {c}!B{c}c{c}{c}'{c}\n"
-    for pre in reference.PRE:
+    for pre in PRE:
         splitter, wrong = reference.PRE[pre](), []
         for first in range(0, len(codes), 64):
             text = "".join(around(chr(code)) for code in codes[first : first + 64])
