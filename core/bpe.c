@@ -81,7 +81,7 @@ static void find_pair(const word *w, uint32_t at) {
     symbol *left = &w->symbols[at];
     left->rank = NONE;
     if (left->next == NONE) return;
-    if (w->bpe->pieces) {
+    if (w->bpe->scores) {
         left->merged = nibl_pieces_find_word(w->bpe->pieces, w->text + at, end_of(w, left->next) - at);
         if (left->merged != NIBL_NO_TOKEN) left->rank = nibl_pieces_rank(w->bpe->pieces, left->merged);
     } else {
@@ -116,12 +116,15 @@ static void merge_all(const word *w, uint32_t first, heap *h) {
 
 /* Bytes, or characters; returns the first one's index. */
 static uint32_t split(const word *w) {
+    const nibl_slice empty = {"", 0};
     uint32_t first = NONE, last = NONE, width = 1, code;
     for (uint32_t i = 0; i < w->length; i += width) {
         uint32_t token = w->bpe->byte_token[(uint8_t)w->text[i]];
         if (w->bpe->pieces) {
             width = (uint32_t)nibl_utf8_step(w->text + i, w->length - i, &code);
-            token = nibl_pieces_find_word(w->bpe->pieces, w->text + i, width);
+            token = w->bpe->scores
+                        ? nibl_pieces_find_word(w->bpe->pieces, w->text + i, width)
+                        : nibl_pieces_find(w->bpe->pieces, (nibl_slice){w->text + i, width}, empty);
         } else if (token == NIBL_NO_TOKEN) {
             continue;
         }
@@ -132,18 +135,20 @@ static uint32_t split(const word *w) {
     return first;
 }
 
-/* A symbol; a character that is no token is its bytes' tokens, or the unknown one. */
-static void put_symbol(const word *w, uint32_t at, nibl_token_list *out) {
-    if (w->symbols[at].token != NIBL_NO_TOKEN) {
+/* A symbol. A character that is no token is its bytes' tokens, or else unknown: one token for all such in a row. */
+static void put_symbol(const word *w, uint32_t at, bool *unknown, nibl_token_list *out) {
+    bool bytes = w->symbols[at].token == NIBL_NO_TOKEN;
+    for (uint32_t i = at; i < end_of(w, at); i++)
+        bytes = bytes && w->bpe->byte_token[(uint8_t)w->text[i]] != NIBL_NO_TOKEN;
+    const bool again = *unknown;
+    *unknown = w->symbols[at].token == NIBL_NO_TOKEN && !bytes;
+    if (bytes)
+        for (uint32_t i = at; i < end_of(w, at); i++)
+            nibl_token_list_add(out, w->bpe->byte_token[(uint8_t)w->text[i]]);
+    else if (!*unknown)
         nibl_token_list_add(out, w->symbols[at].token);
-        return;
-    }
-    for (uint32_t i = at; i < end_of(w, at); i++) {
-        uint32_t token = w->bpe->byte_token[(uint8_t)w->text[i]];
-        if (token == NIBL_NO_TOKEN && i > at) continue;
-        if (token == NIBL_NO_TOKEN) token = w->bpe->unknown;
-        if (token != NIBL_NO_TOKEN) nibl_token_list_add(out, token);
-    }
+    else if (!again && w->bpe->unknown != NIBL_NO_TOKEN)
+        nibl_token_list_add(out, w->bpe->unknown);
 }
 
 nibl_status nibl_bpe_encode(const nibl_bpe *bpe, const char *text, size_t length, nibl_token_list *out) {
@@ -159,7 +164,8 @@ nibl_status nibl_bpe_encode(const nibl_bpe *bpe, const char *text, size_t length
     }
     uint32_t first = split(&w);
     merge_all(&w, first, &h);
-    for (uint32_t i = first; i != NONE; i = w.symbols[i].next) put_symbol(&w, i, out);
+    bool unknown = false;
+    for (uint32_t i = first; i != NONE; i = w.symbols[i].next) put_symbol(&w, i, &unknown, out);
     if (h.items != stack_heap) nibl_free(h.items);
     return NIBL_OK;
 }

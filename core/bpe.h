@@ -1,6 +1,6 @@
 /* BPE inside one word: adjacent tokens merge, the pair of the lowest rank first and the leftmost of equals, until no pair
- * is left that merges (Sennrich et al. 2016). Either on bytes with a table of pairs, as in GPT-2, or on characters, where
- * a pair merges if its text is a token and ranks by that one's score, as in SentencePiece. O(n log n) for any word. */
+ * is left that merges (Sennrich et al. 2016). Either on bytes, as in GPT-2, or on characters, as in SentencePiece. Pairs
+ * stand in a table, or a pair merges if its text is a token and ranks by that one's score. O(n log n) for any word. */
 #ifndef NIBL_BPE_H
 #define NIBL_BPE_H
 
@@ -13,7 +13,8 @@ typedef struct nibl_merge {
 } nibl_merge;
 
 typedef struct nibl_bpe {
-    const nibl_pieces *pieces; /* NULL: bytes and merges */
+    const nibl_pieces *pieces; /* of characters; NULL: of bytes */
+    bool scores; /* a pair merges by its piece's score, else by `merges` */
     uint32_t byte_token[256]; /* NIBL_NO_TOKEN: the vocabulary lacks this byte, and text loses it */
     uint32_t
         unknown; /* stands for a character that neither the pieces nor the bytes have; may be NIBL_NO_TOKEN */

@@ -46,7 +46,9 @@ static nibl_status append_token(const nibl_tokenizer *t, int32_t token, bool spe
     nibl_token_kind kind = nibl_tokenizer_kind(t, (uint32_t)token);
     nibl_slice text = nibl_tokenizer_text(t, (uint32_t)token);
     bool stripped = *strip && kind == NIBL_TOKEN_PIECE;
-    *strip = nibl_tokenizer_space_prefix(t) && (kind == NIBL_TOKEN_CONTROL || kind == NIBL_TOKEN_USER);
+    const nibl_space_prefix prefix = nibl_tokenizer_space_prefix(t);
+    *strip = (prefix == NIBL_PREFIX_EACH || prefix == NIBL_PREFIX_EACH_BARE) &&
+             (kind == NIBL_TOKEN_CONTROL || kind == NIBL_TOKEN_USER);
     if (kind == NIBL_TOKEN_CONTROL && !special) return NIBL_OK;
     uint8_t single;
     if (kind == NIBL_TOKEN_BYTE && nibl_token_byte(text, &single))
@@ -72,7 +74,7 @@ static nibl_status append_token(const nibl_tokenizer *t, int32_t token, bool spe
 nibl_status nibl_tokenizer_decode(const nibl_tokenizer *tokenizer, const int32_t *tokens, size_t count,
                                   bool special, char *text, size_t capacity, size_t *length) {
     uint64_t written = 0;
-    bool strip = nibl_tokenizer_space_prefix(tokenizer);
+    bool strip = nibl_tokenizer_space_prefix(tokenizer) != NIBL_PREFIX_NONE;
     for (size_t i = 0; i < count; i++)
         NIBL_TRY(append_token(tokenizer, tokens[i], special, &strip, text, capacity, &written));
     if (!nibl_u64_to_size(written, length))

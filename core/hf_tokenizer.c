@@ -1,6 +1,7 @@
-/* tokenizer.json and tokenizer_config.json in GGUF's terms: byte-level BPE of the families below; anything else is an
- * error, for a tokenizer that is nearly right makes a model stupid in silence. */
-#include "core/hf.h"
+/* tokenizer.json and tokenizer_config.json in GGUF's terms; hf_family.c tells what kind of tokenizer it is. */
+#include "core/hf_family.h"
+
+#include "core/alphabet.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -10,129 +11,17 @@ enum {
     TYPE_CONTROL = 3,
     TYPE_USER = 4,
     TYPE_UNUSED = 5,
+    TYPE_BYTE = 6,
     MAX_IDS = 1 << 22,
     MAX_HOLES = 1 << 16, /* ids without a token */
-    SIGNATURE = 1024,
     MAX_ENDS = 3
 };
 
 #define SHOW(s) (int)((s).length < 64 ? (s).length : 64), (s).bytes
+#define text_of nibl_hf_string
+#define flag nibl_hf_flag
 
-static const char file[] = "tokenizer.json";
-
-static nibl_slice text_of(const nibl_json *json, uint32_t node) {
-    if (!nibl_json_is(json, node, NIBL_JSON_STRING)) return (nibl_slice){"", 0};
-    return (nibl_slice){json->text + json->nodes[node].at, json->nodes[node].length};
-}
-
-static bool is_absent(const nibl_json *json, uint32_t node) {
-    return node == 0 || nibl_json_is(json, node, NIBL_JSON_NULL);
-}
-
-static bool flag(const nibl_json *json, uint32_t object, const char *key, bool absent) {
-    nibl_json_bool(json, nibl_json_get(json, object, key), &absent);
-    return absent;
-}
-
-/* ---- The family ---- */
-
-/* Pre-tokenizers by their signature: their steps in order, each behind a newline; patterns as tokenizer.json has them. */
-typedef struct family {
-    const char *pre; /* tokenizer.ggml.pre */
-    bool ignore_merges;
-    const char *signature;
-} family;
-
-#define BYTES "\nbytes"
-#define WORDS_CL100K(digits)                                                                                 \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}" digits                               \
-    "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define UPPER "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
-#define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
-#define CONTRACTION "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-#define WORDS_O200K(contraction, digits)                                                                     \
-    UPPER "*" LOWER "+" contraction "|" UPPER "+" LOWER "*" contraction "|\\p{N}" digits                     \
-          "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-
-static const family families[] = {
-    {"gpt-2", false, "\nbytes-and-words"},
-    {"smollm", false, "\ndigits\nbytes-and-words"},
-    {"llama-bpe", true, "\nsplit " WORDS_CL100K("{1,3}") BYTES},
-    {"dbrx", false, "\nsplit " WORDS_CL100K("{1,3}") BYTES},
-    {"qwen2", false, "\nsplit " WORDS_CL100K("") BYTES},
-    {"gpt-4o", false, "\nsplit " WORDS_O200K(CONTRACTION, "{1,3}") BYTES},
-    {"tekken", true, "\nsplit " WORDS_O200K("", "") BYTES},
-};
-
-static nibl_status sign_step(const nibl_json *json, uint32_t step, nibl_writer *w) {
-    const uint32_t pattern = nibl_json_get(json, step, "pattern");
-    if (nibl_json_equals(json, nibl_json_get(json, step, "type"), "ByteLevel") &&
-        !flag(json, step, "add_prefix_space", true)) {
-        nibl_print(w, "%s", flag(json, step, "use_regex", true) ? "\nbytes-and-words" : BYTES);
-    } else if (nibl_json_equals(json, nibl_json_get(json, step, "type"), "Digits") &&
-               flag(json, step, "individual_digits", false)) {
-        nibl_print(w, "\ndigits");
-    } else if (nibl_json_equals(json, nibl_json_get(json, step, "type"), "Split") &&
-               !flag(json, step, "invert", false) &&
-               nibl_json_equals(json, nibl_json_get(json, step, "behavior"), "Isolated") &&
-               nibl_json_get(json, pattern, "Regex")) {
-        nibl_print(w, "\nsplit ");
-        nibl_json_write_string(json, nibl_json_get(json, pattern, "Regex"), w);
-    } else {
-        return nibl_fail(NIBL_E_UNSUPPORTED,
-                         "%s: a pre-tokenizer of type '%.*s' with these settings is not supported", file,
-                         SHOW(text_of(json, nibl_json_get(json, step, "type"))));
-    }
-    return NIBL_OK;
-}
-
-static nibl_status find_family(const nibl_json *json, const family **out) {
-    char signature[SIGNATURE];
-    nibl_writer w = {.text = signature, .capacity = sizeof signature};
-    const uint32_t pre = nibl_json_get(json, NIBL_JSON_ROOT, "pre_tokenizer"),
-                   model = nibl_json_get(json, NIBL_JSON_ROOT, "model");
-    if (nibl_json_equals(json, nibl_json_get(json, pre, "type"), "Sequence")) {
-        const uint32_t steps = nibl_json_get(json, pre, "pretokenizers");
-        for (uint32_t i = 0; nibl_json_each(json, steps, &i);) NIBL_TRY(sign_step(json, i, &w));
-    } else if (is_absent(json, pre)) {
-        return nibl_fail(NIBL_E_UNSUPPORTED, "%s: no pre-tokenizer; byte-level BPE is supported", file);
-    } else {
-        NIBL_TRY(sign_step(json, pre, &w));
-    }
-    const bool ignore_merges = flag(json, model, "ignore_merges", false);
-    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
-        const family *f = &families[i];
-        if (f->ignore_merges != ignore_merges || strlen(f->signature) != w.length ||
-            w.length > sizeof signature || memcmp(f->signature, signature, w.length) != 0)
-            continue;
-        *out = f;
-        return NIBL_OK;
-    }
-    return nibl_fail(NIBL_E_UNSUPPORTED, "%s: its pre-tokenizer is none of those this build knows", file);
-}
-
-/* What changes the ids of a text and GGUF does not say. */
-static nibl_status check_model(const nibl_json *json) {
-    const uint32_t model = nibl_json_get(json, NIBL_JSON_ROOT, "model"),
-                   normalizer = nibl_json_get(json, NIBL_JSON_ROOT, "normalizer");
-    const uint32_t type = nibl_json_get(json, model, "type");
-    const bool bpe = type == 0 || nibl_json_equals(json, type, "BPE"); /* old files do not say */
-    if (!bpe || flag(json, model, "byte_fallback", false))
-        return nibl_fail(NIBL_E_UNSUPPORTED,
-                         "%s: a model of type '%.*s'%s is not supported, only byte-level BPE", file,
-                         SHOW(text_of(json, type)), bpe ? " with byte fallback" : "");
-    if (!is_absent(json, normalizer) &&
-        !nibl_json_equals(json, nibl_json_get(json, normalizer, "type"), "NFC"))
-        return nibl_fail(NIBL_E_UNSUPPORTED, "%s: a normalizer of type '%.*s' is not supported", file,
-                         SHOW(text_of(json, nibl_json_get(json, normalizer, "type"))));
-    static const char *const affixes[] = {"continuing_subword_prefix", "end_of_word_suffix"};
-    for (size_t i = 0; i < 2; i++) {
-        const uint32_t affix = nibl_json_get(json, model, affixes[i]);
-        if (!is_absent(json, affix) && !nibl_json_equals(json, affix, ""))
-            return nibl_fail(NIBL_E_UNSUPPORTED, "%s: a %s is not supported", file, affixes[i]);
-    }
-    return NIBL_OK;
-}
+static const char file[] = NIBL_HF_TOKENIZER_NAME;
 
 /* ---- Tokens ---- */
 
@@ -143,7 +32,8 @@ typedef struct token {
 
 typedef struct tokens {
     token *list;
-    uint32_t count;
+    uint32_t count, bytes; /* bytes: how many are named <0x00> to <0xFF> */
+    const nibl_hf_family *family;
 } tokens;
 
 static nibl_status put_token(const nibl_json *json, tokens *t, uint32_t text, uint32_t id_node,
@@ -154,7 +44,8 @@ static nibl_status put_token(const nibl_json *json, tokens *t, uint32_t text, ui
         return nibl_fail(NIBL_E_FILE, "%s: token '%.*s' has no text, or an id that is not possible", file,
                          SHOW(shown));
     token *place = &t->list[id];
-    if (place->node && (type == TYPE_NORMAL || place->type != TYPE_NORMAL))
+    const bool added = type == TYPE_CONTROL || type == TYPE_USER;
+    if (place->node && (!added || place->type == TYPE_CONTROL || place->type == TYPE_USER))
         return nibl_fail(NIBL_E_FILE, "%s: tokens '%.*s' and '%.*s' have the same id %u", file,
                          SHOW(text_of(json, place->node)), SHOW(shown), (unsigned)id);
     *place = (token){text, type};
@@ -162,12 +53,11 @@ static nibl_status put_token(const nibl_json *json, tokens *t, uint32_t text, ui
 }
 
 static nibl_status put_added(const nibl_json *json, tokens *t, uint32_t added) {
-    static const char *const habits[] = {"lstrip", "rstrip", "single_word"};
     const uint32_t text = nibl_json_get(json, added, "content");
-    for (size_t i = 0; i < 3; i++)
-        if (flag(json, added, habits[i], false))
-            return nibl_fail(NIBL_E_UNSUPPORTED, "%s: added token '%.*s' with %s is not supported", file,
-                             SHOW(text_of(json, text)), habits[i]);
+    const bool normalized = t->family->pieces && flag(json, added, "normalized", false);
+    if (normalized || flag(json, added, "single_word", false))
+        return nibl_fail(NIBL_E_UNSUPPORTED, "%s: added token '%.*s' with %s is not supported", file,
+                         SHOW(text_of(json, text)), normalized ? "normalized" : "single_word");
     return put_token(json, t, text, nibl_json_get(json, added, "id"),
                      flag(json, added, "special", false) ? TYPE_CONTROL : TYPE_USER);
 }
@@ -193,8 +83,16 @@ static nibl_status read_tokens(const nibl_json *json, tokens *t) {
     NIBL_TRY(count_ids(json, vocabulary, added, &t->count));
     t->list = nibl_alloc_zero((uint64_t)t->count * sizeof *t->list);
     if (!t->list) return nibl_fail_memory((uint64_t)t->count * sizeof *t->list, "the vocabulary");
-    for (uint32_t i = 0; nibl_json_each(json, vocabulary, &i);)
-        NIBL_TRY(put_token(json, t, i, i + 1, TYPE_NORMAL));
+    for (uint32_t i = 0; nibl_json_each(json, vocabulary, &i);) {
+        uint8_t byte;
+        const bool is_byte = t->family->pieces && nibl_token_byte(text_of(json, i), &byte);
+        NIBL_TRY(put_token(json, t, i, i + 1, is_byte ? TYPE_BYTE : TYPE_NORMAL));
+        t->bytes += is_byte;
+    }
+    if (t->family->pieces && t->bytes < 256 && !t->family->fuse_unknown)
+        return nibl_fail(NIBL_E_UNSUPPORTED,
+                         "%s: byte fallback with tokens for %u bytes of 256, and without fuse_unk", file,
+                         (unsigned)t->bytes);
     for (uint32_t i = 0; nibl_json_each(json, added, &i);) NIBL_TRY(put_added(json, t, i));
     return NIBL_OK;
 }
@@ -212,6 +110,30 @@ static void write_tokens(const nibl_json *json, const tokens *t, nibl_gguf_build
     nibl_gguf_build_array(b, "tokenizer.ggml.token_type", NIBL_GGUF_I32);
     for (uint32_t i = 0; i < t->count; i++)
         nibl_gguf_add_i32(b, t->list[i].node ? t->list[i].type : TYPE_UNUSED);
+}
+
+/* The added tokens that take the blanks around them. */
+static void write_strips(const nibl_json *json, const char *habit, const char *key, nibl_gguf_builder *b) {
+    const uint32_t added = nibl_json_get(json, NIBL_JSON_ROOT, "added_tokens");
+    uint64_t id;
+    nibl_gguf_build_array(b, key, NIBL_GGUF_I32);
+    for (uint32_t i = 0; nibl_json_each(json, added, &i);)
+        if (flag(json, i, habit, false) && nibl_json_u64(json, nibl_json_get(json, i, "id"), &id) &&
+            id < MAX_IDS)
+            nibl_gguf_add_i32(b, (int32_t)id);
+}
+
+static void write_unknown(const nibl_json *json, const tokens *t, nibl_gguf_builder *b) {
+    const uint32_t model = nibl_json_get(json, NIBL_JSON_ROOT, "model");
+    const nibl_slice text = text_of(json, nibl_json_get(json, model, "unk_token"));
+    for (uint32_t i = 0; i < t->count; i++) {
+        const nibl_slice other = text_of(json, t->list[i].node);
+        if (text.length == 0 || other.length != text.length ||
+            memcmp(other.bytes, text.bytes, text.length) != 0)
+            continue;
+        nibl_gguf_build_u32(b, "tokenizer.ggml.unknown_token_id", i);
+        return;
+    }
 }
 
 /* Merges are "left right" or ["left", "right"]. */
@@ -352,16 +274,24 @@ static void write_template(const nibl_hf_parsed *hf, nibl_gguf_builder *b) {
 
 nibl_status nibl_hf_build_tokenizer(const nibl_hf_parsed *hf, nibl_gguf_builder *b) {
     const nibl_json *json = &hf->json[NIBL_HF_TOKENIZER];
-    const family *f;
-    NIBL_TRY(check_model(json));
-    NIBL_TRY(find_family(json, &f));
-    nibl_gguf_build_string(b, "tokenizer.ggml.model", (nibl_slice){"gpt2", 4});
-    nibl_gguf_build_string(b, "tokenizer.ggml.pre", (nibl_slice){f->pre, strlen(f->pre)});
-    tokens t = {0};
+    nibl_hf_family family;
+    NIBL_TRY(nibl_hf_find_family(json, &family));
+    const char *model = family.pieces ? NIBL_MODEL_PIECES_MERGES : "gpt2";
+    nibl_gguf_build_string(b, "tokenizer.ggml.model", (nibl_slice){model, strlen(model)});
+    if (family.pieces) {
+        nibl_gguf_build_u32(b, NIBL_KEY_SPACE_PREFIX, family.prefix);
+    } else {
+        nibl_gguf_build_string(b, "tokenizer.ggml.pre", (nibl_slice){family.pre, strlen(family.pre)});
+        nibl_gguf_build_bool(b, NIBL_KEY_WHOLE_WORDS, family.ignore_merges);
+    }
+    tokens t = {.family = &family};
     nibl_status status = read_tokens(json, &t);
     if (status == NIBL_OK) write_tokens(json, &t, b);
+    if (status == NIBL_OK && family.pieces) write_unknown(json, &t, b);
     nibl_free(t.list);
     NIBL_TRY(status);
+    write_strips(json, "lstrip", NIBL_KEY_LSTRIP, b);
+    write_strips(json, "rstrip", NIBL_KEY_RSTRIP, b);
     NIBL_TRY(write_merges(json, b));
     NIBL_TRY(write_ends(hf, b));
     NIBL_TRY(write_beginning(hf, b));

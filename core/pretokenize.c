@@ -46,6 +46,7 @@ static const nibl_pre_row table[] = {
     {.names = "tekken ", .patterns = {O200K("", "\\p{N}")}, .whole_words = true, .add_bos = true},
     {.names = "gpt-2 phi-2 mpt olmo ", .patterns = {GPT2}},
     {.names = "smollm starcoder refact command-r codeshell exaone minerva-7b ", .patterns = {DIGIT, GPT2}},
+    {.names = "falcon ", .patterns = {"[\\p{P}$+<=>^~|`]+", GPT2, "[0-9][0-9][0-9]"}},
     {.names = "deepseek-v3 hunyuan-dense ",
      .patterns = {"\\p{N}{1,3}", "[\u4E00-\u9FA5\u3040-\u309F\u30A0-\u30FF]+",
                   "[!\"#$%&'()*+,\\-./"

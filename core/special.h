@@ -13,6 +13,7 @@ typedef struct nibl_special_token {
     nibl_slice text;
     uint32_t token;
     bool control; /* recognised on demand only */
+    bool lstrip, rstrip; /* takes the white space before it, or behind it */
 } nibl_special_token;
 
 typedef struct nibl_special {
@@ -27,11 +28,15 @@ typedef struct nibl_special {
 nibl_status nibl_special_new(nibl_special *special, uint32_t capacity);
 void nibl_special_free(nibl_special *special);
 
-/* The text must outlive the table. Texts are distinct; an empty one never matches. */
-nibl_status nibl_special_add(nibl_special *special, nibl_slice text, uint32_t token, bool control);
+/* In ascending order of tokens. The text must outlive the table. Texts are distinct; an empty one never matches. */
+nibl_status nibl_special_add(nibl_special *special, nibl_special_token token);
 
-/* The first token in text[from..length), or NULL; *at is where it begins. Linear in the text. */
+/* What is known of that token; NULL where it is not in the table. Tokens were added in ascending order. */
+nibl_special_token *nibl_special_of(const nibl_special *special, uint32_t token);
+
+/* The first token in text[from..length), or NULL; *at is where it begins and *end where it ends, with the white space it
+ * takes. Linear in the text. */
 const nibl_special_token *nibl_special_find(const nibl_special *special, const char *text, size_t length,
-                                            size_t from, bool control, size_t *at);
+                                            size_t from, bool control, size_t *at, size_t *end);
 
 #endif

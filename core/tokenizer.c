@@ -42,6 +42,11 @@ static nibl_status parse_merge(const nibl_tokenizer *t, uint32_t rank, nibl_merg
     out->left = nibl_pieces_find(&t->pieces, left, empty);
     out->right = nibl_pieces_find(&t->pieces, right, empty);
     out->merged = nibl_pieces_find(&t->pieces, left, right);
+    if (t->v.model == NIBL_TOKENIZER_PIECES && out->left != NIBL_NO_TOKEN && out->right != NIBL_NO_TOKEN &&
+        (nibl_tokenizer_kind(t, out->left) == NIBL_TOKEN_BYTE ||
+         nibl_tokenizer_kind(t, out->right) == NIBL_TOKEN_BYTE))
+        return nibl_fail(NIBL_E_UNSUPPORTED, "tokenizer.ggml.merges: %u merges tokens that stand for bytes",
+                         rank);
     if (out->left != NIBL_NO_TOKEN && out->right != NIBL_NO_TOKEN && out->merged != NIBL_NO_TOKEN)
         return NIBL_OK;
     return nibl_fail(NIBL_E_FILE,
@@ -67,8 +72,20 @@ static nibl_status build_specials(nibl_tokenizer *t) {
     NIBL_TRY(nibl_special_new(&t->special, t->v.specials));
     for (uint32_t i = 0; i < t->v.tokens; i++) {
         uint32_t type = nibl_pieces_type(&t->pieces, i);
-        if (nibl_type_special(type))
-            NIBL_TRY(nibl_special_add(&t->special, nibl_tokenizer_text(t, i), i, type != NIBL_TYPE_USER));
+        if (!nibl_type_special(type)) continue;
+        const nibl_special_token token = {.text = nibl_tokenizer_text(t, i),
+                                          .token = i,
+                                          .control = type != NIBL_TYPE_USER,
+                                          .rstrip = nibl_vocabulary_rstrip(&t->v, i)};
+        NIBL_TRY(nibl_special_add(&t->special, token));
+    }
+    for (uint64_t i = 0; i < t->v.lstrip.count; i++) {
+        nibl_special_token *token = nibl_special_of(&t->special, nibl_load_u32(t->v.lstrip.data + 4 * i));
+        if (token) token->lstrip = true;
+    }
+    for (uint64_t i = 0; i < t->v.rstrip.count; i++) {
+        nibl_special_token *token = nibl_special_of(&t->special, nibl_load_u32(t->v.rstrip.data + 4 * i));
+        if (token) token->rstrip = true;
     }
     return NIBL_OK;
 }
@@ -89,11 +106,12 @@ static nibl_status build(nibl_tokenizer *t) {
     find_bytes(t);
     NIBL_TRY(build_specials(t));
     t->bpe.unknown = (uint32_t)t->v.unknown; /* -1 is none */
+    if (t->v.by_merges) NIBL_TRY(build_merges(t));
     if (t->v.model == NIBL_TOKENIZER_PIECES) {
         t->bpe.pieces = &t->pieces;
+        t->bpe.scores = !t->v.by_merges;
         return check_byte_tokens(t);
     }
-    NIBL_TRY(build_merges(t));
     NIBL_TRY(nibl_pretokenizer_new(&t->pre, t->v.patterns, t->v.pattern_count));
     if (!t->v.whole_words) nibl_pieces_free(&t->pieces);
     return NIBL_OK;
@@ -142,7 +160,9 @@ size_t nibl_tokenizer_size(const nibl_tokenizer *tokenizer) { return tokenizer->
 int32_t nibl_tokenizer_bos(const nibl_tokenizer *tokenizer) { return tokenizer->v.bos; }
 int32_t nibl_tokenizer_eos(const nibl_tokenizer *tokenizer) { return tokenizer->v.ends[0]; }
 bool nibl_tokenizer_add_bos(const nibl_tokenizer *tokenizer) { return tokenizer->v.add_bos; }
-bool nibl_tokenizer_space_prefix(const nibl_tokenizer *tokenizer) { return tokenizer->v.space_prefix; }
+nibl_space_prefix nibl_tokenizer_space_prefix(const nibl_tokenizer *tokenizer) {
+    return tokenizer->v.space_prefix;
+}
 
 nibl_slice nibl_tokenizer_text(const nibl_tokenizer *tokenizer, uint32_t token) {
     return nibl_gguf_array_string(&tokenizer->v.texts, token);
@@ -173,8 +193,9 @@ static uint32_t whole_word(const nibl_tokenizer *t, const char *word, size_t len
     return nibl_pieces_find_word(&t->pieces, text, written);
 }
 
-static nibl_status encode_words(const nibl_tokenizer *t, const char *text, size_t length,
+static nibl_status encode_words(const nibl_tokenizer *t, const char *text, size_t length, bool first,
                                 nibl_token_list *out) {
+    (void)first;
     nibl_words words;
     nibl_words_start(&words, &t->pre, text, length);
     for (size_t at, count; nibl_words_next(&words, &at, &count);) {
@@ -187,13 +208,20 @@ static nibl_status encode_words(const nibl_tokenizer *t, const char *text, size_
     return NIBL_OK;
 }
 
+static const char mark[] = "\xE2\x96\x81";
+
+/* Whether a space goes before a piece of text; `first`: the whole text begins with it. */
+static bool needs_prefix(nibl_space_prefix prefix, const char *text, size_t length, bool first) {
+    if (prefix == NIBL_PREFIX_NONE || prefix == NIBL_PREFIX_EACH) return prefix != NIBL_PREFIX_NONE;
+    if (prefix == NIBL_PREFIX_FIRST_BARE && !first) return false;
+    return text[0] != ' ' && !(length >= 3 && memcmp(text, mark, 3) == 0);
+}
+
 /* Spaces as SentencePiece has them. Returns the length of what is written: at most 3 * (length + 1). */
-static size_t mark_spaces(const nibl_vocabulary *v, const char *text, size_t length, char *out) {
-    static const char mark[] = "\xE2\x96\x81";
+static size_t mark_spaces(const nibl_vocabulary *v, const char *text, size_t length, bool prefix, char *out) {
     size_t written = 0;
     bool collapse = v->collapse_spaces, after_space = true;
     while (collapse && length > 0 && text[length - 1] == ' ') length--;
-    bool prefix = v->space_prefix;
     for (size_t i = 0; i < length; i++) {
         bool space = text[i] == ' ';
         if (collapse && space && after_space) continue;
@@ -212,13 +240,14 @@ static size_t mark_spaces(const nibl_vocabulary *v, const char *text, size_t len
     return written;
 }
 
-static nibl_status encode_pieces(const nibl_tokenizer *t, const char *text, size_t length,
+static nibl_status encode_pieces(const nibl_tokenizer *t, const char *text, size_t length, bool first,
                                  nibl_token_list *out) {
     if (length == 0) return NIBL_OK;
     uint64_t bytes = 3 * ((uint64_t)length + 1);
     char *marked = nibl_alloc(bytes);
     if (!marked) return nibl_fail_memory(bytes, "a text's spaces");
-    size_t written = mark_spaces(&t->v, text, length, marked);
+    const bool prefix = needs_prefix(t->v.space_prefix, text, length, first);
+    size_t written = mark_spaces(&t->v, text, length, prefix, marked);
     nibl_status status = nibl_bpe_encode(&t->bpe, marked, written, out);
     nibl_free(marked);
     return status;
@@ -228,11 +257,12 @@ static nibl_status encode_pieces(const nibl_tokenizer *t, const char *text, size
 static nibl_status encode_text(const nibl_tokenizer *t, const char *text, size_t length, bool control,
                                nibl_token_list *out) {
     for (size_t at = 0; at < length;) {
-        size_t end = length;
-        const nibl_special_token *special = nibl_special_find(&t->special, text, length, at, control, &end);
-        NIBL_TRY((t->bpe.pieces ? encode_pieces : encode_words)(t, text + at, end - at, out));
+        size_t end = length, next = length;
+        const nibl_special_token *special =
+            nibl_special_find(&t->special, text, length, at, control, &end, &next);
+        NIBL_TRY((t->bpe.pieces ? encode_pieces : encode_words)(t, text + at, end - at, at == 0, out));
         if (special) nibl_token_list_add(out, special->token);
-        at = end + (special ? special->text.length : 0);
+        at = next;
     }
     return NIBL_OK;
 }

@@ -20,8 +20,7 @@ int32_t nibl_tokenizer_eos(const nibl_tokenizer *tokenizer);
 bool nibl_tokenizer_add_bos(const nibl_tokenizer *tokenizer);
 bool nibl_tokenizer_is_end(const nibl_tokenizer *tokenizer, int32_t token);
 
-/* Whether a space goes before a text, and before what follows a special token; decoding takes it away again. */
-bool nibl_tokenizer_space_prefix(const nibl_tokenizer *tokenizer);
+nibl_space_prefix nibl_tokenizer_space_prefix(const nibl_tokenizer *tokenizer);
 
 typedef enum nibl_token_kind {
     NIBL_TOKEN_WORD, /* written in GPT-2's alphabet (alphabet.h) */

@@ -102,9 +102,12 @@ static nibl_status read_model(const nibl_gguf *gguf, nibl_vocabulary *v) {
         return fail_key(gguf, "tokenizer.ggml.model", "not a string");
     if (is(name, "gpt2")) {
         v->model = NIBL_TOKENIZER_BYTES;
-        return find_pretokenizer(gguf, v);
+        v->by_merges = true;
+        NIBL_TRY(find_pretokenizer(gguf, v));
+        return read_flag(gguf, NIBL_KEY_WHOLE_WORDS, &v->whole_words);
     }
-    if (!is(name, "llama"))
+    v->by_merges = is(name, NIBL_MODEL_PIECES_MERGES);
+    if (!is(name, "llama") && !v->by_merges)
         return nibl_fail(
             NIBL_E_UNSUPPORTED,
             "tokenizer.ggml.model '%.*s' is not supported; known are 'gpt2' (byte-level BPE) and "
@@ -114,8 +117,14 @@ static nibl_status read_model(const nibl_gguf *gguf, nibl_vocabulary *v) {
     if (has_key(gguf, charsmap))
         return nibl_fail(NIBL_E_UNSUPPORTED, "%s: texts that must be normalized are not supported", charsmap);
     v->model = NIBL_TOKENIZER_PIECES;
-    v->space_prefix = v->add_bos = true;
-    NIBL_TRY(read_flag(gguf, "tokenizer.ggml.add_space_prefix", &v->space_prefix));
+    bool prefix = true;
+    uint64_t kind;
+    NIBL_TRY(read_flag(gguf, "tokenizer.ggml.add_space_prefix", &prefix));
+    v->space_prefix = prefix ? NIBL_PREFIX_EACH : NIBL_PREFIX_NONE;
+    if (nibl_gguf_u64(gguf, NIBL_KEY_SPACE_PREFIX, &kind) && kind <= NIBL_PREFIX_FIRST_BARE)
+        v->space_prefix = (nibl_space_prefix)kind;
+    v->add_bos = true;
+    v->phi3 = nibl_gguf_string(gguf, "general.architecture", &name) && is(name, "phi3") && !v->by_merges;
     return read_flag(gguf, "tokenizer.ggml.remove_extra_whitespaces", &v->collapse_spaces);
 }
 
@@ -167,12 +176,26 @@ static nibl_status read_arrays(const nibl_gguf *gguf, nibl_vocabulary *v) {
             return nibl_fail(NIBL_E_FILE, "%s: token %u has the unknown type %u", types, i, type);
         v->specials += nibl_type_special(type);
     }
-    return v->model == NIBL_TOKENIZER_BYTES ? read_merges(gguf, v) : read_scores(gguf, v);
+    return v->by_merges ? read_merges(gguf, v) : read_scores(gguf, v);
+}
+
+/* GGUF files of Phi 3 do not say what its tokenizer.json does. */
+bool nibl_vocabulary_rstrip(const nibl_vocabulary *v, uint32_t token) {
+    const nibl_slice text = nibl_gguf_array_string(&v->texts, token);
+    return v->phi3 && !is(text, "<unk>") && !is(text, "<s>") && !is(text, "<|endoftext|>");
+}
+
+static nibl_status read_strips(const nibl_gguf *gguf, const char *key, nibl_gguf_array *out) {
+    if (!nibl_gguf_array_of(gguf, key, out)) return NIBL_OK;
+    return out->type == NIBL_GGUF_I32 ? NIBL_OK
+                                      : nibl_fail(NIBL_E_FILE, "%s is not an array of token ids", key);
 }
 
 nibl_status nibl_vocabulary_read(const nibl_gguf *gguf, nibl_vocabulary *out) {
     *out = (nibl_vocabulary){0};
     NIBL_TRY(read_model(gguf, out));
     NIBL_TRY(read_arrays(gguf, out));
+    NIBL_TRY(read_strips(gguf, NIBL_KEY_LSTRIP, &out->lstrip));
+    NIBL_TRY(read_strips(gguf, NIBL_KEY_RSTRIP, &out->rstrip));
     return read_specials(gguf, out);
 }

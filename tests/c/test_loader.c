@@ -530,7 +530,7 @@ static void test_bad_files(void) {
         {"general.architecture", 12, "llamb", 5, NIBL_E_UNSUPPORTED, "architecture 'llamb'"},
         {"general.architecture", -1, "f", 1, NIBL_E_FILE, "general.architecture is missing"},
         {"tokenizer.ggml.model", 12, "bert", 4, NIBL_E_UNSUPPORTED, "'bert'"},
-        {"tokenizer.ggml.pre", 12, "falcon", 6, NIBL_E_UNSUPPORTED, "'falcon'"},
+        {"tokenizer.ggml.pre", 12, "halcon", 6, NIBL_E_UNSUPPORTED, "'halcon'"},
         {"llama.block_count", 4, "\3", 1, NIBL_E_FILE, "tensor 'blk.2.attn_norm.weight' is missing"},
         {"llama.block_count", 4, "\1", 1, NIBL_E_UNSUPPORTED, "has no place"},
         {"llama.block_count", 4, "\xFF\xFF\xFF\xFF", 4, NIBL_E_FILE, "llama.block_count is 4294967295"},

@@ -35,7 +35,7 @@ const layers = [
   { name: 'kvcache', files: ['core/kvcache'] },
   { name: 'forward', files: ['core/forward'] },
   { name: 'session', files: ['core/session', 'core/sampler'] },
-  { name: 'loader', files: ['core/plan', 'core/hf', 'core/hf_tokenizer', 'core/header', 'core/source', 'core/loader', 'core/inspect'] },
+  { name: 'loader', files: ['core/plan', 'core/hf', 'core/hf_family', 'core/hf_tokenizer', 'core/header', 'core/source', 'core/loader', 'core/inspect'] },
   { name: 'quant', files: ['core/quant/'] },
   { name: 'eval', files: ['core/eval/'] },
 ]
