@@ -139,9 +139,10 @@ typedef struct nibl_plan {
     uint32_t context_length; /* in: tokens; 0 = min(the model's, 4096). out: as used */
     uint32_t threads; /* in: 0 = 1 */
     uint32_t kv_type; /* in: enum nibl_kv_type */
+    uint32_t sessions; /* in: sequences at the same time; 0 = 1 */
     uint64_t file_tensor_bytes; /* tensor data in the file */
     uint64_t weights; /* packed weights */
-    uint64_t kv; /* KV cache when the context is full */
+    uint64_t kv; /* KV caches when every context is full */
     uint64_t scratch; /* activations, logits, thread buffers */
     uint64_t vocabulary; /* tokenizer tables and metadata that stay */
     uint64_t total; /* sum of the four above and allocator overhead */
@@ -274,7 +275,9 @@ void nibl_session_length(const nibl_session *session, size_t *tokens, size_t *co
 /* Advances all sessions (of one model) together, as one batch, by at most `max_units` of work; a unit is one layer of
  * one chunk of tokens, 0 = no limit within the call. NIBL_OK: every appended token is computed. NIBL_MORE: call again.
  * NIBL_NEED_DATA: weights are missing, feed the loader first. With NIBL_LOGITS_ALL it returns NIBL_MORE after every
- * chunk, so that its logits can be read. A session must stay in the set of sessions until its step is NIBL_OK, or have
+ * chunk, so that its logits can be read; and as soon as the last token of some session is computed while others have more
+ * to do: that session may be sampled and given its next token before the call that follows, or left out of it. Sessions
+ * get their places in a chunk in the order of the list: the shortest first lets no long prompt hold up the others. A session must stay in the set of sessions until its step is NIBL_OK, or have
  * its tokens set anew. Results are the same bits for any chunking, batch, number of units and threads. */
 nibl_status nibl_step(nibl_session *const *sessions, size_t count, uint32_t max_units);
 

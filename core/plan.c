@@ -22,14 +22,15 @@ nibl_status nibl_model_plan(nibl_gguf *gguf, const nibl_dtype *quantize, nibl_pl
     const uint64_t pages = (o.context_length + NIBL_ATTN_BLOCK - 1) / NIBL_ATTN_BLOCK;
     plan->context_length = o.context_length;
     plan->threads = o.threads;
+    plan->sessions = plan->sessions ? plan->sessions : 1;
     plan->file_tensor_bytes = size.file_bytes;
     plan->weights = size.packed_bytes;
-    plan->kv = pages * kv.page_bytes;
-    const uint32_t logits = 1 + NIBL_GUESSES;
+    plan->kv = plan->sessions * pages * kv.page_bytes;
+    const uint32_t logits = plan->sessions * (1 + NIBL_GUESSES);
     /* a prompt as long as the context may be prefilled while the weights arrive */
     plan->scratch =
         nibl_run_bytes(&size.hyper, o.context_length, o.chunk, logits, o.threads, o.context_length) +
-        4ull * logits * size.hyper.vocabulary + 8ull * o.context_length;
+        4ull * logits * size.hyper.vocabulary + 8ull * plan->sessions * o.context_length;
     plan->vocabulary = nibl_gguf_header_bytes(gguf) + nibl_tokenizer_plan(gguf);
     const uint64_t rest = plan->kv + plan->scratch + plan->vocabulary;
     plan->total = plan->weights + rest + rest / OVERHEAD_SHARE;

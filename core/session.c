@@ -341,13 +341,15 @@ nibl_status nibl_step(nibl_session *const *sessions, size_t count, uint32_t max_
         nibl_status status = nibl_run_advance(batch->run, &units);
         if (status != NIBL_OK) return status;
         NIBL_TRY(finish_run(batch));
-        bool all = false, pending = false;
+        bool read = units == 0, pending = false;
         for (size_t i = 0; i < count; i++) {
-            all = all || sessions[i]->options.logits == NIBL_LOGITS_ALL;
-            pending = pending || sessions[i]->computed < sessions[i]->count;
+            const nibl_session *s = sessions[i];
+            const bool done = s->computed == s->count;
+            read = read || done || s->options.logits == NIBL_LOGITS_ALL;
+            pending = pending || !done;
         }
         if (!pending) return NIBL_OK;
-        if (all || units == 0) return NIBL_MORE;
+        if (read) return NIBL_MORE;
     }
 }
 

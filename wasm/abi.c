@@ -27,9 +27,12 @@ nibl_status nibl_abi_loader_end(nibl_loader *loader, double file_size) {
 
 /* out: {context_length, file_tensor_bytes, weights, kv, scratch, vocabulary, total} */
 nibl_status nibl_abi_loader_plan(const nibl_loader *loader, uint32_t context_length, uint32_t threads,
-                                 uint32_t kv_type, double *out) {
-    nibl_plan plan = {
-        .size = sizeof plan, .context_length = context_length, .threads = threads, .kv_type = kv_type};
+                                 uint32_t kv_type, uint32_t sessions, double *out) {
+    nibl_plan plan = {.size = sizeof plan,
+                      .context_length = context_length,
+                      .threads = threads,
+                      .kv_type = kv_type,
+                      .sessions = sessions};
     nibl_status status = nibl_loader_plan(loader, &plan);
     if (status < 0) return status;
     out[0] = plan.context_length;
@@ -72,8 +75,11 @@ nibl_status nibl_abi_session_new(nibl_model *model, uint32_t context_length, uin
     return nibl_session_new(model, &options, out);
 }
 
-nibl_status nibl_abi_step(nibl_session *session, uint32_t max_units) {
-    return nibl_step(&session, 1, max_units);
+/* Tokens of the session that are not computed yet. */
+size_t nibl_abi_session_pending(const nibl_session *session) {
+    size_t tokens = 0, computed = 0;
+    nibl_session_length(session, &tokens, &computed);
+    return tokens - computed;
 }
 
 /* out: {high, low} 32 bits */

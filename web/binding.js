@@ -166,10 +166,11 @@ export class Binding {
     return status
   }
 
-  /** @param {Pointer} loader @param {{ contextLength: number, threads: number, kv: 'i8' | 'f16' | 'f32' }} options
+  /** @param {Pointer} loader
+   * @param {{ contextLength: number, threads: number, kv: 'i8' | 'f16' | 'f32', sessions: number }} options
    * @returns {Plan} */
-  plan(loader, { contextLength, threads, kv }) {
-    this.call('nibl_abi_loader_plan', loader, contextLength, threads, KV_TYPES[kv], this.#scratch)
+  plan(loader, { contextLength, threads, kv, sessions }) {
+    this.call('nibl_abi_loader_plan', loader, contextLength, threads, KV_TYPES[kv], sessions, this.#scratch)
     return {
       contextLength: this.#f64(0),
       weights: this.#f64(2),
@@ -295,6 +296,21 @@ export class Binding {
   append(session, token) {
     this.#data.setInt32(this.#scratch, token, true)
     this.call('nibl_session_append', session, this.#scratch, 1)
+  }
+
+  /** @param {Pointer[]} sessions @param {number} units */
+  step(sessions, units) {
+    const view = new DataView(new ArrayBuffer(this.#wordBytes * sessions.length))
+    sessions.forEach((session, i) => {
+      if (this.#wordBytes === 8) view.setBigUint64(8 * i, BigInt(session), true)
+      else view.setUint32(4 * i, session, true)
+    })
+    return this.#withBytes(new Uint8Array(view.buffer), (list) => this.call('nibl_step', list, sessions.length, units))
+  }
+
+  /** @param {Pointer} session @returns {number} tokens that are not computed yet */
+  pending(session) {
+    return this.#enter('nibl_abi_session_pending', [session])
   }
 
   /** @param {Pointer} session @returns {string} 16 hexadecimal digits */

@@ -1,55 +1,38 @@
 /**
- * A loaded model and its one session: what runs in the worker. Calls of the core are short steps with the event loop
- * in between, so that messages, downloads and aborts get their turn. Generations queue: nothing interleaves.
+ * A loaded model and its sessions: what runs in the worker. Every answer takes a session, the one that has most of its
+ * prompt already; where all are taken it waits for its turn.
  */
-import { MORE, NEED_DATA, OK } from './binding.js'
-import { NiblError, throwIfAborted, unlessAborted } from './errors.js'
+import { Batch } from './batch.js'
+import { NiblError, abortReason, unlessAborted } from './errors.js'
 import { chooseBinary } from './features.js'
+import { Generation, emptyStats } from './generation.js'
 import { Loading } from './loading.js'
-import { yieldToEvents } from './platform.js'
-import { StopMatcher } from './stop.js'
 
 /** @typedef {import('./protocol.js').CallContext} CallContext */
-/** @typedef {import('./nibl.d.ts').Piece} Piece */
+/** @typedef {import('./generation.js').GenerateRequest} GenerateRequest */
 /** @typedef {Omit<import('./nibl.d.ts').Stats, 'load'>} Stats */
 
-/**
- * @typedef {object} GenerateRequest
- * @property {string} text
- * @property {boolean} chat the text is a chat template's and holds all special tokens that are needed
- * @property {number} maxTokens
- * @property {number} temperature
- * @property {number} topK
- * @property {number} topP
- * @property {number} minP
- * @property {number} repeatPenalty
- * @property {number} seed
- * @property {boolean} speculate
- * @property {string[]} stop
- * @property {[number, number][]} logitBias
- */
-
-/* A step should take this long: short enough for messages to be answered at once, long enough to cost nothing. */
-const SHORT_STEP = 6 /* ms */
-const LONG_STEP = 16
+/** A session, and the prompt it computed last. @typedef {{ session: number, tokens: Int32Array }} Seat */
 
 export class Engine {
   #binding
   #loading
   #model
-  #session
   #download
-  #units = 1
-  /** @type {Promise<unknown>} */
-  #turn = Promise.resolve()
+  #batch
+  /** @type {Seat[]} */
+  #free
+  /** @type {{ take: () => void }[]} */
+  #waiting = []
 
-  /** @param {Loading} loading @param {number} session @param {AbortController} download */
-  constructor(loading, session, download) {
+  /** @param {Loading} loading @param {number[]} sessions @param {AbortController} download */
+  constructor(loading, sessions, download) {
     this.#download = download
     this.#loading = loading
     this.#binding = loading.binding
     this.#model = loading.model
-    this.#session = session
+    this.#free = sessions.map((session) => ({ session, tokens: new Int32Array(0) }))
+    this.#batch = new Batch(loading.binding, () => loading.more())
   }
 
   /**
@@ -65,10 +48,10 @@ export class Engine {
     const loading = await Loading.start(descriptor, options, chooseBinary(options), { signal: download.signal, onProgress })
     const { binding, model, plan, complete, choice } = loading
     const sessionOptions = { ...options, contextLength: plan.contextLength, threads: choice.threads }
-    const session = binding.newSession(model, sessionOptions)
+    const sessions = Array.from({ length: options.sessions }, () => binding.newSession(model, sessionOptions))
     if (!options.early) await unlessAborted(complete, signal)
 
-    const engine = new Engine(loading, session, download)
+    const engine = new Engine(loading, sessions, download)
     const { architecture, name, parameters, layers, vocabulary, bos, eos, addBos, contextLength } =
       binding.modelInfo(model)
     engine.addBos = addBos
@@ -88,7 +71,7 @@ export class Engine {
       threads: choice.threads,
       why: choice.why,
     }
-    return { engine, info, advice: choice.advice, stats: engine.#stats(), bytes: loading.bytes }
+    return { engine, info, advice: choice.advice, stats: { ...emptyStats(), memory: engine.#memory() }, bytes: loading.bytes }
   }
 
   addBos = false
@@ -118,107 +101,44 @@ export class Engine {
   }
 
   /** @param {GenerateRequest} request @param {CallContext} context */
-  async generate(request, context) {
-    const previous = this.#turn
-    let finish = () => {}
-    const mine = new Promise((resolve) => (finish = () => resolve(undefined)))
-    this.#turn = previous.then(() => mine)
+  async generate(request, { emit, signal }) {
+    const tokens = this.tokenize(request.text, { special: true, bos: this.addBos && !request.chat })
+    if (tokens.length === 0) throw new NiblError('BAD_ARGUMENT', 'The prompt is empty.')
+    const seat = await this.#take(tokens, signal)
     try {
-      await unlessAborted(previous, context.signal)
-      await this.#run(request, context)
-    } finally {
-      finish()
-    }
-  }
-
-  /** @param {GenerateRequest} request @param {CallContext} context */
-  async #run(request, { emit, signal }) {
-    const binding = this.#binding
-    const session = this.#session
-    const stats = this.#stats()
-    stats.seed = request.seed
-    const sampler = binding.newSampler(this.#model, request)
-    const decoder = binding.newDecoder(this.#model, false)
-    try {
-      const special = { special: true, bos: this.addBos && !request.chat }
-      const tokens = this.tokenize(request.text, special)
-      if (tokens.length === 0) throw new NiblError('BAD_ARGUMENT', 'The prompt is empty.')
-      const reused = binding.setTokens(session, tokens)
-      binding.speculate(session, request.speculate)
-      let clock = performance.now()
-      const lap = () => {
-        const before = clock
-        return ((clock = performance.now()) - before) / 1000
-      }
-      await this.#compute(signal)
-      stats.prefill = rate(tokens.length - reused, lap())
-      stats.prefill.reused = reused
-      for (const piece of this.#pieces(request, sampler, decoder, tokens.length, stats)) {
-        if (piece) emit({ piece })
-        else await this.#compute(signal)
-        Object.assign(stats.decode, rate(stats.decode.tokens + (piece ? 0 : 1), stats.decode.seconds + lap()))
+      const place = { binding: this.#binding, model: this.#model, contextLength: this.contextLength, emit }
+      const generation = new Generation(place, request, seat.session, tokens)
+      seat.tokens = tokens
+      try {
+        await this.#batch.run(generation, signal)
+      } finally {
+        generation.end()
+        emit({ stats: { ...generation.stats, memory: this.#memory() } })
       }
     } finally {
-      binding.free('decoder', decoder)
-      binding.free('sampler', sampler)
-      Object.assign(stats.decode, binding.guesses(session))
-      Object.assign(stats, { hash: binding.hash(session), memory: this.#memory() })
-      emit({ stats })
+      this.#free.push(seat)
+      this.#waiting.shift()?.take()
     }
   }
 
-  /** Gives pieces to emit, and null where the session has a token to compute first.
-   * @param {GenerateRequest} request @param {number} sampler @param {number} decoder @param {number} length tokens in
-   *   the session @param {Stats} stats
-   * @returns {Generator<Piece | null, void>} */
-  *#pieces({ maxTokens, stop }, sampler, decoder, length, stats) {
-    const binding = this.#binding
-    const matcher = new StopMatcher(stop)
-    for (let count = 0; count < maxTokens; count++) {
-      const { token, logprob } = binding.sample(sampler, this.#session)
-      const end = binding.isEnd(this.#model, token)
-      const full = length + count === this.contextLength
-      const last = end || full || count === maxTokens - 1
-      let raw = end ? '' : binding.decode(decoder, token)
-      if (last) raw += binding.decode(decoder, -1)
-      const { text, stopped } = matcher.push(raw)
-      const rest = last && !stopped ? matcher.end() : ''
-      /* An end token is no part of the answer, but text may have been waiting for it. */
-      if (!end || text || rest) yield { text: text + rest, token, logprob }
-      if (stopped || last) {
-        stats.finish = stopped ? 'stop' : end ? 'end' : 'length'
-        return
-      }
-      binding.append(this.#session, token)
-      yield null
-    }
+  /** A seat, as soon as there is one. @param {Int32Array} tokens @param {AbortSignal} signal @returns {Promise<Seat>} */
+  #take(tokens, signal) {
+    if (this.#free.length) return Promise.resolve(this.#best(tokens))
+    return new Promise((resolve, reject) => {
+      const waiter = { take: () => resolve(this.#best(tokens)) }
+      this.#waiting.push(waiter)
+      signal.addEventListener('abort', () => {
+        this.#waiting = this.#waiting.filter((other) => other !== waiter)
+        reject(abortReason(signal))
+      })
+    })
   }
 
-  /** Steps until every token of the session is computed. @param {AbortSignal} signal */
-  async #compute(signal) {
-    for (;;) {
-      throwIfAborted(signal)
-      const start = performance.now()
-      const status = this.#binding.call('nibl_abi_step', this.#session, this.#units)
-      const elapsed = performance.now() - start
-      if (status === MORE && elapsed < SHORT_STEP) this.#units *= 2
-      else if (elapsed > LONG_STEP) this.#units = Math.max(1, Math.floor(this.#units / 2))
-      if (status === NEED_DATA) await unlessAborted(this.#loading.more(), signal)
-      else await yieldToEvents()
-      if (status === OK) return throwIfAborted(signal)
-    }
-  }
-
-  /** @returns {Stats} */
-  #stats() {
-    return {
-      prefill: { ...rate(0, 0), reused: 0 },
-      decode: { ...rate(0, 0), guessed: 0, right: 0 },
-      memory: this.#memory(),
-      finish: 'abort',
-      seed: 0,
-      hash: '',
-    }
+  /** Takes the free seat that knows most of the prompt; of equals the one that was left first.
+   * @param {Int32Array} tokens */
+  #best(tokens) {
+    const known = this.#free.map((seat) => commonPrefix(seat.tokens, tokens))
+    return this.#free.splice(known.indexOf(Math.max(...known)), 1)[0]
   }
 
   #memory() {
@@ -228,8 +148,9 @@ export class Engine {
   }
 }
 
-/** @param {number} tokens @param {number} seconds
- * @returns {{ tokens: number, seconds: number, tokensPerSecond: number, reused?: number }} */
-function rate(tokens, seconds) {
-  return { tokens, seconds, tokensPerSecond: seconds > 0 ? tokens / seconds : 0 }
+/** @param {Int32Array} a @param {Int32Array} b */
+function commonPrefix(a, b) {
+  let same = 0
+  while (same < a.length && same < b.length && a[same] === b[same]) same++
+  return same
 }

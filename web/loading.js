@@ -19,6 +19,7 @@ const PROGRESS_INTERVAL = 100 /* ms */
  * @property {number} contextLength
  * @property {number} chunk
  * @property {'i8' | 'f16' | 'f32'} kv
+ * @property {number} sessions
  * @property {'i8' | 'f32'} activations
  * @property {number} timeout
  * @property {string} [wasmUrl]

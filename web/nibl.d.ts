@@ -26,6 +26,11 @@ export interface LoadOptions {
   contextLength?: number
   /** Threads; more than one need a cross-origin isolated page and the worker. Default: half of the processors, 2 to 8. */
   threads?: number
+  /**
+   * Answers that may be computed at the same time, 1 (default) to 64: their tokens share one matrix product, each
+   * answer's are the same as alone. Every one of them takes the memory of a KV cache. Further calls queue.
+   */
+  sessions?: number
   /** Format of the KV cache. 'i8' (default) is the fastest and smallest, 'f32' exact. */
   kv?: 'i8' | 'f16' | 'f32'
   /** Stops the load; in early mode the download as well. */
@@ -147,7 +152,8 @@ export interface Model {
   readonly ready: Promise<void>
   /**
    * A string is continued as plain text; messages are written as the model's own chat template says, and answered.
-   * What is already computed is used again: one turn on, a conversation costs its new tokens alone. Calls queue.
+   * What is already computed is used again: one turn on, a conversation costs its new tokens alone. Calls queue where
+   * there are more of them than `sessions`.
    * Leaving the loop stops the computation.
    */
   generate(prompt: string | Message[], options?: GenerateOptions): AsyncGenerator<Piece, void, void>
@@ -164,7 +170,7 @@ export function load(source: Source, options?: LoadOptions): Promise<Model>
 /** As for load(), where they say what would be loaded and how. */
 export type InspectOptions = Pick<
   LoadOptions,
-  'contextLength' | 'threads' | 'kv' | 'binary' | 'worker' | 'timeout' | 'headers' | 'wasmUrl' | 'workerUrl' | 'signal'
+  'contextLength' | 'threads' | 'sessions' | 'kv' | 'binary' | 'worker' | 'timeout' | 'headers' | 'wasmUrl' | 'workerUrl' | 'signal'
 >
 
 export interface TensorInfo {

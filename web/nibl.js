@@ -107,9 +107,10 @@ class Model {
     const pieces = []
     let wake = () => {}
     let running = true
+    let own = this.stats
     const onEvent = (/** @type {any} */ { piece, stats }) => {
       if (piece) pieces.push(piece)
-      if (stats) this.stats = { ...stats, load: this.stats.load }
+      if (stats) this.stats = own = { ...stats, load: this.stats.load }
       wake()
     }
     /* Leaving the loop early stops the engine as an abort does. */
@@ -129,7 +130,11 @@ class Model {
         const piece = pieces.shift()
         if (piece) yield piece
         else if (running) await new Promise((resolve) => (wake = () => resolve(undefined)))
-        else return await end
+        else {
+          await end
+          this.stats = own /* another answer may have ended meanwhile */
+          return
+        }
       }
     } finally {
       signal?.removeEventListener('abort', abort)

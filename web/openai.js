@@ -282,7 +282,7 @@ export function openai(given) {
     try {
       const route = routes[`${request.method} ${path}`]
       if (route) return await route(request)
-      const name = request.method === 'GET' && /^\/models\/(.+)$/.exec(path)?.[1]
+      const name = request.method === 'GET' && path.startsWith('/models/') && path.slice('/models/'.length)
       const found = list().find(({ id }) => encodeURIComponent(id) === name)
       if (found) return json(found)
       if (name) modelOf(models, name)

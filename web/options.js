@@ -44,6 +44,7 @@ export const loadOptions = {
   contextLength: { fallback: 0, ...integer(0, 2 ** 31 - 1) },
   chunk: { fallback: 64, ...integer(1, 512) },
   threads: integer(1, 64),
+  sessions: { fallback: 1, ...integer(1, 64) },
   kv: { fallback: 'i8', ...oneOf('i8', 'f16', 'f32') },
   activations: { fallback: 'i8', ...oneOf('i8', 'f32') },
   binary: oneOf('simd128', 'relaxed'),
@@ -57,7 +58,7 @@ export const loadOptions = {
 }
 
 const inspectNames = [
-  'contextLength', 'threads', 'kv', 'binary', 'worker', 'timeout', 'headers', 'wasmUrl', 'workerUrl', 'signal',
+  'contextLength', 'threads', 'sessions', 'kv', 'binary', 'worker', 'timeout', 'headers', 'wasmUrl', 'workerUrl', 'signal',
 ]
 /** @type {Record<string, Option>} */
 export const inspectOptions = Object.fromEntries(inspectNames.map((name) => [name, loadOptions[name]]))

@@ -26,7 +26,7 @@ export const FIRST_RANGE = 1 << 20
 /** @typedef {{ offset: number, bytes: Uint8Array }} Chunk */
 /** @typedef {{ planner: Planner, header: Chunk[], compiled: Compiled, choice: Choice, plan: Plan | null,
  *   unsupported: unknown }} Planned */
-/** @typedef {{ contextLength: number, kv: 'i8' | 'f16' | 'f32', wasmUrl?: string }} PlanOptions */
+/** @typedef {{ contextLength: number, kv: 'i8' | 'f16' | 'f32', sessions: number, wasmUrl?: string }} PlanOptions */
 
 /** Chunks of the file: in the order the loader wants them where the source can jump, else in the file's order. */
 export class Input {
@@ -139,8 +139,8 @@ export class Planner {
   }
 
   /** @param {PlanOptions} options @param {Choice} choice */
-  plan({ contextLength, kv }, { threads }) {
-    return this.#binding.plan(this.#loader, { contextLength, kv, threads })
+  plan({ contextLength, kv, sessions }, { threads }) {
+    return this.#binding.plan(this.#loader, { contextLength, kv, sessions, threads })
   }
 
   describe() {

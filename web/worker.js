@@ -13,11 +13,13 @@ const port =
 const engine = Promise.all([
   import('./host.js'),
   import('./protocol.js'),
+  import('./batch.js'),
   import('./binaries.js'),
   import('./binding.js'),
   import('./engine.js'),
   import('./errors.js'),
   import('./features.js'),
+  import('./generation.js'),
   import('./loading.js'),
   import('./planning.js'),
   import('./platform.js'),

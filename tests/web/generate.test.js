@@ -298,3 +298,55 @@ test('an answer full of guesses can be stopped at any token', async (t) => {
     assert.equal(model.stats.hash, hash)
   }
 })
+
+test('several answers at a time are the ones that each gets alone', async (t) => {
+  const prompts = [long.repeat(9), 'The capital of France is', [user('Name three rivers.')], [user('Name three rivers.')], 'Once']
+  const requests = prompts.map((prompt, i) => /** @type {const} */ ([prompt, { maxTokens: 12 + i, temperature: i % 2, seed: i }]))
+  const alone = await loadFor(t, modelPath)
+  const expected = []
+  for (const [prompt, options] of requests) {
+    expected.push({ tokens: await answerTokens(alone, prompt, options), hash: alone.stats.hash, finish: alone.stats.finish })
+  }
+  alone.close()
+  for (const sessions of [2, 5]) {
+    const model = await loadFor(t, modelPath, { sessions })
+    const answers = requests.map(async ([prompt, options]) => {
+      const tokens = await answerTokens(model, prompt, options)
+      return { tokens, hash: model.stats.hash, finish: model.stats.finish }
+    })
+    const got = await Promise.all(answers)
+    /* Where a session had answered before, rows of the prompt that it kept are not in the hash again. */
+    if (sessions === 5) assert.deepEqual(got, expected)
+    else assert.deepEqual(got.map(({ tokens }) => tokens), expected.map(({ tokens }) => tokens))
+    model.close()
+  }
+})
+
+test('answers come and go: one that is long waits for none, an abort stops one alone', async (t) => {
+  const model = await loadFor(t, modelPath, { sessions: 3 })
+  const expected = await answerTokens(model, 'Rivers are', { maxTokens: 20 })
+  const controller = new AbortController()
+  const forbidEnd = { 0: -Infinity, 2: -Infinity }
+  const endless = answerTokens(model, long, { maxTokens: 3000, logitBias: forbidEnd, signal: controller.signal })
+  assert.deepEqual(await answerTokens(model, 'Rivers are', { maxTokens: 20 }), expected)
+  const others = [1, 2, 3, 4].map(() => answerTokens(model, 'Rivers are', { maxTokens: 20 }))
+  assert.deepEqual(await others[0], expected)
+  controller.abort()
+  await assert.rejects(endless, isAbort)
+  for (const other of others) assert.deepEqual(await other, expected)
+
+  /* A call that waits for its turn can be aborted, and keeps no session. */
+  const busy = [1, 2, 3].map(() => answerTokens(model, 'Rivers are', { maxTokens: 60 }))
+  await assert.rejects(answerTokens(model, 'Lakes', { signal: AbortSignal.timeout(20) }), { name: 'TimeoutError' })
+  await Promise.all(busy)
+  assert.deepEqual(await answerTokens(model, 'Rivers are', { maxTokens: 20 }), expected)
+})
+
+test('a conversation finds the session that knows it', async (t) => {
+  const model = await loadFor(t, modelPath, { sessions: 2 })
+  const [first, second] = ['Name three rivers.', 'What is a whale?'].map((text) => [user(text)])
+  const opening = await answer(model, first, { maxTokens: 10 })
+  await answer(model, second, { maxTokens: 10 })
+  await answer(model, [...first, { role: 'assistant', content: opening }, user('And a lake?')], { maxTokens: 4 })
+  assert.ok(Number(model.stats.prefill.reused) >= (await model.tokenize('Name three rivers.')).length + 10)
+})
