@@ -109,7 +109,7 @@ static nibl_status find_bytes(const nibl_json *json, nibl_hf_family *out) {
                    normalizer = nibl_json_get(json, NIBL_JSON_ROOT, "normalizer"),
                    decoder = nibl_json_get(json, NIBL_JSON_ROOT, "decoder");
     for (uint32_t i = 0; next_step(json, normalizer, "normalizers", &i);)
-        if (!is_type(json, i, "NFC")) return fail_step(json, i, "normalizer");
+        if (!(out->nfc = is_type(json, i, "NFC"))) return fail_step(json, i, "normalizer");
     for (uint32_t i = 0; next_step(json, pre, "pretokenizers", &i);)
         NIBL_TRY(sign_step(json, i, &inverted, &w));
     if (w.length == 0)

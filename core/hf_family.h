@@ -9,9 +9,9 @@
 #define NIBL_HF_TOKENIZER_NAME "tokenizer.json"
 
 typedef struct nibl_hf_family {
-    bool pieces; /* SentencePiece's BPE with byte fallback; the next two are of the other kind */
+    bool pieces; /* SentencePiece's BPE with byte fallback; the next three are of the other kind */
     const char *pre; /* tokenizer.ggml.pre */
-    bool ignore_merges;
+    bool ignore_merges, nfc;
     nibl_space_prefix prefix;
     bool fuse_unknown; /* unknown characters in a row are one token */
 } nibl_hf_family;

@@ -283,6 +283,7 @@ nibl_status nibl_hf_build_tokenizer(const nibl_hf_parsed *hf, nibl_gguf_builder 
     } else {
         nibl_gguf_build_string(b, "tokenizer.ggml.pre", (nibl_slice){family.pre, strlen(family.pre)});
         nibl_gguf_build_bool(b, NIBL_KEY_WHOLE_WORDS, family.ignore_merges);
+        nibl_gguf_build_bool(b, NIBL_KEY_NFC, family.nfc);
     }
     tokens t = {.family = &family};
     nibl_status status = read_tokens(json, &t);

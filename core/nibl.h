@@ -192,7 +192,8 @@ enum nibl_tokenize_flags {
     NIBL_TOKENIZE_BOS = 2 /* put BOS in front where the model has one */
 };
 
-/* Tokenizes UTF-8 (invalid bytes are replaced by U+FFFD as Hugging Face does). Writes at most `capacity` ids; *count is
+/* Tokenizes UTF-8 (invalid bytes are replaced by U+FFFD as Hugging Face does), into at most 3 * length + 2 ids: invalid bytes
+ * become three, and so may bytes of a text that is normalized. Writes at most `capacity` ids; *count is
  * the number the text has in all; NIBL_E_BUFFER if that is more. Embedded NUL bytes are legal. */
 nibl_status nibl_tokenize(const nibl_model *model, const char *text, size_t length, uint32_t flags,
                           int32_t *tokens, size_t capacity, size_t *count);

@@ -12,6 +12,7 @@ typedef struct nibl_pre_row {
     const char *patterns[NIBL_PRE_PATTERNS];
     bool whole_words; /* a word that is a token is not merged ("ignore_merges") */
     bool add_bos; /* where the file does not say */
+    bool nfc; /* likewise: texts are brought into normalization form C; GGUF has no key for it */
 } nibl_pre_row;
 
 /* NULL where this build does not know the name. */

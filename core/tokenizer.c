@@ -2,12 +2,14 @@
 
 #include "core/alphabet.h"
 #include "core/bpe.h"
+#include "core/normalize.h"
 #include "core/special.h"
 #include "core/vocabulary.h"
 
 #include <string.h>
 
-#define MAX_TEXT (NIBL_BPE_MAX_WORD / 3) /* bytes; repaired they may be three times as many */
+#define MAX_TEXT                                                                                             \
+    (NIBL_BPE_MAX_WORD / 9) /* bytes; repaired they may be three times as many, normalized again */
 
 struct nibl_tokenizer {
     nibl_vocabulary v;
@@ -193,9 +195,8 @@ static uint32_t whole_word(const nibl_tokenizer *t, const char *word, size_t len
     return nibl_pieces_find_word(&t->pieces, text, written);
 }
 
-static nibl_status encode_words(const nibl_tokenizer *t, const char *text, size_t length, bool first,
+static nibl_status encode_words(const nibl_tokenizer *t, const char *text, size_t length,
                                 nibl_token_list *out) {
-    (void)first;
     nibl_words words;
     nibl_words_start(&words, &t->pre, text, length);
     for (size_t at, count; nibl_words_next(&words, &at, &count);) {
@@ -206,6 +207,16 @@ static nibl_status encode_words(const nibl_tokenizer *t, const char *text, size_
             NIBL_TRY(nibl_bpe_encode(&t->bpe, text + at, count, out));
     }
     return NIBL_OK;
+}
+
+static nibl_status encode_bytes(const nibl_tokenizer *t, const char *text, size_t length, bool first,
+                                nibl_token_list *out) {
+    (void)first;
+    char *normal = NULL;
+    if (t->v.nfc) NIBL_TRY(nibl_nfc(text, length, &normal, &length));
+    nibl_status status = encode_words(t, normal ? normal : text, length, out);
+    nibl_free(normal);
+    return status;
 }
 
 static const char mark[] = "\xE2\x96\x81";
@@ -261,7 +272,7 @@ static nibl_status encode_text(const nibl_tokenizer *t, const char *text, size_t
         nibl_special_next(&t->special, text, length, control, &m);
         if (at < m.begin)
             NIBL_TRY(
-                (t->bpe.pieces ? encode_pieces : encode_words)(t, text + at, m.begin - at, at == 0, out));
+                (t->bpe.pieces ? encode_pieces : encode_bytes)(t, text + at, m.begin - at, at == 0, out));
         if (m.token) nibl_token_list_add(out, m.token->token);
     }
     return NIBL_OK;

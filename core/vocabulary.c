@@ -93,6 +93,7 @@ static nibl_status find_pretokenizer(const nibl_gguf *gguf, nibl_vocabulary *v) 
     while (v->pattern_count < NIBL_PRE_PATTERNS && row->patterns[v->pattern_count]) v->pattern_count++;
     v->whole_words = row->whole_words;
     v->add_bos = row->add_bos;
+    v->nfc = row->nfc;
     return NIBL_OK;
 }
 
@@ -104,6 +105,7 @@ static nibl_status read_model(const nibl_gguf *gguf, nibl_vocabulary *v) {
         v->model = NIBL_TOKENIZER_BYTES;
         v->by_merges = true;
         NIBL_TRY(find_pretokenizer(gguf, v));
+        NIBL_TRY(read_flag(gguf, NIBL_KEY_NFC, &v->nfc));
         return read_flag(gguf, NIBL_KEY_WHOLE_WORDS, &v->whole_words);
     }
     v->by_merges = is(name, NIBL_MODEL_PIECES_MERGES);

@@ -24,6 +24,7 @@ typedef enum nibl_space_prefix {
 #define NIBL_KEY_SPACE_PREFIX "nibl.tokenizer.space_prefix" /* a nibl_space_prefix */
 #define NIBL_KEY_LSTRIP "nibl.tokenizer.lstrip" /* ids of special tokens that take the blanks before them */
 #define NIBL_KEY_RSTRIP "nibl.tokenizer.rstrip" /* or behind them */
+#define NIBL_KEY_NFC "nibl.tokenizer.nfc"
 #define NIBL_KEY_WHOLE_WORDS "nibl.tokenizer.ignore_merges"
 #define NIBL_MODEL_PIECES_MERGES                                                                             \
     "nibl.pieces" /* tokenizer.ggml.model: pieces, but merges instead of scores */
@@ -39,6 +40,7 @@ typedef struct nibl_vocabulary {
     size_t pattern_count;
     bool whole_words; /* a word that is a token is not merged */
     nibl_space_prefix space_prefix;
+    bool nfc; /* texts are brought into normalization form C */
     bool collapse_spaces; /* none at the ends of a text, one where there are several */
     bool add_bos;
     int32_t bos, unknown, ends[NIBL_END_TOKENS]; /* -1 = none; ends[0] is eos */

@@ -236,7 +236,7 @@ export class Binding {
    * @returns {Int32Array} */
   tokenize(model, string, { special, bos }) {
     const bytes = utf8.encode(string)
-    const capacity = bytes.length + 1 /* a token stands for one byte or more, BOS for none */
+    const capacity = 3 * bytes.length + 2 // as nibl.h has it
     const tokens = this.allocate(4 * capacity)
     try {
       const flags = (special ? 1 : 0) + (bos ? 2 : 0)

@@ -1,6 +1,6 @@
 /* Tokenizer: builds one from fuzzed metadata, and encodes fuzzed text with it and with a fixed vocabulary.
- * Input: flags, then sections that end with 0xFF: tokens, token types (one byte each), merges, chat template;
- * items within tokens and merges end with 0xFE. What is left is the text. */
+ * Input: flags, then sections that end with 0xFF: tokens, token types (one byte each), merges (also scores, a byte
+ * each), chat template; items within tokens and merges end with 0xFE. What is left is the text. */
 #include "core/alphabet.h"
 #include "core/tokenizer.h"
 #include "core/unicode.h"
@@ -44,15 +44,29 @@ static nibl_gguf *finish(builder *b) {
 }
 
 static nibl_gguf *fuzzed_header(uint8_t flags, span *rest) {
+    static const char *const keys[] = {NIBL_KEY_LSTRIP, NIBL_KEY_RSTRIP};
     builder b = {0};
-    put_start(&b, 0, 8);
-    put_key_string(&b, "tokenizer.ggml.model", "gpt2");
+    put_start(&b, 0, 12);
+    const bool pieces = flags & 8;
+    put_key_string(&b, "tokenizer.ggml.model",
+                   !pieces     ? "gpt2"
+                   : flags & 1 ? NIBL_MODEL_PIECES_MERGES
+                               : "llama");
     put_key_string(&b, "tokenizer.ggml.pre", flags & 1 ? "smollm" : "gpt-2");
+    put_key_u32(&b, NIBL_KEY_SPACE_PREFIX, flags >> 6);
+    for (size_t i = 0; i < 2; i++) {
+        put_key_array(&b, keys[i], B_I32, 1);
+        put_int(&b, flags >> (4 + i), 4);
+    }
     put_items(&b, "tokenizer.ggml.tokens", take(rest, 0xFF));
     span types = take(rest, 0xFF);
     put_key_array(&b, "tokenizer.ggml.token_type", B_I32, types.length);
     for (size_t i = 0; i < types.length; i++) put_int(&b, types.bytes[i], 4);
-    put_items(&b, "tokenizer.ggml.merges", take(rest, 0xFF));
+    span merges = take(rest, 0xFF);
+    put_items(&b, "tokenizer.ggml.merges", merges);
+    put_key_array(&b, "tokenizer.ggml.scores", B_F32, types.length);
+    for (size_t i = 0; i < types.length; i++)
+        put_f32(&b, i < merges.length ? -(float)merges.bytes[i] : (float)i);
     put_key_u32(&b, "tokenizer.ggml.bos_token_id", flags >> 4);
     put_key_u32(&b, "tokenizer.ggml.eos_token_id", flags >> 5);
     put_key(&b, "tokenizer.chat_template", B_STRING);
@@ -111,12 +125,12 @@ static nibl_tokenizer *fixed_tokenizer(void) {
 /* Encodes and decodes; with `exact` the text must come back, streamed and at once. */
 static void round_trip(const nibl_tokenizer *t, span text, uint32_t flags, bool exact) {
     size_t count, length, repaired = nibl_utf8_repair((const char *)text.bytes, text.length, NULL);
-    int32_t *ids = malloc((repaired + 1) * sizeof *ids);
+    const size_t most = 2 * repaired + 2; /* a space may go before what follows a special token */
+    int32_t *ids = malloc(most * sizeof *ids);
     char *wanted = malloc(repaired + 1), *got = malloc(repaired + 1);
     if (!ids || !wanted || !got) abort();
     nibl_utf8_repair((const char *)text.bytes, text.length, wanted);
-    if (nibl_tokenizer_encode(t, (const char *)text.bytes, text.length, flags, ids, repaired + 1, &count) !=
-        NIBL_OK)
+    if (nibl_tokenizer_encode(t, (const char *)text.bytes, text.length, flags, ids, most, &count) != NIBL_OK)
         abort();
     if (exact) {
         if (nibl_tokenizer_decode(t, ids, count, true, got, repaired, &length) != NIBL_OK) abort();

@@ -59,6 +59,7 @@ class Nibl:
         handle, text, size = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
         c.nibl_last_message.restype = text
         c.nibl_gguf_feed.argtypes = [handle, text, size, handle]
+        c.nibl_nfc.argtypes = [text, size, handle, handle]
         c.from_json.argtypes = [text, size, handle]
         c.nibl_tokenizer_encode.argtypes = [handle, text, size, ctypes.c_uint32, handle, size, handle]
         c.nibl_tokenizer_decode.argtypes = [handle, handle, size, ctypes.c_bool, text, size, handle]
@@ -103,6 +104,13 @@ class Nibl:
         for token in ids:
             self.check(self.c.nibl_decoder_push(decoder, token, ctypes.byref(piece), ctypes.byref(length)))
             yield ctypes.string_at(piece, length.value)
+
+    def normalize(self, data):
+        out, length = ctypes.POINTER(ctypes.c_char)(), ctypes.c_size_t(len(data))
+        self.check(self.c.nibl_nfc(data, len(data), ctypes.byref(out), ctypes.byref(length)))
+        text = ctypes.string_at(out, length.value) if out else data
+        self.c.nibl_free(out)
+        return text
 
     def words(self, pre, text):
         ends = (ctypes.c_uint32 * len(text))()

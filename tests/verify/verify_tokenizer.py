@@ -4,7 +4,8 @@
    special token) with the default model's vocabulary, for each pre-tokenizer; and the text that comes back.
 2. The words every Unicode code point is cut into, for each pre-tokenizer.
 3. Streamed decoding of random tokens against Python's incremental decoder, piece by piece.
-4. Chat templates, known ones and seeded changes of them, against Jinja: those accepted must be written alike.
+4. Normalization form C of all code points, alone, after others and in random rows, against unicodedata2.
+5. Chat templates, known ones and seeded changes of them, against Jinja: those accepted must be written alike.
 
 Needs tests/fixtures/setup.sh, the default model, npm and a build. Exits with 0 only if nothing differs.
 """
@@ -27,6 +28,7 @@ tools.install()
 import corpus
 import make_template
 import reference
+import unicodedata2
 from gguf import GGUFReader
 from nibl import Nibl, Report
 
@@ -73,7 +75,9 @@ def compare_ids(nibl, report, model, records):
             got = nibl.encode(ours, data, SPECIAL if special else 0)
             if wanted != got:
                 wrong.append((special, data, wanted, got))
-            text = data.decode("utf-8", "replace").encode().translate(None, lost)
+            text = data.decode("utf-8", "replace")
+            text = unicodedata2.normalize("NFC", text) if pre in reference.NFC else text
+            text = text.encode().translate(None, lost)
             if nibl.decode(ours, wanted) != text:
                 back.append((data, nibl.decode(ours, wanted)))
         report.line(f"{pre}: ids of records", len(records), wrong)
@@ -118,6 +122,19 @@ def compare_streams(nibl, report, model, tokenizer):
         if b"".join(got) != b"".join(wanted) or (got != wanted and not surrogate):
             wrong.append([raw[i] for i in ids])
     report.line("streams of random tokens", streams, wrong)
+
+
+def compare_normal_forms(nibl, report):
+    """All code points alone and after others, and random rows of those that compose or are marks."""
+    codes = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
+    texts = ["".join(map(chr, codes[i : i + 50])) for i in range(0, len(codes), 50)]
+    texts += ["".join("a" + chr(c) + "x" for c in codes[i : i + 50]) for i in range(0, len(codes), 50)]
+    busy = [c for c in codes if unicodedata2.combining(chr(c)) or unicodedata2.decomposition(chr(c))]
+    busy += [*range(0x1100, 0x1200), *range(0xAC00, 0xAC40), *range(0x61, 0x7B), *range(0x41, 0x5B)]
+    rng = random.Random(SEED)
+    texts += ["".join(chr(rng.choice(busy)) for _ in range(12)) for _ in range(100000)]
+    wrong = [t for t in texts if nibl.normalize(t.encode()) != unicodedata2.normalize("NFC", t).encode()]
+    report.line("texts in normalization form C", len(texts), wrong)
 
 
 BLANKS = [" ", "\n", "\t", "  \n "]
@@ -175,6 +192,7 @@ def main():
         compare_streams(nibl, report, options.model, tokenizer)
         compare_templates(nibl, report, options.model)
         compare_words(nibl, report)
+        compare_normal_forms(nibl, report)
     sys.exit(report.failed)
 
 
