@@ -17,7 +17,10 @@ struct nibl_tokenizer {
     nibl_pretokenizer pre;
     nibl_bpe bpe;
     nibl_special special;
+    bool cuts; /* pieces have spaces at their beginning only: a text may be cut before them */
 };
+
+static const char mark[] = "\xE2\x96\x81"; /* a space in a piece */
 
 /* ---- Tables ---- */
 
@@ -102,6 +105,21 @@ static nibl_status check_byte_tokens(const nibl_tokenizer *t) {
     return NIBL_OK;
 }
 
+/* Whether a space follows something else at text[i]: where words end, and no piece should go on. */
+static bool ends_word(const char *text, size_t length, size_t i) {
+    return i > 0 && i + 3 <= length && memcmp(text + i, mark, 3) == 0 &&
+           (i < 3 || memcmp(text + i - 3, mark, 3) != 0);
+}
+
+static bool can_cut(const nibl_tokenizer *t) {
+    for (uint32_t token = 0; token < t->v.tokens; token++) {
+        const nibl_slice text = nibl_tokenizer_text(t, token);
+        for (size_t i = 1; i + 3 <= text.length; i++)
+            if (ends_word(text.bytes, text.length, i)) return false;
+    }
+    return nibl_pieces_find_word(&t->pieces, mark, 3) != NIBL_NO_TOKEN;
+}
+
 static nibl_status build(nibl_tokenizer *t) {
     t->pieces = (nibl_pieces){.texts = t->v.texts, .types = t->v.types, .scores = t->v.scores};
     NIBL_TRY(nibl_pieces_index(&t->pieces));
@@ -112,6 +130,7 @@ static nibl_status build(nibl_tokenizer *t) {
     if (t->v.model == NIBL_TOKENIZER_PIECES) {
         t->bpe.pieces = &t->pieces;
         t->bpe.scores = !t->v.by_merges;
+        t->cuts = can_cut(t);
         return check_byte_tokens(t);
     }
     NIBL_TRY(nibl_pretokenizer_new(&t->pre, t->v.patterns, t->v.pattern_count));
@@ -219,8 +238,6 @@ static nibl_status encode_bytes(const nibl_tokenizer *t, const char *text, size_
     return status;
 }
 
-static const char mark[] = "\xE2\x96\x81";
-
 /* Whether a space goes before a piece of text; `first`: the whole text begins with it. */
 static bool needs_prefix(nibl_space_prefix prefix, const char *text, size_t length, bool first) {
     if (prefix == NIBL_PREFIX_NONE || prefix == NIBL_PREFIX_EACH) return prefix != NIBL_PREFIX_NONE;
@@ -259,7 +276,12 @@ static nibl_status encode_pieces(const nibl_tokenizer *t, const char *text, size
     if (!marked) return nibl_fail_memory(bytes, "a text's spaces");
     const bool prefix = needs_prefix(t->v.space_prefix, text, length, first);
     size_t written = mark_spaces(&t->v, text, length, prefix, marked);
-    nibl_status status = nibl_bpe_encode(&t->bpe, marked, written, out);
+    nibl_status status = NIBL_OK;
+    for (size_t begin = 0, end; begin < written && status == NIBL_OK; begin = end) {
+        for (end = begin + 1; t->cuts && end < written && !ends_word(marked, written, end);) end++;
+        if (!t->cuts) end = written;
+        status = nibl_bpe_encode(&t->bpe, marked + begin, end - begin, out);
+    }
     nibl_free(marked);
     return status;
 }
