@@ -219,6 +219,7 @@ value nibl_jinja_part(nibl_jinja *j, value list, const value bounds[3]) {
     const int64_t step = bounds[2].kind == NIBL_JINJA_INT ? bounds[2].as.number : 1;
     if (list.kind != NIBL_JINJA_LIST || step == 0)
         return nibl_jinja_fail(j, "a slice of something that is no list", (nibl_slice){"", 0});
+    if (list.as.list.count == 0) return list;
     const int64_t count = (int64_t)list.as.list.count, low = step < 0 ? -1 : 0,
                   high = step < 0 ? count - 1 : count;
     int64_t from = bounds[0].kind == NIBL_JINJA_INT ? clamp(bounds[0].as.number, count, low, high)

@@ -189,7 +189,9 @@ enum nibl_tokenize_flags {
     NIBL_TOKENIZE_SPECIAL =
         1, /* recognise control tokens written in the text, e.g. <|im_start|>; user-defined ones
                                 * always are */
-    NIBL_TOKENIZE_BOS = 2 /* put BOS in front where the model has one */
+    NIBL_TOKENIZE_BOS = 2, /* put BOS in front where the model has one */
+    NIBL_TOKENIZE_CONTINUE =
+        4 /* the text goes on behind another: the space that some models want in front is not put */
 };
 
 /* Tokenizes UTF-8 (invalid bytes are replaced by U+FFFD as Hugging Face does), into at most 3 * length + 2 ids: invalid bytes

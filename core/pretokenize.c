@@ -40,15 +40,16 @@ static const nibl_pre_row table[] = {
      .add_bos = true},
     {.names = "dbrx smaug-bpe glm4 chatglm-bpe ", .patterns = {CL100K("\\p{L}", "\\p{N}{1,3}")}},
     {.names = "qwen2 deepseek-r1-qwen ", .patterns = {CL100K("\\p{L}", "\\p{N}")}, .nfc = true},
-    {.names = "megrez stablelm2 hunyuan kormo grok-2 ", .patterns = {CL100K("\\p{L}", "\\p{N}")}},
+    {.names = "megrez stablelm2 hunyuan kormo grok-2 solar-open ", .patterns = {CL100K("\\p{L}", "\\p{N}")}},
     {.names = "qwen35 ", .patterns = {CL100K("\\p{L}\\p{M}", "\\p{N}")}, .nfc = true},
-    {.names = "gpt-4o llama4 ", .patterns = {O200K("(?i:" SUFFIX ")?", "\\p{N}{1,3}")}},
+    {.names = "gpt-4o llama4 kanana2 ", .patterns = {O200K("(?i:" SUFFIX ")?", "\\p{N}{1,3}")}},
     {.names = "tekken ", .patterns = {O200K("", "\\p{N}")}, .whole_words = true, .add_bos = true},
-    {.names = "gpt-2 phi-2 mpt ", .patterns = {GPT2}},
+    {.names = "gpt-2 phi-2 mpt jais granite-docling exaone4 gigachat mellum a.x-4.0 trillion ",
+     .patterns = {GPT2}},
     {.names = "olmo ", .patterns = {GPT2}, .nfc = true},
     {.names = "smollm starcoder refact command-r codeshell exaone minerva-7b ", .patterns = {DIGIT, GPT2}},
     {.names = "falcon ", .patterns = {"[\\p{P}$+<=>^~|`]+", GPT2, "[0-9][0-9][0-9]"}},
-    {.names = "deepseek-v3 hunyuan-dense ",
+    {.names = "deepseek-v3 hunyuan-dense joyai-llm ",
      .patterns = {"\\p{N}{1,3}", "[\u4E00-\u9FA5\u3040-\u309F\u30A0-\u30FF]+",
                   "[!\"#$%&'()*+,\\-./"
                   ":;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| "
@@ -78,8 +79,8 @@ const nibl_pre_row *nibl_pre_find(const char *name, size_t length) {
 void nibl_pre_names(nibl_writer *out) {
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         const char *names = table[i].names;
-        for (nibl_slice known; (known = next_name(&names)).length > 0;)
-            nibl_print(out, "%s%.*s", out->length ? ", " : "", (int)known.length, known.bytes);
+        const nibl_slice first = next_name(&names);
+        nibl_print(out, "%s%.*s", out->length ? ", " : "", (int)first.length, first.bytes);
     }
 }
 

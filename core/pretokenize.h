@@ -17,7 +17,7 @@ typedef struct nibl_pre_row {
 
 /* NULL where this build does not know the name. */
 const nibl_pre_row *nibl_pre_find(const char *name, size_t length);
-/* Writes all known names, parted by ", ". */
+/* Writes one of the names of every pre-tokenizer, parted by ", ". */
 void nibl_pre_names(nibl_writer *out);
 
 typedef struct nibl_pretokenizer {

@@ -228,9 +228,12 @@ static nibl_status encode_words(const nibl_tokenizer *t, const char *text, size_
     return NIBL_OK;
 }
 
-static nibl_status encode_bytes(const nibl_tokenizer *t, const char *text, size_t length, bool first,
+/* Where a piece of text stands in the whole. */
+typedef enum place { PLACE_FIRST, PLACE_CONTINUED, PLACE_LATER } place;
+
+static nibl_status encode_bytes(const nibl_tokenizer *t, const char *text, size_t length, place where,
                                 nibl_token_list *out) {
-    (void)first;
+    (void)where;
     char *normal = NULL;
     if (t->v.nfc) NIBL_TRY(nibl_nfc(text, length, &normal, &length));
     nibl_status status = encode_words(t, normal ? normal : text, length, out);
@@ -238,10 +241,11 @@ static nibl_status encode_bytes(const nibl_tokenizer *t, const char *text, size_
     return status;
 }
 
-/* Whether a space goes before a piece of text; `first`: the whole text begins with it. */
-static bool needs_prefix(nibl_space_prefix prefix, const char *text, size_t length, bool first) {
+/* Whether a space goes before it. */
+static bool needs_prefix(nibl_space_prefix prefix, const char *text, size_t length, place where) {
+    if (where == PLACE_CONTINUED) return false;
     if (prefix == NIBL_PREFIX_NONE || prefix == NIBL_PREFIX_EACH) return prefix != NIBL_PREFIX_NONE;
-    if (prefix == NIBL_PREFIX_FIRST_BARE && !first) return false;
+    if (prefix == NIBL_PREFIX_FIRST_BARE && where != PLACE_FIRST) return false;
     return text[0] != ' ' && !(length >= 3 && memcmp(text, mark, 3) == 0);
 }
 
@@ -268,13 +272,13 @@ static size_t mark_spaces(const nibl_vocabulary *v, const char *text, size_t len
     return written;
 }
 
-static nibl_status encode_pieces(const nibl_tokenizer *t, const char *text, size_t length, bool first,
+static nibl_status encode_pieces(const nibl_tokenizer *t, const char *text, size_t length, place where,
                                  nibl_token_list *out) {
     if (length == 0) return NIBL_OK;
     uint64_t bytes = 3 * ((uint64_t)length + 1);
     char *marked = nibl_alloc(bytes);
     if (!marked) return nibl_fail_memory(bytes, "a text's spaces");
-    const bool prefix = needs_prefix(t->v.space_prefix, text, length, first);
+    const bool prefix = needs_prefix(t->v.space_prefix, text, length, where);
     size_t written = mark_spaces(&t->v, text, length, prefix, marked);
     nibl_status status = NIBL_OK;
     for (size_t begin = 0, end; begin < written && status == NIBL_OK; begin = end) {
@@ -287,14 +291,16 @@ static nibl_status encode_pieces(const nibl_tokenizer *t, const char *text, size
 }
 
 /* `text` is well-formed. */
-static nibl_status encode_text(const nibl_tokenizer *t, const char *text, size_t length, bool control,
+static nibl_status encode_text(const nibl_tokenizer *t, const char *text, size_t length, uint32_t flags,
                                nibl_token_list *out) {
+    const bool control = flags & NIBL_TOKENIZE_SPECIAL;
+    const place start = flags & NIBL_TOKENIZE_CONTINUE ? PLACE_CONTINUED : PLACE_FIRST;
     nibl_special_match m = {0};
     for (size_t at = 0; at < length || m.next < length; at = m.end) {
         nibl_special_next(&t->special, text, length, control, &m);
         if (at < m.begin)
-            NIBL_TRY(
-                (t->bpe.pieces ? encode_pieces : encode_bytes)(t, text + at, m.begin - at, at == 0, out));
+            NIBL_TRY((t->bpe.pieces ? encode_pieces : encode_bytes)(t, text + at, m.begin - at,
+                                                                    at == 0 ? start : PLACE_LATER, out));
         if (m.token) nibl_token_list_add(out, m.token->token);
     }
     return NIBL_OK;
@@ -302,7 +308,7 @@ static nibl_status encode_text(const nibl_tokenizer *t, const char *text, size_t
 
 nibl_status nibl_tokenizer_encode(const nibl_tokenizer *tokenizer, const char *text, size_t length,
                                   uint32_t flags, int32_t *tokens, size_t capacity, size_t *count) {
-    if (flags & ~(uint32_t)(NIBL_TOKENIZE_SPECIAL | NIBL_TOKENIZE_BOS))
+    if (flags & ~(uint32_t)(NIBL_TOKENIZE_SPECIAL | NIBL_TOKENIZE_BOS | NIBL_TOKENIZE_CONTINUE))
         return nibl_fail(NIBL_E_ARGUMENT, "tokenize: unknown flags 0x%x", (unsigned)flags);
     if (length > MAX_TEXT)
         return nibl_fail(NIBL_E_ARGUMENT, "tokenize: a text of %zu bytes (limit %u), cut it", length,
@@ -319,7 +325,7 @@ nibl_status nibl_tokenizer_encode(const nibl_tokenizer *tokenizer, const char *t
         text = repaired;
         length = bytes;
     }
-    nibl_status status = encode_text(tokenizer, text, length, flags & NIBL_TOKENIZE_SPECIAL, &list);
+    nibl_status status = encode_text(tokenizer, text, length, flags, &list);
     nibl_free(repaired);
     NIBL_TRY(status);
     *count = list.count;

@@ -86,8 +86,10 @@ static nibl_status find_pretokenizer(const nibl_gguf *gguf, nibl_vocabulary *v) 
         char known[400];
         nibl_writer w = {.text = known, .capacity = sizeof known};
         nibl_pre_names(&w);
-        return nibl_fail(NIBL_E_UNSUPPORTED, "%s '%.*s' is not a supported pre-tokenizer; known are: %s", key,
-                         shown(name), name.bytes, known);
+        return nibl_fail(
+            NIBL_E_UNSUPPORTED,
+            "%s '%.*s' is not a supported pre-tokenizer; known are, by some of their names: %.*s", key,
+            shown(name), name.bytes, w.length < sizeof known ? (int)w.length : (int)sizeof known, known);
     }
     v->patterns = row->patterns;
     while (v->pattern_count < NIBL_PRE_PATTERNS && row->patterns[v->pattern_count]) v->pattern_count++;

@@ -3,10 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-int nibl_cli_tokenize(const nibl_cli_model *model, const char *text, size_t length, bool first,
+int nibl_cli_tokenize(const nibl_cli_model *model, const char *text, size_t length, uint32_t flags,
                       nibl_cli_tokens *out) {
-    uint32_t flags = NIBL_TOKENIZE_SPECIAL;
-    if (first && model->info.add_bos) flags |= NIBL_TOKENIZE_BOS;
+    flags |= NIBL_TOKENIZE_SPECIAL;
+    if (!model->info.add_bos) flags &= ~(uint32_t)NIBL_TOKENIZE_BOS;
     if (length > SIZE_MAX / 4 - 16 || !nibl_cli_tokens_reserve(out, out->count + length / 2 + 16))
         return NIBL_EXIT_FAILED;
     size_t count = 0;
@@ -82,8 +82,9 @@ int nibl_cli_chat_ask(nibl_cli_chat *chat, const char *content) {
         size_t known = chat->text.length;
         bool grows = text.length >= known && known > 0 && memcmp(text.bytes, chat->text.bytes, known) == 0;
         if (!grows) known = chat->tokens.count = 0;
-        code = nibl_cli_tokenize(chat->model, text.bytes + known, text.length - known,
-                                 false /* the template writes BOS */, &chat->tokens);
+        code = nibl_cli_tokenize(chat->model, text.bytes + known,
+                                 text.length - known, /* the template writes BOS */
+                                 known > 0 ? NIBL_TOKENIZE_CONTINUE : 0, &chat->tokens);
     }
     nibl_cli_text_free(&chat->text);
     chat->text = text;

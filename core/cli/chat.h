@@ -26,8 +26,8 @@ int nibl_cli_chat_answered(nibl_cli_chat *chat, const nibl_cli_answer *answer);
 /* Takes back the last question: it did not fit. */
 void nibl_cli_chat_forget(nibl_cli_chat *chat);
 
-/* Tokens of a text, special tokens recognised, BOS in front where the model wants one and `first` is true; appended. */
-int nibl_cli_tokenize(const nibl_cli_model *model, const char *text, size_t length, bool first,
+/* Tokens of a text, special tokens recognised; appended. `flags`: NIBL_TOKENIZE_BOS counts where the model wants one. */
+int nibl_cli_tokenize(const nibl_cli_model *model, const char *text, size_t length, uint32_t flags,
                       nibl_cli_tokens *out);
 
 #endif

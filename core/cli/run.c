@@ -233,7 +233,7 @@ static int answer_once(context *c, const nibl_cli_text *prompt) {
     nibl_cli_tokens tokens = {0};
     int code;
     if (!c->chat) {
-        code = nibl_cli_tokenize(&c->model, prompt->bytes, prompt->length, true, &tokens);
+        code = nibl_cli_tokenize(&c->model, prompt->bytes, prompt->length, NIBL_TOKENIZE_BOS, &tokens);
         if (code == NIBL_EXIT_OK && tokens.count == 0) code = nibl_cli_fail("the prompt is empty");
     } else if (memchr(prompt->bytes, '\0', prompt->length)) {
         code = nibl_cli_fail("the prompt holds a NUL byte, which a message may not; --no-chat takes it");

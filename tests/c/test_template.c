@@ -103,7 +103,7 @@ static void same_as_jinja(void) {
                     refused++;
         }
     }
-    CHECK(conversation_count == 10 && known == 32 && compared + exceptions == 320 && exceptions == 19);
+    CHECK(conversation_count == 10 && known == 34 && compared + exceptions == 340 && exceptions == 20);
     CHECK_EQ(refused, 39);
     nibl_gguf_free(gguf);
     free(file.bytes);

@@ -245,6 +245,10 @@ static void spaces(void) {
     check_ids(t, "eff", IDS(SPACE, EF, F));
     check_ids(t, "A\u00E9B\u20ACa\u20AC",
               IDS(SPACE, BYTE_A, E_ACUTE, 0, A, 0)); /* unknown ones in a row are one */
+    int32_t more[4];
+    size_t count;
+    CHECK_EQ(nibl_tokenizer_encode(t, "a a", 3, NIBL_TOKENIZE_CONTINUE, more, 4, &count), NIBL_OK);
+    CHECK(count == 2 && more[0] == A && more[1] == SPACE_A);
     const int32_t ids[] = {SPACE_A, SPACE_A, CONTROL, SPACE_A, BYTE_A};
     char text[20];
     size_t n;
