@@ -111,7 +111,7 @@ void nibl_gemm_nibble_dotprod(float *y, size_t stride, const nibl_matrix *w, uin
                               const nibl_act *a, uint32_t tokens, void *scratch) {
     (void)scratch;
     const uint32_t blocks = w->cols / NIBL_BLOCK;
-    if (w->has_min) {
+    if (w->scale == NIBL_SCALE_F16_MIN) {
         PANELS(nibble_tile, true)
     } else {
         PANELS(nibble_tile, false)

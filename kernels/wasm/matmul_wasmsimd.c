@@ -45,7 +45,7 @@ void nibl_gemv_nibble_wasmsimd(float *y, const nibl_matrix *w, uint32_t begin, u
     const uint32_t blocks = w->cols / NIBL_BLOCK;
     for (uint32_t panel = begin; panel < end; panel++) {
         float *out = y + (size_t)panel * NIBL_PANEL;
-        if (w->has_min)
+        if (w->scale == NIBL_SCALE_F16_MIN)
             gemv_nibble(out, nibl_panel(w, panel), blocks, true, a);
         else
             gemv_nibble(out, nibl_panel(w, panel), blocks, false, a);
@@ -116,7 +116,7 @@ INLINE void tile(float *y, size_t stride, const int16_t *panel, const int16_t *x
 INLINE void gemm(float *y, size_t stride, const nibl_matrix *w, uint32_t begin, uint32_t end,
                  const nibl_act *a, uint32_t tokens, int16_t *scratch, bool int8, bool has_min) {
     const uint32_t blocks = w->cols / NIBL_BLOCK;
-    const size_t unit = nibl_panel_unit((nibl_kind)w->kind, has_min);
+    const size_t unit = nibl_panel_unit((nibl_kind)w->kind, has_min ? NIBL_SCALE_F16_MIN : NIBL_SCALE_F16);
     int16_t *x = scratch + (size_t)w->cols * NIBL_PANEL;
     for (uint32_t panel = begin; panel < end; panel++) {
         const uint8_t *block = nibl_panel(w, panel);
@@ -140,7 +140,7 @@ INLINE void gemm(float *y, size_t stride, const nibl_matrix *w, uint32_t begin, 
 
 void nibl_gemm_nibble_wasmsimd(float *y, size_t stride, const nibl_matrix *w, uint32_t begin, uint32_t end,
                                const nibl_act *a, uint32_t tokens, void *scratch) {
-    if (w->has_min)
+    if (w->scale == NIBL_SCALE_F16_MIN)
         gemm(y, stride, w, begin, end, a, tokens, scratch, false, true);
     else
         gemm(y, stride, w, begin, end, a, tokens, scratch, false, false);
