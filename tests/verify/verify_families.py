@@ -106,6 +106,9 @@ def byte_level(families, prose, code):
         theirs = reference.build(tokens, types, merges, pre)
         ours = families.gguf(tokens, types, merges, pre)
         families.with_tokenizers(pre, theirs, ours)
+        if pre == "llama-bpe":
+            theirs.pre_tokenizer = reference.splits(reference.CL100K, inverted=True)
+            families.with_tokenizers("llama-bpe, inverted", theirs, None)
 
 
 def ranks_to_bpe(ranks):
