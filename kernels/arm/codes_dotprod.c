@@ -14,6 +14,27 @@ typedef union pair {
     int32x4_t sums[2];
 } pair;
 
+INLINE int32x8 widen_f16(const void *p) {
+    const float16x8_t h = vreinterpretq_f16_u16(vld1q_u16(p));
+    const pair x = {.sums = {vreinterpretq_s32_f32(vcvt_f32_f16(vget_low_f16(h))),
+                             vreinterpretq_s32_f32(vcvt_f32_f16(vget_high_f16(h)))}};
+    return x.ints;
+}
+INLINE int32x8 signed_bytes_at(const uint8_t *p) {
+    const int16x8_t x = vmovl_s8(vreinterpret_s8_u8(vld1_u8(p)));
+    const pair out = {.sums = {vmovl_s16(vget_low_s16(x)), vmovl_s16(vget_high_s16(x))}};
+    return out.ints;
+}
+INLINE int32x8 unsigned_bytes_at(const uint8_t *p) {
+    const uint16x8_t x = vmovl_u8(vld1_u8(p));
+    const pair out = {.sums = {vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(x))),
+                               vreinterpretq_s32_u32(vmovl_u16(vget_high_u16(x)))}};
+    return out.ints;
+}
+#define WIDEN_F16 widen_f16
+#define SIGNED_BYTES signed_bytes_at
+#define UNSIGNED_BYTES unsigned_bytes_at
+
 INLINE bytes32 lookup(bytes32 x, const int8_t *table) {
     const int8x16_t t = vld1q_s8(table);
     pair p = {.bytes = x};
