@@ -2,6 +2,7 @@
  * tells the format of blocks.bin), and the rows of dtype.c. */
 #include "core/dtype.h"
 #include "kernels/kernels.h"
+#include "tests/c/kernel_data.h"
 #include "tests/c/model_file.h"
 
 #include <math.h>
@@ -103,6 +104,51 @@ static void decodes_as_the_reference(void) {
         CHECK_EQ(wrong, 0);
         printf("%s: %u values\n", s->type->name, rows * cols);
         free(y);
+        free(w.data);
+    }
+}
+
+/* The same rows times quantized activations, one token and three, are near the products of the reference's values. */
+static void products_are_those_of_the_values(void) {
+    enum { TOKENS = 3 };
+    const nibl_kernels *k = nibl_kernels_get(NULL);
+    uint64_t random = 5;
+    for (size_t i = 0; i < section_count; i++) {
+        const section *s = &sections[i];
+        if (nibl_kind_is_float(s->type->kind)) continue;
+        const uint32_t rows = s->blocks / ROW_BLOCKS, cols = ROW_BLOCKS * s->type->block;
+        const uint32_t blocks = cols / NIBL_BLOCK;
+        nibl_matrix w = new_matrix(s->type, rows, cols);
+        bool finite = true;
+        for (uint32_t row = 0; row < rows; row++)
+            k->pack_row(&w, row, s->bytes + (size_t)row * ROW_BLOCKS * s->type->bytes, &finite);
+        const size_t stride = (size_t)nibl_panels(&w) * NIBL_PANEL;
+        nibl_act *a = malloc(TOKENS * blocks * sizeof *a);
+        float *y = malloc(TOKENS * stride * sizeof *y);
+        void *scratch = NULL;
+        CHECK(posix_memalign(&scratch, 64, NIBL_GEMM_SCRATCH(cols)) == 0);
+        random_acts(a, TOKENS * blocks, &random, PROFILE_PLAIN);
+        for (uint32_t tokens = 1; tokens <= TOKENS; tokens += TOKENS - 1) {
+            nibl_matmul(k, y, stride, &w, 0, nibl_panels(&w), a, tokens, scratch);
+            uint32_t wrong = 0;
+            for (uint32_t row = 0; row < rows * tokens; row++) {
+                double sum = 0, size = 0;
+                for (uint32_t c = 0; c < cols; c++) {
+                    const nibl_act *x = &a[row / rows * blocks + c / NIBL_BLOCK];
+                    const double product = s->values[(size_t)(row % rows) * cols + c] *
+                                           (double)x->q[c % NIBL_BLOCK] * (double)x->s;
+                    sum += product;
+                    size += fabs(product);
+                }
+                const double got = (double)y[row / rows * stride + row % rows];
+                /* near the ends of the floats' range they overflow, or lose digits */
+                wrong += size < 1e37 && !(fabs(got - sum) <= 2e-6 * size + 1e-36);
+            }
+            if (!CHECK_EQ(wrong, 0)) printf("%s, %u tokens\n", s->type->name, tokens);
+        }
+        free(scratch);
+        free(y);
+        free(a);
         free(w.data);
     }
 }
@@ -228,6 +274,7 @@ static void the_table_of_types_is_whole(void) {
 int main(void) {
     static const test tests[] = {
         {"every type decodes as in gguf.quants", decodes_as_the_reference},
+        {"products are those of the decoded values", products_are_those_of_the_values},
         {"F32 is copied", f32_is_copied},
         {"what is not finite is refused", what_is_not_finite_is_refused},
         {"a weight of -128 is noticed", a_weight_of_minus_128_is_noticed},
