@@ -47,6 +47,7 @@ enum {
     NIBL_CPU_AVX512VNNI = 1 << 2, /* with F, BW, DQ, VL */
     NIBL_CPU_NEON = 1 << 3,
     NIBL_CPU_DOTPROD = 1 << 4,
+    NIBL_CPU_I8MM = 1 << 8,
     NIBL_CPU_WASM_SIMD128 = 1 << 5,
     NIBL_CPU_WASM_RELAXED = 1 << 6,
     NIBL_CPU_WASM_PAIRS = 1 << 7 /* its relaxed dot product is made of 16-bit pair sums */
