@@ -1,13 +1,26 @@
 #include "core/dtype.h"
 
-/* The types this build can pack. */
+/* The types this build can pack: elements and bytes of a block, then how it is kept. */
 static const nibl_dtype types[] = {
-    {.id = 0, .name = "F32", .block = 1, .bytes = 4, .kind = NIBL_KIND_F32},
-    {.id = 1, .name = "F16", .block = 1, .bytes = 2, .kind = NIBL_KIND_F16},
-    {.id = 2, .name = "Q4_0", .block = 32, .bytes = 18, .kind = NIBL_KIND_NIBBLE},
-    {.id = 3, .name = "Q4_1", .block = 32, .bytes = 20, .kind = NIBL_KIND_NIBBLE, .has_min = true},
-    {.id = 8, .name = "Q8_0", .block = 32, .bytes = 34, .kind = NIBL_KIND_INT8},
-    {.id = 30, .name = "BF16", .block = 1, .bytes = 2, .kind = NIBL_KIND_BF16},
+    {0, "F32", 1, 4, NIBL_KIND_F32, NIBL_SCALE_F16, NIBL_LAYOUT_BLOCK32},
+    {1, "F16", 1, 2, NIBL_KIND_F16, NIBL_SCALE_F16, NIBL_LAYOUT_BLOCK32},
+    {2, "Q4_0", 32, 18, NIBL_KIND_NIBBLE, NIBL_SCALE_F16, NIBL_LAYOUT_BLOCK32},
+    {3, "Q4_1", 32, 20, NIBL_KIND_NIBBLE, NIBL_SCALE_F16_MIN, NIBL_LAYOUT_BLOCK32},
+    {6, "Q5_0", 32, 22, NIBL_KIND_BITS5, NIBL_SCALE_F16, NIBL_LAYOUT_BLOCK32},
+    {7, "Q5_1", 32, 24, NIBL_KIND_BITS5, NIBL_SCALE_F16_MIN, NIBL_LAYOUT_BLOCK32},
+    {8, "Q8_0", 32, 34, NIBL_KIND_INT8, NIBL_SCALE_F16, NIBL_LAYOUT_BLOCK32},
+    {10, "Q2_K", 256, 84, NIBL_KIND_BITS2, NIBL_SCALE_SUPER_U4_MIN_16, NIBL_LAYOUT_Q2_K},
+    {11, "Q3_K", 256, 110, NIBL_KIND_BITS3, NIBL_SCALE_SUPER_I8_16, NIBL_LAYOUT_Q3_K},
+    {12, "Q4_K", 256, 144, NIBL_KIND_NIBBLE, NIBL_SCALE_SUPER_U8_MIN, NIBL_LAYOUT_Q4_K},
+    {13, "Q5_K", 256, 176, NIBL_KIND_BITS5, NIBL_SCALE_SUPER_U8_MIN, NIBL_LAYOUT_Q5_K},
+    {14, "Q6_K", 256, 210, NIBL_KIND_BITS6, NIBL_SCALE_SUPER_I8_16, NIBL_LAYOUT_Q6_K},
+    {20, "IQ4_NL", 32, 18, NIBL_KIND_IQ4, NIBL_SCALE_F16, NIBL_LAYOUT_BLOCK32},
+    {23, "IQ4_XS", 256, 136, NIBL_KIND_IQ4, NIBL_SCALE_SUPER_I8, NIBL_LAYOUT_IQ4_XS},
+    {30, "BF16", 1, 2, NIBL_KIND_BF16, NIBL_SCALE_F16, NIBL_LAYOUT_BLOCK32},
+    {34, "TQ1_0", 256, 54, NIBL_KIND_BITS2, NIBL_SCALE_SUPER, NIBL_LAYOUT_TQ1_0},
+    {35, "TQ2_0", 256, 66, NIBL_KIND_BITS2, NIBL_SCALE_SUPER, NIBL_LAYOUT_TQ2_0},
+    {39, "MXFP4", 32, 17, NIBL_KIND_E2M1, NIBL_SCALE_E8M0, NIBL_LAYOUT_BLOCK32},
+    {40, "NVFP4", 64, 36, NIBL_KIND_E2M1, NIBL_SCALE_UE4M3_16, NIBL_LAYOUT_NVFP4},
 };
 
 /* Every id that GGUF defines or once defined (4, 5, 31 to 33 and 36 to 38 are retired), by id. */

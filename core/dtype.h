@@ -12,7 +12,8 @@ typedef struct nibl_dtype {
     uint32_t block; /* elements per block */
     uint32_t bytes; /* bytes per block */
     nibl_kind kind;
-    bool has_min; /* NIBBLE: an f16 minimum follows the scale */
+    nibl_scale scale; /* of quantized kinds */
+    nibl_layout layout;
 } nibl_dtype;
 
 const nibl_dtype *nibl_dtype_by_id(uint32_t id); /* NULL where this build does not know the type */

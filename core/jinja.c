@@ -405,15 +405,32 @@ static void if_statement(nibl_jinja *j, bool live) {
     end_tag(j, "endif");
 }
 
+/* The items for which the condition behind "if" is true. */
+static value chosen_items(nibl_jinja *j, bool live, nibl_slice variable, value list) {
+    const size_t condition = j->at, outer = j->variables.count;
+    operation(j, 0, false);
+    const size_t end = j->at, count = live && list.kind == NIBL_JINJA_LIST ? list.as.list.count : 0;
+    value *items = count ? nibl_jinja_alloc(j, (uint64_t)count * sizeof *items) : NULL;
+    size_t kept = 0;
+    for (size_t i = 0; items && i < count && j->status == NIBL_OK; i++) {
+        nibl_jinja_set(j, &j->variables, 0, variable, list.as.list.items[i]);
+        j->at = condition;
+        const value truth = operation(j, 0, true);
+        if (nibl_jinja_truth(&truth)) items[kept++] = list.as.list.items[i];
+        j->variables.count = outer;
+    }
+    if (j->status == NIBL_OK) j->at = end;
+    return list.kind == NIBL_JINJA_LIST ? list_of(items, kept) : list;
+}
+
 /* What is set in a body is forgotten at its end. */
 static void for_statement(nibl_jinja *j, bool live) {
     const nibl_slice variable = name(j);
     if (at_sign(j, ",") && live) nibl_jinja_fail(j, "a loop with several variables,", variable);
     while (take_sign(j, ",")) name(j);
     if (!take_name(j, "in")) nibl_jinja_fail(j, "the syntax at", here(j)->text);
-    const value list = operation(j, 0, live);
-    if (at_name(j, "if") && live) nibl_jinja_fail(j, "a loop with a condition, by", variable);
-    if (take_name(j, "if")) operation(j, 0, false);
+    value list = operation(j, 0, live);
+    if (take_name(j, "if")) list = chosen_items(j, live, variable, list);
     expect(j, NIBL_JINJA_CLOSE);
     if (live && list.kind != NIBL_JINJA_LIST && j->status == NIBL_OK)
         nibl_jinja_fail(j, "a loop over something that is no list, by", variable);

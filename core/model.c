@@ -105,7 +105,8 @@ static nibl_status bind_slot(nibl_model *m, nibl_slot slot, uint32_t layer, bool
         *b.matrix = (nibl_matrix){.rows = shape.rows,
                                   .cols = shape.cols,
                                   .kind = (uint8_t)b.packed->kind,
-                                  .has_min = b.packed->has_min};
+                                  .scale = (uint8_t)b.packed->scale,
+                                  .layout = (uint8_t)b.packed->layout};
     }
     if (m->rope_halves && (slot == NIBL_SLOT_WQ || slot == NIBL_SLOT_WK)) b.halves = m->hyper.head_width;
     b.missing = slot == NIBL_SLOT_EMBEDDING                               ? &m->missing_embedding

@@ -1,11 +1,15 @@
 /*
- * Blocks of files and of packed weights.
+ * Packed weights, and what the rows of files look like before they are packed.
  *
  * Packed layout "R8": rows stand in panels of 8; a panel is a run of blocks, one per 32 columns, in ascending k.
- *   nibble  d[8] f16, (m[8] f16), 4 chunks of 32 bytes: byte r*4+i of chunk c holds k = 4c+i in its low and
- *           k = 16+4c+i in its high nibble of row r. Same bytes as the file's Q4_0 / Q4_1 rows, interleaved.
- *   int8    d[8] f16, 8 chunks of 32 bytes: byte r*4+i of chunk c is column 4c+i of row r.
  *   float   element k of rows 0..7 side by side: [cols][8], in the file's type.
+ *   others  scales, then planes of codes. Every field of the scales is an array over the 8 rows; where the scale mode has
+ *           a head (one f16 or two per 256 columns), it stands before the first of its 8 blocks.
+ * Planes are made of chunks of 32 bytes; byte r*4+i of a chunk belongs to row r:
+ *   8 bits  8 chunks: chunk c holds column 4c+i
+ *   4 bits  4 chunks: chunk c holds column 4c+i in its low and 16+4c+i in its high nibble
+ *   2 bits  2 chunks: bits 2c of chunk h hold column 16h+4c+i
+ *   1 bit   1 chunk: bit c holds column 4c+i
  * The last panel is padded with rows of zeros. One layout serves every ISA.
  */
 #ifndef NIBL_BLOCKS_H
@@ -15,15 +19,83 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { NIBL_PANEL = 8, NIBL_BLOCK = 32 };
+enum { NIBL_PANEL = 8, NIBL_BLOCK = 32, NIBL_SUPER = 256 };
 
+/* How codes are stored. Kernels know the kind and the scale mode of a matrix, never a file's type. */
 typedef enum nibl_kind {
     NIBL_KIND_F32,
     NIBL_KIND_F16,
     NIBL_KIND_BF16,
-    NIBL_KIND_NIBBLE, /* (q - 8) d, or q d + m where has_min */
-    NIBL_KIND_INT8    /* q d */
+    NIBL_KIND_NIBBLE, /* 0..15 */
+    NIBL_KIND_INT8, /* -128..127 */
+    NIBL_KIND_IQ4, /* nibbles that choose from a table of 16 */
+    NIBL_KIND_E2M1, /* the same: a 4-bit float, doubled */
+    NIBL_KIND_BITS2, /* 0..3: a plane of 2 bits */
+    NIBL_KIND_BITS3, /* 0..7: a plane of 2 bits below one of 1 bit */
+    NIBL_KIND_BITS5, /* 0..31: nibbles below a plane of 1 bit */
+    NIBL_KIND_BITS6, /* 0..63: nibbles below a plane of 2 bits */
+    NIBL_KIND_COUNT
 } nibl_kind;
+
+/* What a code is multiplied by, per row and 32 columns (or 16, where the name ends so): value = (code - zero) d + m. The
+ * zero is the middle of the range (8 for nibbles, 16, 32, 4, and 1 for two bits), or 0 where there is a minimum or a
+ * table or int8, or stored. d and m are exact in f32. Names of fields: the head per 256 columns, then the block's. */
+typedef enum nibl_scale {
+    NIBL_SCALE_F16, /* d */
+    NIBL_SCALE_F16_MIN, /* d, m */
+    NIBL_SCALE_F16_ZERO, /* d, zero u8 */
+    NIBL_SCALE_BF16, /* d */
+    NIBL_SCALE_BF16_ZERO, /* d, zero u8 */
+    NIBL_SCALE_F32, /* d */
+    NIBL_SCALE_E8M0, /* e u8: d = 2^(e - 128) */
+    NIBL_SCALE_UE4M3_16, /* two u8, one per 16 columns: half of a float without sign, 4 exponent bits, 3 of mantissa */
+    NIBL_SCALE_SUPER, /* head f16 D: d = D */
+    NIBL_SCALE_SUPER_I8, /* head f16 D; i8 s: d = D s */
+    NIBL_SCALE_SUPER_U8_MIN, /* head f16 D, M; u8 s, u8 t: d = D s, m = -(M t) */
+    NIBL_SCALE_SUPER_I8_16, /* head f16 D; two i8 s, one per 16 columns: d = D s */
+    NIBL_SCALE_SUPER_U4_MIN_16, /* head f16 D, M; two bytes, one per 16: low nibble s, high t: d = D s, m = -(M t) */
+    NIBL_SCALE_COUNT
+} nibl_scale;
+
+typedef struct nibl_scale_form {
+    uint8_t head; /* f16 numbers of a row per 256 columns */
+    uint8_t field[2]; /* bytes of a row's fields per block */
+    bool halves, min, zero;
+} nibl_scale_form;
+
+static inline nibl_scale_form nibl_scale_form_of(nibl_scale scale) {
+    static const nibl_scale_form forms[NIBL_SCALE_COUNT] = {
+        [NIBL_SCALE_F16] = {0, {2, 0}, false, false, false},
+        [NIBL_SCALE_F16_MIN] = {0, {2, 2}, false, true, false},
+        [NIBL_SCALE_F16_ZERO] = {0, {2, 1}, false, false, true},
+        [NIBL_SCALE_BF16] = {0, {2, 0}, false, false, false},
+        [NIBL_SCALE_BF16_ZERO] = {0, {2, 1}, false, false, true},
+        [NIBL_SCALE_F32] = {0, {4, 0}, false, false, false},
+        [NIBL_SCALE_E8M0] = {0, {1, 0}, false, false, false},
+        [NIBL_SCALE_UE4M3_16] = {0, {1, 1}, true, false, false},
+        [NIBL_SCALE_SUPER] = {1, {0, 0}, false, false, false},
+        [NIBL_SCALE_SUPER_I8] = {1, {1, 0}, false, false, false},
+        [NIBL_SCALE_SUPER_U8_MIN] = {2, {1, 1}, false, true, false},
+        [NIBL_SCALE_SUPER_I8_16] = {1, {1, 1}, true, false, false},
+        [NIBL_SCALE_SUPER_U4_MIN_16] = {2, {1, 1}, true, true, false},
+    };
+    return forms[scale];
+}
+
+/* Rows of files, as pack_row reads them. */
+typedef enum nibl_layout {
+    NIBL_LAYOUT_BLOCK32, /* per 32: scale fields, fifth bits (u32), then nibbles (low = j, high = j + 16) or int8 */
+    NIBL_LAYOUT_PLAIN, /* per 32: scale fields (per 256 first the head), then a byte for every code: for any kind */
+    NIBL_LAYOUT_NVFP4,
+    NIBL_LAYOUT_Q2_K,
+    NIBL_LAYOUT_Q3_K,
+    NIBL_LAYOUT_Q4_K,
+    NIBL_LAYOUT_Q5_K,
+    NIBL_LAYOUT_Q6_K,
+    NIBL_LAYOUT_IQ4_XS,
+    NIBL_LAYOUT_TQ1_0,
+    NIBL_LAYOUT_TQ2_0
+} nibl_layout;
 
 typedef struct nibl_nibble_sym {
     uint16_t d[8];
@@ -43,10 +115,10 @@ typedef struct nibl_int8_block {
 
 /* 32 activations: x = q s. Written by the `quantize` kernel. */
 typedef struct nibl_act {
-    float s;      /* amax / 127 */
-    float s_sum;  /* (float)sum * s */
-    int32_t sum;  /* of q */
-    int32_t unused;
+    float s; /* amax / 127 */
+    float s_sum; /* (float)sum * s */
+    int32_t sum; /* of q */
+    int32_t sum16; /* of the first 16 */
     int8_t q[32]; /* -127..127 */
 } nibl_act;
 
@@ -54,34 +126,70 @@ typedef struct nibl_act {
 typedef struct nibl_matrix {
     uint8_t *data;
     uint32_t rows, cols;
-    uint8_t kind;  /* nibl_kind */
-    bool has_min;
+    uint8_t kind; /* nibl_kind */
+    uint8_t scale; /* nibl_scale; not of floats */
+    uint8_t layout; /* nibl_layout of the file's rows, for pack_row */
     bool has_m128; /* INT8: holds a weight of -128, which the sign trick of some variants cannot take */
 } nibl_matrix;
 
 static inline uint32_t nibl_panels(const nibl_matrix *w) { return (w->rows + NIBL_PANEL - 1) / NIBL_PANEL; }
 
-/* Bytes of 8 rows x 32 columns (quantized kinds) or x 1 column (float kinds). */
-static inline size_t nibl_panel_unit(nibl_kind kind, bool has_min) {
-    switch (kind) {
-    case NIBL_KIND_F32: return 32;
-    case NIBL_KIND_F16:
-    case NIBL_KIND_BF16: return 16;
-    case NIBL_KIND_NIBBLE: return has_min ? sizeof(nibl_nibble_min) : sizeof(nibl_nibble_sym);
-    case NIBL_KIND_INT8: return sizeof(nibl_int8_block);
-    }
-    return 0;
-}
-
 static inline bool nibl_kind_is_float(nibl_kind kind) { return kind <= NIBL_KIND_BF16; }
 
+/* Bytes of the codes of 8 rows x 32 columns. */
+static inline size_t nibl_code_bytes(nibl_kind kind) {
+    static const uint16_t bytes[NIBL_KIND_COUNT] = {
+        [NIBL_KIND_NIBBLE] = 128, [NIBL_KIND_INT8] = 256, [NIBL_KIND_IQ4] = 128,   [NIBL_KIND_E2M1] = 128,
+        [NIBL_KIND_BITS2] = 64,   [NIBL_KIND_BITS3] = 96, [NIBL_KIND_BITS5] = 160, [NIBL_KIND_BITS6] = 192};
+    return bytes[kind];
+}
+
+/* Bytes of the scales of a block, without a head. */
+static inline size_t nibl_scale_bytes(nibl_scale scale) {
+    const nibl_scale_form form = nibl_scale_form_of(scale);
+    return (size_t)NIBL_PANEL * (form.field[0] + form.field[1]);
+}
+
+/* Bytes of 8 rows x 32 columns (quantized kinds, without a head) or x 1 column (float kinds). */
+static inline size_t nibl_panel_unit(nibl_kind kind, nibl_scale scale) {
+    if (nibl_kind_is_float(kind)) return kind == NIBL_KIND_F32 ? 32 : 16;
+    return nibl_scale_bytes(scale) + nibl_code_bytes(kind);
+}
+
+static inline size_t nibl_head_bytes(nibl_scale scale) { return nibl_scale_form_of(scale).head * 16u; }
+
 static inline size_t nibl_panel_bytes(const nibl_matrix *w) {
-    nibl_kind kind = (nibl_kind)w->kind;
-    return nibl_panel_unit(kind, w->has_min) * (nibl_kind_is_float(kind) ? w->cols : w->cols / NIBL_BLOCK);
+    const nibl_kind kind = (nibl_kind)w->kind;
+    const size_t unit = nibl_panel_unit(kind, (nibl_scale)w->scale);
+    if (nibl_kind_is_float(kind)) return unit * w->cols;
+    return unit * (w->cols / NIBL_BLOCK) + nibl_head_bytes((nibl_scale)w->scale) * (w->cols / NIBL_SUPER);
 }
 
 static inline uint8_t *nibl_panel(const nibl_matrix *w, uint32_t panel) {
     return w->data + nibl_panel_bytes(w) * panel;
+}
+
+/* Where block b begins in a panel of a quantized kind; its head, where there is one, stands before block b / 8 * 8. */
+static inline size_t nibl_block_offset(const nibl_matrix *w, uint32_t b) {
+    const nibl_scale scale = (nibl_scale)w->scale;
+    return nibl_panel_unit((nibl_kind)w->kind, scale) * b + nibl_head_bytes(scale) * (b / 8 + 1);
+}
+
+/* What is subtracted from every code, unless it is stored. */
+static inline int nibl_code_zero(nibl_kind kind, nibl_scale scale) {
+    static const uint8_t middle[NIBL_KIND_COUNT] = {[NIBL_KIND_NIBBLE] = 8,
+                                                    [NIBL_KIND_BITS2] = 1,
+                                                    [NIBL_KIND_BITS3] = 4,
+                                                    [NIBL_KIND_BITS5] = 16,
+                                                    [NIBL_KIND_BITS6] = 32};
+    const nibl_scale_form form = nibl_scale_form_of(scale);
+    return form.min || form.zero ? 0 : middle[kind];
+}
+
+/* The kernels gemv_nibble, gemm_nibble, gemv_int8 and gemm_int8 take these; matmul_codes takes the rest. */
+static inline bool nibl_is_plain(const nibl_matrix *w) {
+    return w->scale == NIBL_SCALE_F16 ? w->kind == NIBL_KIND_NIBBLE || w->kind == NIBL_KIND_INT8
+                                      : w->scale == NIBL_SCALE_F16_MIN && w->kind == NIBL_KIND_NIBBLE;
 }
 
 #endif

@@ -17,9 +17,11 @@
 #if defined(__aarch64__)
 #define ROW_neon ROW
 #define ROW_dotprod ROW
+#define ROW_i8mm ROW
 #else
 #define ROW_neon(op, isa, features)
 #define ROW_dotprod(op, isa, features)
+#define ROW_i8mm(op, isa, features)
 #endif
 #if defined(__wasm_simd128__)
 #define ROW_wasmsimd ROW
@@ -53,6 +55,7 @@ static const struct {
     {"avx512vnni", NIBL_CPU_AVX512VNNI, NIBL_CPU_AVXVNNI | NIBL_CPU_AVX2},
     {"avxvnni", NIBL_CPU_AVXVNNI, NIBL_CPU_AVX2},
     {"avx2", NIBL_CPU_AVX2, 0},
+    {"i8mm", NIBL_CPU_I8MM, NIBL_CPU_DOTPROD | NIBL_CPU_NEON},
     {"dotprod", NIBL_CPU_DOTPROD, NIBL_CPU_NEON},
     {"neon", NIBL_CPU_NEON, 0},
     {"wasmpairs", NIBL_CPU_WASM_PAIRS, NIBL_CPU_WASM_RELAXED | NIBL_CPU_WASM_SIMD128},
@@ -109,8 +112,10 @@ const char *nibl_kernels_names(void) { return names; }
 
 void nibl_matmul(const nibl_kernels *k, float *y, size_t stride, const nibl_matrix *w, uint32_t begin,
                  uint32_t end, const nibl_act *a, uint32_t tokens, void *scratch) {
-    bool int8 = w->kind == NIBL_KIND_INT8;
-    if (tokens == 1)
+    const bool int8 = w->kind == NIBL_KIND_INT8;
+    if (!nibl_is_plain(w))
+        (w->has_m128 ? nibl_matmul_codes_scalar : k->matmul_codes)(y, stride, w, begin, end, a, tokens);
+    else if (tokens == 1)
         (!int8 ? k->gemv_nibble : w->has_m128 ? nibl_gemv_int8_scalar : k->gemv_int8)(y, w, begin, end, a);
     else
         (!int8         ? k->gemm_nibble

@@ -1,4 +1,5 @@
 /* Rows of a file into panels and back (layout: blocks.h). */
+#include "kernels/scalar/file_blocks.h"
 #include "kernels/unpack.h"
 #include "kernels/variants.h"
 
@@ -16,8 +17,8 @@ static void store_u32(uint8_t *p, uint32_t x) { memcpy(p, &x, 4); }
 
 /* Bounds and results stand in local variables: stores through byte pointers could change anything else. */
 static void pack_nibble(nibl_matrix *w, uint32_t row, const uint8_t *bytes, bool *finite) {
-    const bool has_min = w->has_min;
-    const size_t unit = nibl_panel_unit(NIBL_KIND_NIBBLE, has_min), head = has_min ? 32 : 16;
+    const nibl_scale mode = (nibl_scale)w->scale;
+    const size_t unit = nibl_panel_unit(NIBL_KIND_NIBBLE, mode), head = nibl_scale_bytes(mode);
     const uint32_t blocks = w->cols / NIBL_BLOCK;
     uint8_t *scale = nibl_panel(w, row / NIBL_PANEL) + row % NIBL_PANEL * 2;
     uint8_t *q = nibl_panel(w, row / NIBL_PANEL) + head + row % NIBL_PANEL * 4;
@@ -69,14 +70,137 @@ static void pack_float(nibl_matrix *w, uint32_t row, const uint8_t *bytes, bool 
     }
 }
 
-void nibl_pack_row_scalar(nibl_matrix *w, uint32_t row, const uint8_t *bytes, bool *finite) {
-    switch ((nibl_kind)w->kind) {
-    case NIBL_KIND_F32:
-    case NIBL_KIND_F16:
-    case NIBL_KIND_BF16: pack_float(w, row, bytes, finite); break;
-    case NIBL_KIND_NIBBLE: pack_nibble(w, row, bytes, finite); break;
-    case NIBL_KIND_INT8: pack_int8(w, row, bytes, finite); break;
+/* The codes of one row into the planes of a block, which hold anything yet. */
+static void put_codes(nibl_kind kind, uint8_t *p, uint32_t row, const uint8_t *codes) {
+    const bool pairs = kind == NIBL_KIND_BITS2 || kind == NIBL_KIND_BITS3;
+    const int low = kind == NIBL_KIND_INT8 ? 8 : pairs ? 2 : 4;
+    const int high = kind == NIBL_KIND_BITS6 ? 2 : kind == NIBL_KIND_BITS3 || kind == NIBL_KIND_BITS5;
+    p += row * 4;
+    for (int plane = 0; plane < 2; plane++) {
+        const int bits = plane ? high : low, shift = plane ? low : 0;
+        if (bits == 0) return;
+        const int chunks = bits; /* of 32 bytes: 8 rows x 32 columns x bits */
+        for (int at = 0; at < chunks; at++) memset(p + 32 * at, 0, 4);
+        for (int j = 0; j < NIBL_BLOCK; j++) {
+            const int c = j / 4, code = codes[j] >> shift & ((1 << bits) - 1);
+            const int chunk = bits == 8 ? c : bits == 4 ? c % 4 : bits == 2 ? c / 4 : 0;
+            const int up = bits == 8 ? 0 : bits == 4 ? c / 4 * 4 : bits == 2 ? c % 4 * 2 : c;
+            p[32 * chunk + j % 4] = (uint8_t)(p[32 * chunk + j % 4] | code << up);
+        }
+        p += 32 * chunks;
     }
+}
+
+/* A field of one row into its array over the rows. Returns the end of the array. */
+static uint8_t *put_field(uint8_t *p, uint32_t row, const uint8_t *field, size_t width) {
+    memcpy(p + row * width, field, width);
+    return p + NIBL_PANEL * width;
+}
+
+/* Scale modes that hold numbers which may not be finite; the f16 ones of a head are checked where they are read. */
+static bool fields_finite(nibl_scale scale, const uint8_t *fields) {
+    uint32_t bits = 0;
+    memcpy(&bits, fields, scale == NIBL_SCALE_F32 ? 4 : 2);
+    switch (scale) {
+    case NIBL_SCALE_F16:
+    case NIBL_SCALE_F16_ZERO: return f16_finite((uint16_t)bits);
+    case NIBL_SCALE_F16_MIN:
+        return f16_finite((uint16_t)bits) && f16_finite((uint16_t)(fields[2] | fields[3] << 8));
+    case NIBL_SCALE_BF16:
+    case NIBL_SCALE_BF16_ZERO: return (bits & 0x7F80) != 0x7F80;
+    case NIBL_SCALE_F32: return (bits & 0x7F800000) != 0x7F800000;
+    case NIBL_SCALE_E8M0: return fields[0] <= 252; /* 6 times 2^126 is infinite, 255 stands for NaN */
+    default: return true;
+    }
+}
+
+/* `count` blocks of 32, taken apart, to place. */
+static bool put_blocks(nibl_matrix *w, uint32_t row, uint32_t b, uint32_t count, const nibl_file_block *x) {
+    const nibl_kind kind = (nibl_kind)w->kind;
+    const nibl_scale scale = (nibl_scale)w->scale;
+    const nibl_scale_form form = nibl_scale_form_of(scale);
+    const uint32_t r = row % NIBL_PANEL;
+    uint8_t *panel = nibl_panel(w, row / NIBL_PANEL),
+            *head = panel + nibl_block_offset(w, b) - nibl_head_bytes(scale);
+    bool ok = true;
+    for (int i = 0; i < form.head; i++) {
+        head = put_field(head, r, x->head + 2 * i, 2);
+        ok = ok && f16_finite((uint16_t)(x->head[2 * i] | x->head[2 * i + 1] << 8));
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        uint8_t *p = panel + nibl_block_offset(w, b + i);
+        p = put_field(p, r, x->fields[i], form.field[0]);
+        p = put_field(p, r, x->fields[i] + form.field[0], form.field[1]);
+        ok = fields_finite(scale, x->fields[i]) && ok;
+        put_codes(kind, p, r, x->codes + NIBL_BLOCK * i);
+    }
+    return ok;
+}
+
+/* A block of 32 in the layouts that know no larger ones. Returns what follows it. */
+static const uint8_t *read_block32(const nibl_matrix *w, nibl_file_block *x, uint32_t i,
+                                   const uint8_t *bytes) {
+    const nibl_scale_form form = nibl_scale_form_of((nibl_scale)w->scale);
+    const size_t fields = (size_t)form.field[0] + form.field[1];
+    uint8_t *codes = x->codes + NIBL_BLOCK * i;
+    memcpy(x->fields[i], bytes, fields);
+    bytes += fields;
+    if (w->layout == NIBL_LAYOUT_PLAIN || w->kind == NIBL_KIND_INT8) {
+        memcpy(codes, bytes, NIBL_BLOCK);
+        return bytes + NIBL_BLOCK;
+    }
+    const uint32_t fifth = w->kind == NIBL_KIND_BITS5 ? load_u32(bytes) : 0;
+    if (w->kind == NIBL_KIND_BITS5) bytes += 4;
+    take_split(codes, bytes, 16);
+    for (int j = 0; j < NIBL_BLOCK; j++) codes[j] = (uint8_t)(codes[j] | (fifth >> j & 1) << 4);
+    return bytes + 16;
+}
+
+static void pack_blocks(nibl_matrix *w, uint32_t row, const uint8_t *bytes, bool *finite) {
+    static const struct {
+        void (*read)(nibl_file_block *x, const uint8_t *bytes);
+        size_t bytes; /* of 256 columns */
+    } layouts[] = {
+        [NIBL_LAYOUT_NVFP4] = {read_nvfp4, 144},   [NIBL_LAYOUT_Q2_K] = {read_q2_k, 84},
+        [NIBL_LAYOUT_Q3_K] = {read_q3_k, 110},     [NIBL_LAYOUT_Q4_K] = {read_q4_k, 144},
+        [NIBL_LAYOUT_Q5_K] = {read_q5_k, 176},     [NIBL_LAYOUT_Q6_K] = {read_q6_k, 210},
+        [NIBL_LAYOUT_IQ4_XS] = {read_iq4_xs, 136}, [NIBL_LAYOUT_TQ1_0] = {read_tq1_0, 54},
+        [NIBL_LAYOUT_TQ2_0] = {read_tq2_0, 66},
+    };
+    const uint32_t blocks = w->cols / NIBL_BLOCK;
+    bool ok = true;
+    for (uint32_t b = 0; b < blocks; b += 8) {
+        nibl_file_block x = {0};
+        const uint32_t count = blocks - b < 8 ? blocks - b : 8;
+        if (w->layout > NIBL_LAYOUT_PLAIN) {
+            if (count == 8) {
+                layouts[w->layout].read(&x, bytes);
+                bytes += layouts[w->layout].bytes;
+            } else { /* the last blocks of 64 */
+                uint8_t padded[144] = {0};
+                memcpy(padded, bytes, layouts[w->layout].bytes / 8 * count);
+                layouts[w->layout].read(&x, padded);
+            }
+        } else {
+            const size_t head = 2u * nibl_scale_form_of((nibl_scale)w->scale).head;
+            memcpy(x.head, bytes, head);
+            bytes += head;
+            for (uint32_t i = 0; i < count; i++) bytes = read_block32(w, &x, i, bytes);
+        }
+        if (w->kind == NIBL_KIND_INT8)
+            for (uint32_t i = 0; i < count * NIBL_BLOCK; i++) w->has_m128 = w->has_m128 || x.codes[i] == 0x80;
+        ok = put_blocks(w, row, b, count, &x) && ok;
+    }
+    *finite = *finite && ok;
+}
+
+void nibl_pack_row_scalar(nibl_matrix *w, uint32_t row, const uint8_t *bytes, bool *finite) {
+    if (nibl_kind_is_float((nibl_kind)w->kind))
+        pack_float(w, row, bytes, finite);
+    else if (!nibl_is_plain(w) || w->layout != NIBL_LAYOUT_BLOCK32)
+        pack_blocks(w, row, bytes, finite);
+    else
+        (w->kind == NIBL_KIND_INT8 ? pack_int8 : pack_nibble)(w, row, bytes, finite);
 }
 
 void nibl_unpack_row_scalar(float *y, const nibl_matrix *w, uint32_t row) {

@@ -30,7 +30,7 @@ INLINE void gemv_nibble(float *y, const uint8_t *block, uint32_t blocks, bool ha
                 sum[0][half] = dot(s, wasm_u16x8_shr(w, 12), odd1);
             }
         }
-        const v128_t first = wasm_i32x4_splat(has_min ? 0 : -8 * a[b].sum);
+        const v128_t first = has_min ? wasm_i32x4_const_splat(0) : wasm_i32x4_neg(excess(&a[b]));
         for (int half = 0; half < 2; half++)
             sum[0][half] = wasm_i32x4_add(first, wasm_i32x4_shr(sum[0][half], 8));
         finish_block(acc, sum, (const uint16_t *)(const void *)block, has_min, &a[b], blocks, 1, &k);
@@ -45,7 +45,7 @@ void nibl_gemv_nibble_wasmsimd(float *y, const nibl_matrix *w, uint32_t begin, u
     const uint32_t blocks = w->cols / NIBL_BLOCK;
     for (uint32_t panel = begin; panel < end; panel++) {
         float *out = y + (size_t)panel * NIBL_PANEL;
-        if (w->has_min)
+        if (w->scale == NIBL_SCALE_F16_MIN)
             gemv_nibble(out, nibl_panel(w, panel), blocks, true, a);
         else
             gemv_nibble(out, nibl_panel(w, panel), blocks, false, a);
@@ -116,7 +116,7 @@ INLINE void tile(float *y, size_t stride, const int16_t *panel, const int16_t *x
 INLINE void gemm(float *y, size_t stride, const nibl_matrix *w, uint32_t begin, uint32_t end,
                  const nibl_act *a, uint32_t tokens, int16_t *scratch, bool int8, bool has_min) {
     const uint32_t blocks = w->cols / NIBL_BLOCK;
-    const size_t unit = nibl_panel_unit((nibl_kind)w->kind, has_min);
+    const size_t unit = nibl_panel_unit((nibl_kind)w->kind, has_min ? NIBL_SCALE_F16_MIN : NIBL_SCALE_F16);
     int16_t *x = scratch + (size_t)w->cols * NIBL_PANEL;
     for (uint32_t panel = begin; panel < end; panel++) {
         const uint8_t *block = nibl_panel(w, panel);
@@ -140,7 +140,7 @@ INLINE void gemm(float *y, size_t stride, const nibl_matrix *w, uint32_t begin, 
 
 void nibl_gemm_nibble_wasmsimd(float *y, size_t stride, const nibl_matrix *w, uint32_t begin, uint32_t end,
                                const nibl_act *a, uint32_t tokens, void *scratch) {
-    if (w->has_min)
+    if (w->scale == NIBL_SCALE_F16_MIN)
         gemm(y, stride, w, begin, end, a, tokens, scratch, false, true);
     else
         gemm(y, stride, w, begin, end, a, tokens, scratch, false, false);

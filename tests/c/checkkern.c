@@ -89,11 +89,11 @@ static bool check(const options *o, size_t op, const nibl_kernel_row *row) {
         const char *wrong = trial_run(&t, operations[op], reference, row->function);
         trial_end(&t);
         if (!wrong) continue;
-        printf("%-12s %-11s FAILED %s; round %u: rows %u, cols %u, kind %d, min %d, panels %u..%u, tokens "
+        printf("%-12s %-11s FAILED %s; round %u: rows %u, cols %u, kind %d, scale %d, panels %u..%u, tokens "
                "%u, n %u, "
                "width %u, flag %d, values %d\n",
                row->op, row->isa, wrong, (unsigned)round, (unsigned)s.rows, (unsigned)s.cols, s.kind,
-               s.has_min, (unsigned)s.begin, (unsigned)s.end, (unsigned)s.tokens, (unsigned)s.n,
+               (int)s.scale, (unsigned)s.begin, (unsigned)s.end, (unsigned)s.tokens, (unsigned)s.n,
                (unsigned)s.width, s.flag, s.profile);
         return false;
     }
@@ -128,7 +128,11 @@ static double measure(const operation *op, const shape *s, void (*function)(void
 
 enum { MAX_BENCH = sizeof operations[0]->bench / sizeof(shape) };
 
-static const char *const kinds[] = {"f32", "f16", "bf16", "nibble", "int8"};
+static const char *const kinds[] = {"f32",  "f16",   "bf16",  "nibble", "int8", "iq4",
+                                    "e2m1", "bits2", "bits3", "bits5",  "bits6"};
+static const char *const scales[] = {
+    "",       "+min",  " f16+zero", " bf16",        " bf16+zero",  " f32",           " e8m0",
+    " ue4m3", " d256", " d256 i8",  " d256 u8+min", " d256 i8/16", " d256 u4+min/16"};
 
 static void bench(const operation *op, const nibl_kernel_row *row, const double *scalar) {
     for (size_t i = 0; op->bench[i].n || op->bench[i].rows; i++) {
@@ -139,7 +143,7 @@ static void bench(const operation *op, const nibl_kernel_row *row, const double 
         char label[40];
         if (s->rows)
             snprintf(label, sizeof label, "%u x %u %s%s, tokens %u", (unsigned)s->rows, (unsigned)s->cols,
-                     kinds[s->kind], s->has_min ? "+min" : "", (unsigned)s->tokens);
+                     kinds[s->kind], scales[s->scale], (unsigned)s->tokens);
         else
             snprintf(label, sizeof label, s->width ? "%u x %u" : "%u", (unsigned)s->n, (unsigned)s->width);
         printf("    %-32s %11.0f ns %7.2f GB/s %7.2f GMAC/s %7.2f x scalar\n", label, time, bytes / time,

@@ -11,7 +11,7 @@ enum { MAX_INPUTS = 4, MAX_OUTPUTS = 3, MAX_RANGES = 80 };
 typedef struct shape {
     uint32_t rows, cols; /* of a matrix */
     nibl_kind kind;
-    bool has_min;
+    nibl_scale scale;
     uint32_t begin, end; /* panels */
     uint32_t tokens;
     uint32_t n, width; /* of vectors, heads and attention blocks; n also: a row of the matrix */
@@ -50,7 +50,7 @@ typedef struct operation {
     void (*make)(trial *t);
     void (*call)(const trial *t, void (*function)(void));
     void (*work)(const shape *s, double *bytes, double *macs);
-    shape bench[4]; /* up to the first without n and rows */
+    shape bench[20]; /* up to the first without n and rows */
 } operation;
 
 /* The operations in the order of the table; their number. */

@@ -147,6 +147,7 @@ static void pick_attention(shape *s, uint64_t *random, uint32_t round) {
     static const uint32_t widths[] = {64, 128, 80, 96, 32, 256, 16, 512};
     s->n = round % 4 == 0 ? NIBL_ATTN_BLOCK : random_between(random, 1, NIBL_ATTN_BLOCK);
     s->width = round % 3 ? widths[round % 8] : random_between(random, 1, 200);
+    s->tokens = random_between(random, 1, 9); /* heads */
 }
 
 /* Positions behind the n-th hold anything. */
@@ -183,9 +184,11 @@ static void make_attn_block_i8(trial *t) {
     const uint32_t n = t->shape.n, width = t->shape.width, padded = nibl_attn_i8_width(width);
     const size_t blocks = (width + NIBL_BLOCK - 1) / NIBL_BLOCK, half = (size_t)NIBL_ATTN_BLOCK * padded;
     const bool ended = t->shape.profile != PROFILE_PLAIN && random_below(&t->random, 2);
-    nibl_act *q = trial_input(t, blocks * sizeof *q, shift4(t));
-    random_acts(q, blocks, &t->random, t->shape.profile);
-    for (uint32_t d = width; d < blocks * NIBL_BLOCK; d++) q[d / NIBL_BLOCK].q[d % NIBL_BLOCK] = 0;
+    nibl_act *q = trial_input(t, t->shape.tokens * blocks * sizeof *q, shift4(t));
+    random_acts(q, t->shape.tokens * blocks, &t->random, t->shape.profile);
+    for (uint32_t h = 0; h < t->shape.tokens; h++)
+        for (uint32_t d = width; d < blocks * NIBL_BLOCK; d++)
+            q[h * blocks + d / NIBL_BLOCK].q[d % NIBL_BLOCK] = 0;
     nibl_attn_i8 *kv = trial_input(t, nibl_attn_i8_bytes(width), shift4(t));
     for (size_t i = 0; i < half; i++) kv->codes[i] = (int8_t)random_below(&t->random, 128);
     random_codes(kv->codes + half, half, &t->random, t->shape.profile);
@@ -212,18 +215,18 @@ static void make_attn_block_i8(trial *t) {
                 (int8_t)random_below(&t->random, 256);
         }
     t->scale = 1.0f / sqrtf((float)width);
-    floats_out(t, width);
-    floats_out(t, 2);
+    floats_out(t, (size_t)t->shape.tokens * (2 + width));
 }
 
 static void call_attn_block_i8(const trial *t, void (*function)(void)) {
-    AS(attn_block_i8, function)(output(t, 0), output(t, 1), t->inputs[0], t->inputs[1], t->shape.n,
-                                t->shape.width, t->scale);
+    float *out = output(t, 0);
+    AS(attn_block_i8, function)(out + 2, out, 2 + t->shape.width, t->inputs[0], t->inputs[1], t->shape.n,
+                                t->shape.width, t->scale, t->shape.tokens);
 }
 
 static void work_attention_i8(const shape *s, double *bytes, double *macs) {
     *bytes = (double)nibl_attn_i8_bytes(s->width);
-    *macs = 2.0 * s->n * s->width;
+    *macs = 2.0 * s->n * s->width * s->tokens;
 }
 
 static void make_attn_merge(trial *t) {
@@ -259,33 +262,49 @@ static void pick_matrix(shape *s, uint64_t *random, uint32_t round) {
     s->begin = random_below(random, panels);
     s->end = random_between(random, s->begin, panels);
     if (round % 3 == 0) s->begin = 0, s->end = panels;
-    s->has_min = round % 2;
 }
 
 static void pick_nibble(shape *s, uint64_t *random, uint32_t round) {
     pick_matrix(s, random, round);
     s->kind = NIBL_KIND_NIBBLE;
+    s->scale = round % 2 ? NIBL_SCALE_F16_MIN : NIBL_SCALE_F16;
 }
 
 static void pick_int8(shape *s, uint64_t *random, uint32_t round) {
     pick_matrix(s, random, round);
     s->kind = NIBL_KIND_INT8;
-    s->has_min = false;
+}
+
+/* Every kind with every scale mode in turn; those with a head have 256 columns at least. */
+static void pick_codes(shape *s, uint64_t *random, uint32_t round) {
+    enum { KINDS = NIBL_KIND_COUNT - NIBL_KIND_NIBBLE };
+    pick_matrix(s, random, round / 3);
+    s->kind = (nibl_kind)(NIBL_KIND_NIBBLE + round % KINDS);
+    s->scale = (nibl_scale)(round / KINDS % NIBL_SCALE_COUNT);
+    const bool is_signed = s->kind == NIBL_KIND_INT8 || s->kind == NIBL_KIND_IQ4 || s->kind == NIBL_KIND_E2M1;
+    const nibl_scale_form form = nibl_scale_form_of(s->scale);
+    if (is_signed && (form.min || form.zero))
+        s->scale = form.head ? NIBL_SCALE_SUPER_I8 : NIBL_SCALE_UE4M3_16;
+    if (nibl_head_bytes(s->scale)) s->cols = NIBL_SUPER * random_between(random, 1, 3);
+    if (s->tokens == 64) s->tokens = 10;
 }
 
 static void pick_any(shape *s, uint64_t *random, uint32_t round) {
-    pick_matrix(s, random, round / 5);
-    s->kind = (nibl_kind)(round % 5);
-    s->has_min = s->kind == NIBL_KIND_NIBBLE && s->has_min;
-    if (nibl_kind_is_float(s->kind))
+    if (round % 3) {
+        pick_codes(s, random, round);
+    } else {
+        pick_matrix(s, random, round / 5);
+        s->kind = (nibl_kind)(round / 3 % 3);
         s->cols = random_between(random, 1, random_below(random, 4) ? 200 : 2048);
+    }
     if (s->tokens == 64) s->tokens = 10;
     s->n = random_below(random, s->rows);
 }
 
 static void make_weights(trial *t) {
     const shape *s = &t->shape;
-    t->w = (nibl_matrix){.rows = s->rows, .cols = s->cols, .kind = (uint8_t)s->kind, .has_min = s->has_min};
+    t->w =
+        (nibl_matrix){.rows = s->rows, .cols = s->cols, .kind = (uint8_t)s->kind, .scale = (uint8_t)s->scale};
     t->w.data =
         trial_input(t, nibl_panels(&t->w) * nibl_panel_bytes(&t->w), random_below(&t->random, 4) * 16);
     random_weights(&t->w, &t->random, s->profile);
@@ -329,6 +348,18 @@ CALL_GEMV(gemv_int8)
 CALL_GEMM(gemm_nibble)
 CALL_GEMM(gemm_int8)
 
+static void make_matmul_codes(trial *t) {
+    make_weights(t);
+    const size_t blocks = (size_t)t->shape.tokens * (t->shape.cols / NIBL_BLOCK);
+    random_acts(trial_input(t, blocks * sizeof(nibl_act), shift4(t)), blocks, &t->random, t->shape.profile);
+    make_products(t);
+}
+
+static void call_matmul_codes(const trial *t, void (*function)(void)) {
+    AS(matmul_codes, function)(output(t, 0), t->stride, &t->w, t->shape.begin, t->shape.end, t->inputs[1],
+                               t->shape.tokens);
+}
+
 static void make_matmul_float(trial *t) {
     make_weights(t);
     t->x_stride = t->shape.cols + random_below(&t->random, 12);
@@ -342,19 +373,29 @@ static void call_matmul_float(const trial *t, void (*function)(void)) {
 }
 
 static void work_matrix(const shape *s, double *bytes, double *macs) {
-    const nibl_matrix w = {.rows = s->rows, .cols = s->cols, .kind = (uint8_t)s->kind, .has_min = s->has_min};
+    const nibl_matrix w = {
+        .rows = s->rows, .cols = s->cols, .kind = (uint8_t)s->kind, .scale = (uint8_t)s->scale};
     *bytes = (double)nibl_panels(&w) * (double)nibl_panel_bytes(&w);
     *macs = (double)s->rows * s->cols * s->tokens;
 }
 
 /* ---- Rows in and out ---- */
 
-/* A row's bytes in the file have the size of a row of a panel. */
-static size_t row_bytes(const nibl_matrix *w) { return nibl_panel_bytes(w) / NIBL_PANEL; }
+/* A row in the plain layout, or a float row. */
+static size_t row_bytes(const nibl_matrix *w) {
+    if (nibl_kind_is_float((nibl_kind)w->kind)) return nibl_panel_bytes(w) / NIBL_PANEL;
+    const nibl_scale_form form = nibl_scale_form_of((nibl_scale)w->scale);
+    return (size_t)w->cols / NIBL_BLOCK * ((size_t)NIBL_BLOCK + form.field[0] + form.field[1]) +
+           w->cols / NIBL_SUPER * 2u * form.head;
+}
 
 static void make_pack_row(trial *t) {
     const shape *s = &t->shape;
-    t->w = (nibl_matrix){.rows = s->rows, .cols = s->cols, .kind = (uint8_t)s->kind, .has_min = s->has_min};
+    t->w = (nibl_matrix){.rows = s->rows,
+                         .cols = s->cols,
+                         .kind = (uint8_t)s->kind,
+                         .scale = (uint8_t)s->scale,
+                         .layout = NIBL_LAYOUT_PLAIN};
     uint8_t *row = trial_input(t, row_bytes(&t->w), random_below(&t->random, 64));
     for (size_t i = 0; i < row_bytes(&t->w); i++) row[i] = (uint8_t)random_below(&t->random, 256);
     const size_t panel = nibl_panel_bytes(&t->w);
@@ -385,7 +426,8 @@ static void call_unpack_row(const trial *t, void (*function)(void)) {
 }
 
 static void work_row(const shape *s, double *bytes, double *macs) {
-    const nibl_matrix w = {.rows = s->rows, .cols = s->cols, .kind = (uint8_t)s->kind, .has_min = s->has_min};
+    const nibl_matrix w = {
+        .rows = s->rows, .cols = s->cols, .kind = (uint8_t)s->kind, .scale = (uint8_t)s->scale};
     *bytes = (double)row_bytes(&w);
     *macs = 0;
 }
@@ -393,9 +435,12 @@ static void work_row(const shape *s, double *bytes, double *macs) {
 /* ---- The table; shapes of --bench are those of SmolLM2-135M ---- */
 
 #define NIBBLE(r, c, t)                                                                                      \
-    {.rows = r, .cols = c, .tokens = t, .kind = NIBL_KIND_NIBBLE, .has_min = true, .end = (r) / 8}
+    {.rows = r, .cols = c, .tokens = t, .kind = NIBL_KIND_NIBBLE, .scale = NIBL_SCALE_F16_MIN, .end = (r) / 8}
 #define SYMMETRIC(r, c, t) {.rows = r, .cols = c, .tokens = t, .kind = NIBL_KIND_NIBBLE, .end = (r) / 8}
 #define INT8(r, c, t) {.rows = r, .cols = c, .tokens = t, .kind = NIBL_KIND_INT8, .end = (r) / 8}
+
+#define CODES(k, s, t)                                                                                       \
+    {.rows = 1536, .cols = 768, .tokens = t, .kind = NIBL_KIND_##k, .scale = NIBL_SCALE_##s, .end = 1536 / 8}
 
 static const operation check_quantize = {
     pick_blocks, make_quantize, call_quantize, work_quantize, {{.n = 576}, {.n = 1536}}};
@@ -415,6 +460,16 @@ static const operation check_gemm_nibble = {
     {NIBBLE(1536, 576, 64), NIBBLE(576, 1536, 64), SYMMETRIC(1536, 576, 64)}};
 static const operation check_gemm_int8 = {
     pick_int8, make_gemm, call_gemm_int8, work_matrix, {INT8(1536, 576, 64), INT8(576, 1536, 64)}};
+static const operation check_matmul_codes = {
+    pick_codes,
+    make_matmul_codes,
+    call_matmul_codes,
+    work_matrix,
+    {CODES(BITS5, F16, 1), CODES(BITS5, F16_MIN, 1), CODES(BITS2, SUPER_U4_MIN_16, 1),
+     CODES(BITS3, SUPER_I8_16, 1), CODES(NIBBLE, SUPER_U8_MIN, 1), CODES(BITS5, SUPER_U8_MIN, 1),
+     CODES(BITS6, SUPER_I8_16, 1), CODES(IQ4, F16, 1), CODES(IQ4, SUPER_I8, 1), CODES(BITS2, SUPER, 1),
+     CODES(E2M1, E8M0, 1), CODES(E2M1, UE4M3_16, 1), CODES(NIBBLE, F16_ZERO, 1), CODES(NIBBLE, BF16_ZERO, 1),
+     CODES(INT8, BF16, 1), CODES(NIBBLE, SUPER_U8_MIN, 64), CODES(BITS6, SUPER_I8_16, 64)}};
 static const operation check_matmul_float = {pick_any,
                                              make_matmul_float,
                                              call_matmul_float,
@@ -428,8 +483,13 @@ static const operation check_widen_f16 = {
     pick_vector, make_widen_f16, call_widen_f16, work_widen, {{.n = 2 * 64 * 64}}};
 static const operation check_attn_block = {
     pick_attention, make_attn_block, call_attn_block, work_attention, {{.n = 64, .width = 64}}};
-static const operation check_attn_block_i8 = {
-    pick_attention, make_attn_block_i8, call_attn_block_i8, work_attention_i8, {{.n = 64, .width = 64}}};
+static const operation check_attn_block_i8 = {pick_attention,
+                                              make_attn_block_i8,
+                                              call_attn_block_i8,
+                                              work_attention_i8,
+                                              {{.n = 64, .width = 64, .tokens = 1},
+                                               {.n = 64, .width = 64, .tokens = 3},
+                                               {.n = 64, .width = 128, .tokens = 4}}};
 static const operation check_attn_merge = {
     pick_attention, make_attn_merge, call_attn_merge, work_merge, {{.n = 64, .width = 64}}};
 static const operation check_pack_row = {

@@ -85,26 +85,51 @@ static inline void random_acts(nibl_act *a, size_t blocks, uint64_t *state, prof
             a->s = ends[random_below(state, random_below(state, 50) ? 4 : 5)];
         if (a->s > 0) random_codes(a->q, NIBL_BLOCK, state, p);
         for (int i = 0; i < NIBL_BLOCK; i++) a->sum += a->q[i];
+        for (int i = 0; i < NIBL_BLOCK / 2; i++) a->sum16 += a->q[i];
         a->s_sum = (float)a->sum * a->s;
     }
 }
 
+/* The eight values of a field of `width` bytes: f16, bf16 or f32 numbers, or bytes. */
+static inline void random_field(uint8_t *p, nibl_scale scale, size_t width, uint64_t *state, profile pr) {
+    for (int r = 0; r < NIBL_PANEL; r++, p += width) {
+        const bool bf16 = scale == NIBL_SCALE_BF16 || scale == NIBL_SCALE_BF16_ZERO;
+        const uint32_t bits = nibl_float_bits(random_number(state, pr));
+        const uint16_t half = bf16 ? (uint16_t)(bits >> 16) : random_half(state, pr);
+        if (width == 1) *p = (uint8_t)random_below(state, scale == NIBL_SCALE_E8M0 ? 253 : 256);
+        if (width == 1 && scale == NIBL_SCALE_E8M0 && pr == PROFILE_PLAIN)
+            *p = (uint8_t)random_between(state, 112, 130);
+        if (width == 2) memcpy(p, &half, 2);
+        if (width == 4) memcpy(p, &bits, 4);
+    }
+}
+
 /* Fills w->data, which holds whole panels. INT8 weights are -127..127, floats finite. */
-static inline void random_weights(const nibl_matrix *w, uint64_t *state, profile p) {
+static inline void random_weights(const nibl_matrix *w, uint64_t *state, profile pr) {
     const nibl_kind kind = (nibl_kind)w->kind;
-    const size_t unit = nibl_panel_unit(kind, w->has_min);
-    const size_t units = nibl_panels(w) * nibl_panel_bytes(w) / unit;
-    for (size_t u = 0; u < units; u++) {
-        uint8_t *block = w->data + u * unit;
-        uint16_t *half = (uint16_t *)(void *)block;
-        const uint32_t halves = kind == NIBL_KIND_NIBBLE && w->has_min ? 16 : 8;
-        for (uint32_t r = 0; r < halves && kind != NIBL_KIND_F32; r++) {
-            half[r] = random_half(state, p);
-            if (kind == NIBL_KIND_BF16) half[r] = (uint16_t)(nibl_float_bits(random_number(state, p)) >> 16);
+    const nibl_scale scale = (nibl_scale)w->scale;
+    const nibl_scale_form form = nibl_scale_form_of(scale);
+    for (uint32_t panel = 0; panel < nibl_panels(w); panel++) {
+        uint8_t *p = nibl_panel(w, panel);
+        if (nibl_kind_is_float(kind)) {
+            const nibl_scale as[] = {NIBL_SCALE_F32, NIBL_SCALE_F16, NIBL_SCALE_BF16};
+            const size_t width = nibl_panel_unit(kind, scale) / NIBL_PANEL;
+            for (uint32_t k = 0; k < w->cols; k++, p += NIBL_PANEL * width)
+                random_field(p, as[kind], width, state, pr);
+            continue;
         }
-        if (kind == NIBL_KIND_NIBBLE) random_nibbles(block + 2 * halves, 128, state, p);
-        if (kind == NIBL_KIND_INT8) random_codes(((nibl_int8_block *)(void *)block)->q, 256, state, p);
-        if (kind == NIBL_KIND_F32) random_numbers((float *)(void *)block, 8, state, p);
+        for (uint32_t b = 0; b < w->cols / NIBL_BLOCK; b++) {
+            uint8_t *at = p + nibl_block_offset(w, b);
+            for (uint32_t h = 0; h < form.head && b % 8 == 0; h++)
+                random_field(at - nibl_head_bytes(scale) + 16 * h, NIBL_SCALE_F16, 2, state, pr);
+            random_field(at, scale, form.field[0], state, pr);
+            random_field(at + NIBL_PANEL * form.field[0], scale, form.field[1], state, pr);
+            at += nibl_scale_bytes(scale);
+            if (kind == NIBL_KIND_INT8)
+                random_codes((int8_t *)at, 256, state, pr);
+            else
+                random_nibbles(at, nibl_code_bytes(kind), state, pr);
+        }
     }
 }
 

@@ -518,8 +518,12 @@ static void test_types(void) {
     static const struct {
         uint32_t id, block, bytes;
         const char *name;
-    } known[] = {{0, 1, 4, "F32"},    {1, 1, 2, "F16"},    {2, 32, 18, "Q4_0"},
-                 {3, 32, 20, "Q4_1"}, {8, 32, 34, "Q8_0"}, {30, 1, 2, "BF16"}};
+    } known[] = {
+        {0, 1, 4, "F32"},       {1, 1, 2, "F16"},         {2, 32, 18, "Q4_0"},    {3, 32, 20, "Q4_1"},
+        {6, 32, 22, "Q5_0"},    {7, 32, 24, "Q5_1"},      {8, 32, 34, "Q8_0"},    {10, 256, 84, "Q2_K"},
+        {11, 256, 110, "Q3_K"}, {12, 256, 144, "Q4_K"},   {13, 256, 176, "Q5_K"}, {14, 256, 210, "Q6_K"},
+        {20, 32, 18, "IQ4_NL"}, {23, 256, 136, "IQ4_XS"}, {30, 1, 2, "BF16"},     {34, 256, 54, "TQ1_0"},
+        {35, 256, 66, "TQ2_0"}, {39, 32, 17, "MXFP4"},    {40, 64, 36, "NVFP4"}};
     CHECK_EQ(nibl_dtype_count(), sizeof known / sizeof *known);
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         const nibl_dtype *t = nibl_dtype_by_id(known[i].id);
@@ -527,23 +531,22 @@ static void test_types(void) {
         if (!CHECK(t && t == nibl_dtype_at(i))) continue;
         CHECK(t->id == known[i].id && t->block == known[i].block && t->bytes == known[i].bytes);
         CHECK(strcmp(t->name, known[i].name) == 0 && strcmp(nibl_dtype_name(t->id), t->name) == 0);
-        CHECK(nibl_dtype_row_bytes(t, 96, &bytes) && bytes == 96 / t->block * t->bytes);
+        CHECK(nibl_dtype_row_bytes(t, 768, &bytes) && bytes == 768 / t->block * t->bytes);
         CHECK(t->block == 1 || !nibl_dtype_row_bytes(t, 33, &bytes));
-        CHECK(t->block == 32 || !nibl_dtype_row_bytes(t, UINT64_MAX, &bytes));
-        CHECK_EQ(bytes, 96 / t->block * t->bytes);
+        CHECK(t->block > 1 || t->bytes == 1 || !nibl_dtype_row_bytes(t, UINT64_MAX, &bytes));
+        CHECK_EQ(bytes, 768 / t->block * t->bytes);
     }
     static const struct {
         uint32_t id;
         const char *name;
-    } names[] = {{6, "Q5_0"},    {7, "Q5_1"},    {10, "Q2_K"},  {12, "Q4_K"}, {14, "Q6_K"},  {17, "IQ2_XS"},
-                 {20, "IQ4_NL"}, {23, "IQ4_XS"}, {24, "I8"},    {28, "F64"},  {29, "IQ1_M"}, {34, "TQ1_0"},
-                 {35, "TQ2_0"},  {39, "MXFP4"},  {40, "NVFP4"}, {41, "Q1_0"}};
+    } names[] = {{9, "Q8_1"}, {15, "Q8_K"}, {17, "IQ2_XS"}, {21, "IQ3_S"},
+                 {24, "I8"},  {28, "F64"},  {29, "IQ1_M"},  {41, "Q1_0"}};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         CHECK(!nibl_dtype_by_id(names[i].id));
         CHECK(nibl_dtype_name(names[i].id) && strcmp(nibl_dtype_name(names[i].id), names[i].name) == 0);
     }
     CHECK(!nibl_dtype_name(42) && !nibl_dtype_name(UINT32_MAX) && !nibl_dtype_by_id(UINT32_MAX) &&
-          !nibl_dtype_at(6));
+          !nibl_dtype_at(nibl_dtype_count()));
 }
 
 int main(void) {

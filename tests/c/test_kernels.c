@@ -56,18 +56,21 @@ static size_t make_block(uint8_t *bytes, double *values, nibl_kind kind, bool ha
                 has_min ? code * half_value(bytes) + half_value(bytes + 2) : (code - 8) * half_value(bytes);
         }
         return has_min ? 20 : 18;
-    case NIBL_KIND_INT8:
+    default: /* INT8 */
         put_half(bytes);
         random_codes((int8_t *)q, NIBL_BLOCK, &state, PROFILE_PLAIN);
         if (m128) q[random_below(&state, NIBL_BLOCK)] = 0x80;
         for (int i = 0; i < NIBL_BLOCK; i++) values[i] = (int8_t)q[i] * half_value(bytes);
         return 34;
     }
-    return 0;
 }
 
 static weights make_weights(nibl_kind kind, bool has_min, uint32_t rows, uint32_t cols, bool m128) {
-    weights m = {{.rows = rows, .cols = cols, .kind = (uint8_t)kind, .has_min = has_min}, NULL};
+    weights m = {{.rows = rows,
+                  .cols = cols,
+                  .kind = (uint8_t)kind,
+                  .scale = has_min ? NIBL_SCALE_F16_MIN : NIBL_SCALE_F16},
+                 NULL};
     m.w.data = calloc(nibl_panels(&m.w), nibl_panel_bytes(&m.w));
     m.values = malloc((size_t)rows * cols * sizeof *m.values);
     uint8_t *row = malloc(cols * 4 + 64);
@@ -104,7 +107,7 @@ static void check_product(const weights *m, const float *y, size_t stride, const
             worst = fmax(worst, fabs((double)y[t * stride + r] - sum) / size);
         }
     if (!CHECK(worst < 2e-6))
-        printf("    kind %d, min %d, %u x %u, %u tokens: %.2g\n", m->w.kind, m->w.has_min, m->w.rows,
+        printf("    kind %d, scale %d, %u x %u, %u tokens: %.2g\n", m->w.kind, m->w.scale, m->w.rows,
                m->w.cols, tokens, worst);
 }
 

@@ -96,7 +96,8 @@ static bool row_is_packed(const nibl_matrix *w, uint32_t r, const uint8_t *row) 
     const size_t lane = r % 8;
     bool same = true;
     if (w->kind == NIBL_KIND_NIBBLE || w->kind == NIBL_KIND_INT8) {
-        const size_t scales = w->has_min ? 2 : 1, chunks = w->kind == NIBL_KIND_INT8 ? 8 : 4;
+        const size_t scales = w->scale == NIBL_SCALE_F16_MIN ? 2 : 1,
+                     chunks = w->kind == NIBL_KIND_INT8 ? 8 : 4;
         for (uint32_t b = 0; b < w->cols / 32; b++, panel += 16 * scales + 32 * chunks) {
             for (size_t s = 0; s < scales; s++, row += 2)
                 same = same && memcmp(panel + 16 * s + 2 * lane, row, 2) == 0;
@@ -539,8 +540,8 @@ static void test_bad_files(void) {
         {"llama.feed_forward_length", 4, "\xFF\xFF\x0F", 3, NIBL_E_FILE, "shape"},
         {"llama.attention.head_count", 4, "\0\0\0\x80", 4, NIBL_E_FILE, "llama.attention.head_count is"},
         {"blk.1.attn_q.weight", -1, "s", 1, NIBL_E_FILE, "tensor 'blk.1.attn_q.weight' is missing"},
-        {"blk.1.attn_q.weight", 20, "\x0C", 1, NIBL_E_UNSUPPORTED,
-         "tensor 'blk.1.attn_q.weight' has type Q4_K (12)"},
+        {"blk.1.attn_q.weight", 20, "\x11", 1, NIBL_E_UNSUPPORTED,
+         "tensor 'blk.1.attn_q.weight' has type IQ2_XS (17)"},
         {"blk.1.attn_q.weight", 20, "\xE7\3", 2, NIBL_E_UNSUPPORTED, "type unknown (999)"},
         {"blk.1.attn_q.weight", 4, "\x20", 1, NIBL_E_FILE, "tensor 'blk.1.attn_q.weight' has shape"},
         {"blk.1.attn_q.weight", 12, "\1\0\0\0\0\0\0\x10", 8, NIBL_E_FILE, "'blk.1.attn_q.weight'"},
@@ -612,7 +613,7 @@ static void test_inspect(void) {
     put_key_string(&b, "general.name", "Snake \"1\"");
     put_key_u32(&b, "mamba.block_count", 2);
     put_tensor(&b, "x", 0, 2, 8, 3, 0), put_tensor(&b, "y", 3, 1, 64, 1, 96),
-        put_tensor(&b, "z", 12, 2, 256, 2, 160);
+        put_tensor(&b, "z", 17, 2, 256, 2, 160);
     put_padding(&b, 32);
     char expected[2048], json[2048];
     snprintf(expected, sizeof expected,
@@ -620,11 +621,11 @@ static void test_inspect(void) {
              "\\\"1\\\"\",\"parameters\":600,"
              "\"file_tensor_bytes\":136,\"types\":{\"F32\":{\"tensors\":1,\"bytes\":96},\"Q4_1\":{"
              "\"tensors\":1,\"bytes\":40},"
-             "\"Q4_K\":{\"tensors\":1,\"bytes\":null}},\"metadata\":{\"general.architecture\":\"mamba\","
+             "\"IQ2_XS\":{\"tensors\":1,\"bytes\":null}},\"metadata\":{\"general.architecture\":\"mamba\","
              "\"general.name\":\"Snake \\\"1\\\"\",\"mamba.block_count\":2},\"tensors\":["
              "{\"name\":\"x\",\"type\":\"F32\",\"shape\":[8,3],\"offset\":%zu,\"bytes\":96},"
              "{\"name\":\"y\",\"type\":\"Q4_1\",\"shape\":[64],\"offset\":%zu,\"bytes\":40},"
-             "{\"name\":\"z\",\"type\":\"Q4_K\",\"shape\":[256,2],\"offset\":%zu,\"bytes\":null}]}",
+             "{\"name\":\"z\",\"type\":\"IQ2_XS\",\"shape\":[256,2],\"offset\":%zu,\"bytes\":null}]}",
              b.length, b.length + 96, b.length + 160);
     nibl_loader *loader;
     size_t needed = 0;

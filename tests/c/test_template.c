@@ -103,8 +103,8 @@ static void same_as_jinja(void) {
                     refused++;
         }
     }
-    CHECK(conversation_count == 10 && known == 34 && compared + exceptions == 340 && exceptions == 20);
-    CHECK_EQ(refused, 39);
+    CHECK(conversation_count == 10 && known == 35 && compared + exceptions == 350 && exceptions == 20);
+    CHECK_EQ(refused, 38);
     nibl_gguf_free(gguf);
     free(file.bytes);
 }

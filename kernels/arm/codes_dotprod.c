@@ -1,0 +1,42 @@
+/* matmul_codes with SDOT: codes of any sign are signed bytes. */
+#include <arm_neon.h>
+#include <stdbool.h>
+
+#define ISA dotprod
+#define INLINE static inline __attribute__((always_inline))
+
+typedef uint8_t bytes32 __attribute__((vector_size(32)));
+typedef int32_t int32x8 __attribute__((vector_size(32)));
+typedef union pair {
+    bytes32 bytes;
+    int32x8 ints;
+    int8x16_t q[2];
+    int32x4_t sums[2];
+} pair;
+
+INLINE bytes32 lookup(bytes32 x, const int8_t *table) {
+    const int8x16_t t = vld1q_s8(table);
+    pair p = {.bytes = x};
+    for (int i = 0; i < 2; i++) p.q[i] = vqtbl1q_s8(t, vreinterpretq_u8_s8(p.q[i]));
+    return p.bytes;
+}
+#define LOOKUP lookup
+
+INLINE void sums(int32x8 out[2], const bytes32 w[8], const int8_t *q, bool is_signed) {
+    (void)is_signed;
+    for (int h = 0; h < 2; h++) {
+        const int8x16_t x = vld1q_s8(q + 16 * h);
+        pair sum = {.ints = {0}};
+        for (int i = 0; i < 2; i++) {
+            const pair w0 = {.bytes = w[4 * h]}, w1 = {.bytes = w[4 * h + 1]}, w2 = {.bytes = w[4 * h + 2]},
+                       w3 = {.bytes = w[4 * h + 3]};
+            sum.sums[i] = vdotq_laneq_s32(sum.sums[i], w0.q[i], x, 0);
+            sum.sums[i] = vdotq_laneq_s32(sum.sums[i], w1.q[i], x, 1);
+            sum.sums[i] = vdotq_laneq_s32(sum.sums[i], w2.q[i], x, 2);
+            sum.sums[i] = vdotq_laneq_s32(sum.sums[i], w3.q[i], x, 3);
+        }
+        out[h] = sum.ints;
+    }
+}
+
+#include "kernels/codes.inc"

@@ -1,0 +1,3 @@
+#define ISA avx512vnni
+#define BYTE_ADD(acc, u, s) _mm256_dpbusd_epi32(acc, u, s)
+#include "kernels/x86/codes.inc"

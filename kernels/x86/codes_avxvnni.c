@@ -1,0 +1,3 @@
+#define ISA avxvnni
+#define BYTE_ADD(acc, u, s) _mm256_dpbusd_avx_epi32(acc, u, s)
+#include "kernels/x86/codes.inc"
