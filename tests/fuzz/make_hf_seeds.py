@@ -7,6 +7,7 @@ import struct
 CORPUS = pathlib.Path(__file__).parent / "corpus"
 CONFIG, GENERATION, TOKENIZER_CONFIG, TEMPLATE, TOKENIZER, INDEX, FIRST, SECOND = range(8)
 WIDTH, TOKENS = 32, ["<|endoftext|>", "a", "b", "c", "ab", "abc"]
+BYTES = [f"<0x{i:02X}>" for i in range(256)]
 SIZES = {"F32": 4, "F16": 2, "BF16": 2}
 
 config = {
@@ -34,7 +35,15 @@ def tokenizer(kind):
             ],
         },
         "pre_tokenizer": None,
-        "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]},
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "},
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+                {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+            ],
+        },
     }
     levels = {
         "normalizer": None,
@@ -51,8 +60,10 @@ def tokenizer(kind):
         "post_processor": None,
         "model": {
             "type": "BPE",
+            "unk_token": TOKENS[0] if kind == "pieces" else None,
+            "fuse_unk": kind == "pieces",
             "byte_fallback": kind == "pieces",
-            "vocab": {t: i for i, t in enumerate(TOKENS)},
+            "vocab": {t: i for i, t in enumerate(TOKENS + (BYTES if kind == "pieces" else []))},
             "merges": ["a b", "ab c"],
         },
     }  # fmt: skip
@@ -83,7 +94,7 @@ def names():
 def folder(how, parts):
     out = bytes([how])
     for which, content in parts.items():
-        content = content if isinstance(content, bytes) else json.dumps(content, separators=(",", ":")).encode()
+        content = content if isinstance(content, bytes) else json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
         out += bytes([which]) + struct.pack("<I", len(content))[:3] + content
     return out
 
@@ -91,7 +102,7 @@ def folder(how, parts):
 def write(target, seeds):
     (CORPUS / target).mkdir(parents=True, exist_ok=True)
     for name, content in seeds.items():
-        content = content if isinstance(content, bytes) else json.dumps(content).encode()
+        content = content if isinstance(content, bytes) else json.dumps(content, ensure_ascii=False).encode()
         (CORPUS / target / name).write_bytes(content)
         print(f"{target}/{name}: {len(content)} bytes")
 
