@@ -76,7 +76,10 @@ static widths widths_of(const nibl_hyper *h) {
     w.acts = w.widest / NIBL_BLOCK;
     if (query_acts(h) > w.acts) w.acts = query_acts(h);
     uint64_t gemm = NIBL_GEMM_SCRATCH(w.widest),
-             attention = (2ull * NIBL_ATTN_BLOCK + 1) * h->head_width * 4 + 64;
+             attention =
+                 (2ull * NIBL_ATTN_BLOCK * h->head_width + h->heads / h->kv_heads * (h->head_width + 2ull)) *
+                     4 +
+                 64;
     w.scratch = ((gemm > attention ? gemm : attention) + 63) / 64 * 64;
     return w;
 }
@@ -350,13 +353,14 @@ static uint32_t visible(const nibl_row *row, uint32_t block) {
     return smaller(row->position + 1 - block * NIBL_ATTN_BLOCK, NIBL_ATTN_BLOCK);
 }
 
-/* One query of a row with a block of its cache. */
-static void attend_block(const nibl_run *run, uint32_t t, uint32_t head, uint32_t block, const void *kv,
-                         float *o, float *ml) {
+/* The queries of a row that share a KV head with a block of its cache: {m, l, o} of each to out + i * stride. */
+static void attend_block(const nibl_run *run, uint32_t t, uint32_t kv_head, uint32_t block, const void *kv,
+                         float *out, size_t stride) {
+    const nibl_hyper *h = &run->model->hyper;
     const nibl_row *row = &run->rows[run->row + t];
-    nibl_kv_attend(row->kv, run->model->kernels, o, ml,
-                   q_of(run, t) + (size_t)head * run->model->hyper.head_width, q_act_of(run, t, head), kv,
-                   visible(row, block));
+    const uint32_t heads = h->heads / h->kv_heads, first = kv_head * heads;
+    nibl_kv_attend(row->kv, run->model->kernels, out, stride, q_of(run, t) + (size_t)first * h->head_width,
+                   q_act_of(run, t, first), kv, visible(row, block), heads);
 }
 
 /* Attention of a group of rows with one KV head, block after block. */
@@ -366,17 +370,17 @@ static void attend_group(const nibl_run *run, uint32_t layer, uint32_t kv_head, 
     const uint32_t group_size = run->model->hyper.heads / run->model->hyper.kv_heads,
                    first = kv_head * group_size;
     const nibl_row *rows = run->rows + run->row;
-    float *o2 = room + (size_t)2 * NIBL_ATTN_BLOCK * width, ml2[2];
+    float *parts = room + (size_t)2 * NIBL_ATTN_BLOCK * width;
     for (uint32_t t = g->begin; t < g->end; t++)
         for (uint32_t head = first; head < first + group_size; head++) empty_state(run, t, head);
     for (uint32_t block = 0; block <= rows[g->end - 1].position / NIBL_ATTN_BLOCK; block++) {
         const void *kv = nibl_kv_block(rows[g->begin].kv, kernels, layer, kv_head, block, room);
         for (uint32_t t = g->begin; t < g->end; t++) {
             if (block * NIBL_ATTN_BLOCK > rows[t].position) continue;
-            for (uint32_t head = first; head < first + group_size; head++) {
-                attend_block(run, t, head, block, kv, o2, ml2);
-                kernels->attn_merge(attention_out(run, t, head), attention_ml(run, t, head), o2, ml2, width);
-            }
+            attend_block(run, t, kv_head, block, kv, parts, width + 2);
+            const float *p = parts;
+            for (uint32_t head = first; head < first + group_size; head++, p += width + 2)
+                kernels->attn_merge(attention_out(run, t, head), attention_ml(run, t, head), p + 2, p, width);
         }
     }
     for (uint32_t t = g->begin; t < g->end; t++)
@@ -405,10 +409,8 @@ static void attend_blocks(const nibl_run *run, uint32_t layer, float *room, uint
             for (uint32_t block = 0; block <= rows[t].position / NIBL_ATTN_BLOCK; block++, unit++) {
                 if (unit < mine.begin || unit >= mine.end) continue;
                 const void *kv = nibl_kv_block(rows[t].kv, kernels, layer, kv_head, block, room);
-                for (uint32_t head = kv_head * group_size; head < (kv_head + 1) * group_size; head++) {
-                    float *p = partial_of(run, t, head, block);
-                    attend_block(run, t, head, block, kv, p + 2, p);
-                }
+                attend_block(run, t, kv_head, block, kv, partial_of(run, t, kv_head * group_size, block),
+                             (size_t)run->blocks * (h->head_width + 2));
             }
 }
 

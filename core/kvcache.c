@@ -1,20 +1,35 @@
 #include "core/kvcache.h"
 
+#include "core/plat.h"
 #include "kernels/maths.h"
 
 #include <float.h>
 #include <math.h>
 #include <string.h>
 
-/* Keys and values of one head in one page. */
+enum { PAGE_BLOCKS = 8 };
+
+/* Keys and values of one head in one block. */
 static size_t block_bytes(const nibl_kv *kv) {
     if (kv->type == NIBL_KV_I8) return nibl_attn_i8_bytes(kv->width);
     return (size_t)2 * NIBL_ATTN_BLOCK * kv->width * (kv->type == NIBL_KV_F32 ? 4 : 2);
 }
 
-void nibl_kv_init(nibl_kv *kv, uint32_t layers, uint32_t heads, uint32_t width, uint32_t type) {
+void nibl_kv_init(nibl_kv *kv, uint32_t layers, uint32_t heads, uint32_t width, uint32_t type,
+                  uint32_t positions) {
+    const uint32_t blocks = (positions + NIBL_ATTN_BLOCK - 1) / NIBL_ATTN_BLOCK;
     *kv = (nibl_kv){.layers = layers, .heads = heads, .width = width, .type = type};
-    kv->page_bytes = (uint64_t)layers * heads * block_bytes(kv);
+    kv->page_blocks = blocks < PAGE_BLOCKS ? blocks : PAGE_BLOCKS;
+    kv->page_bytes = (uint64_t)layers * heads * kv->page_blocks * block_bytes(kv);
+}
+
+static size_t pages_of(const nibl_kv *kv, uint32_t positions) {
+    const size_t page = (size_t)kv->page_blocks * NIBL_ATTN_BLOCK;
+    return (positions + page - 1) / page;
+}
+
+uint64_t nibl_kv_bytes(const nibl_kv *kv, uint32_t positions) {
+    return pages_of(kv, positions) * kv->page_bytes;
 }
 
 void nibl_kv_free(nibl_kv *kv) {
@@ -25,21 +40,24 @@ void nibl_kv_free(nibl_kv *kv) {
 }
 
 nibl_status nibl_kv_reserve(nibl_kv *kv, uint32_t positions) {
-    const size_t pages = (positions + NIBL_ATTN_BLOCK - 1) / NIBL_ATTN_BLOCK;
+    const size_t pages = pages_of(kv, positions);
     void *array = kv->pages;
     nibl_status status = nibl_reserve(&array, &kv->page_capacity, pages, sizeof *kv->pages, "the KV cache");
     kv->pages = array;
     NIBL_TRY(status);
     for (; kv->page_count < pages; kv->page_count++) {
-        uint8_t *page = nibl_alloc_zero(kv->page_bytes);
+        uint8_t *page = nibl_alloc(kv->page_bytes);
         if (!page) return nibl_fail_memory(kv->page_bytes, "the KV cache");
+        nibl_plat_will_stream(page, kv->page_bytes);
+        memset(page, 0, (size_t)kv->page_bytes);
         kv->pages[kv->page_count] = page;
     }
     return NIBL_OK;
 }
 
 static uint8_t *at(const nibl_kv *kv, uint32_t layer, uint32_t head, uint32_t block) {
-    return kv->pages[block] + ((size_t)layer * kv->heads + head) * block_bytes(kv);
+    const size_t run = (size_t)layer * kv->heads + head, within = block % kv->page_blocks;
+    return kv->pages[block / kv->page_blocks] + (run * kv->page_blocks + within) * block_bytes(kv);
 }
 
 /* What is not finite, or as good as that, becomes 0. */
@@ -138,6 +156,10 @@ void nibl_kv_store(nibl_kv *kv, uint32_t layer, uint32_t head, uint32_t position
 const void *nibl_kv_block(const nibl_kv *kv, const nibl_kernels *kernels, uint32_t layer, uint32_t head,
                           uint32_t block, float *room) {
     const uint8_t *bytes = at(kv, layer, head, block);
+    if ((block + 1) / kv->page_blocks < kv->page_count) { /* the next one comes while this one is worked on */
+        const uint8_t *next = at(kv, layer, head, block + 1);
+        for (size_t i = 0; i < block_bytes(kv); i += 64) __builtin_prefetch(next + i, 0, 2);
+    }
     if (kv->type != NIBL_KV_F16) return bytes;
     kernels->widen_f16(room, (const uint16_t *)(const void *)bytes, 2 * NIBL_ATTN_BLOCK * kv->width);
     return room;
@@ -153,14 +175,15 @@ void nibl_kv_query(const nibl_kv *kv, const nibl_kernels *kernels, nibl_act *cod
     kernels->quantize(codes, x, n);
 }
 
-void nibl_kv_attend(const nibl_kv *kv, const nibl_kernels *kernels, float *o, float *ml, const float *q,
-                    const nibl_act *codes, const void *block, uint32_t n) {
+void nibl_kv_attend(const nibl_kv *kv, const nibl_kernels *kernels, float *out, size_t stride, const float *q,
+                    const nibl_act *codes, const void *block, uint32_t n, uint32_t heads) {
     const uint32_t width = kv->width, size = spread_size(width);
     const float scale = 1.0f / sqrtf((float)width);
     if (kv->type == NIBL_KV_I8) {
-        kernels->attn_block_i8(o, ml, codes, block, n, width, scale / (float)size);
-    } else {
-        const float *k = block;
-        kernels->attn_block(o, ml, q, k, k + (size_t)NIBL_ATTN_BLOCK * width, n, width, scale);
+        kernels->attn_block_i8(out + 2, out, stride, codes, block, n, width, scale / (float)size, heads);
+        return;
     }
+    const float *k = block, *v = k + (size_t)NIBL_ATTN_BLOCK * width;
+    for (uint32_t h = 0; h < heads; h++, out += stride, q += width)
+        kernels->attn_block(out + 2, out, q, k, v, n, width, scale);
 }

@@ -1,6 +1,6 @@
-/* Keys and values of one sequence, in pages of 64 positions that are allocated as the sequence grows. In a page every
- * (layer, KV head) holds a block: K transposed, (head_width, 64), then V, (64, head_width), both read along their lanes,
- * or with NIBL_KV_I8 a nibl_attn_i8. */
+/* Keys and values of one sequence, in blocks of 64 positions: K transposed, (head_width, 64), then V, (64, head_width),
+ * both read along their lanes, or with NIBL_KV_I8 a nibl_attn_i8. Pages of up to 8 blocks of every (layer, KV head) are
+ * allocated as the sequence grows; those of one head stand together, for they are read one after the other. */
 #ifndef NIBL_KVCACHE_H
 #define NIBL_KVCACHE_H
 
@@ -10,13 +10,18 @@
 typedef struct nibl_kv {
     uint32_t layers, heads, width;
     uint32_t type; /* enum nibl_kv_type */
+    uint32_t page_blocks; /* of a head in a page */
     uint64_t page_bytes;
     uint8_t **pages;
     size_t page_count, page_capacity;
 } nibl_kv;
 
-void nibl_kv_init(nibl_kv *kv, uint32_t layers, uint32_t heads, uint32_t width, uint32_t type);
+/* For sequences of at most `positions`. */
+void nibl_kv_init(nibl_kv *kv, uint32_t layers, uint32_t heads, uint32_t width, uint32_t type,
+                  uint32_t positions);
 void nibl_kv_free(nibl_kv *kv);
+
+uint64_t nibl_kv_bytes(const nibl_kv *kv, uint32_t positions); /* of the pages that hold so many */
 
 /* Allocates pages for positions [0, positions). */
 nibl_status nibl_kv_reserve(nibl_kv *kv, uint32_t positions);
@@ -35,8 +40,9 @@ const void *nibl_kv_block(const nibl_kv *kv, const nibl_kernels *kernels, uint32
 #define NIBL_KV_QUERY_BLOCKS(width) (((width) + NIBL_BLOCK - 1) / NIBL_BLOCK)
 void nibl_kv_query(const nibl_kv *kv, const nibl_kernels *kernels, nibl_act *codes, const float *q);
 
-/* Attention of a query with the first n positions of a block from nibl_kv_block: o (width), ml = {m, l} as attn_block. */
-void nibl_kv_attend(const nibl_kv *kv, const nibl_kernels *kernels, float *o, float *ml, const float *q,
-                    const nibl_act *codes, const void *block, uint32_t n);
+/* Attention of the queries of `heads` heads with the first n positions of a block from nibl_kv_block. Head h reads
+ * q + h * width and writes {m, l, o (width)}, as attn_block, to out + h * stride. */
+void nibl_kv_attend(const nibl_kv *kv, const nibl_kernels *kernels, float *out, size_t stride, const float *q,
+                    const nibl_act *codes, const void *block, uint32_t n, uint32_t heads);
 
 #endif

@@ -336,6 +336,42 @@ void nibl_sampler_free(nibl_sampler *sampler);
  * every host. */
 nibl_status nibl_sample(nibl_sampler *sampler, const nibl_session *session, int32_t *token, float *logprob);
 
+/* ---- Evaluation: how well a model predicts a text, and how far it is from a reference ------------------------------ */
+
+/* A mean over positions and its standard error. Positions are taken as independent; differences to the reference are
+ * paired, position by position, which makes their errors far smaller than those of two perplexities. */
+typedef struct nibl_estimate {
+    double value, error;
+} nibl_estimate;
+
+/* p is the probability of the token that follows, KL the divergence KL(reference, model) of a position, in nats. What
+ * compares is zero without a reference. */
+typedef struct nibl_evaluation_result {
+    size_t size;
+    uint64_t positions;
+    nibl_estimate perplexity; /* exp of the mean of -log p */
+    nibl_estimate reference_perplexity;
+    nibl_estimate perplexity_ratio; /* to the reference's; 1.02 is a loss of 2 % */
+    nibl_estimate kl; /* mean */
+    double kl_median, kl_99, kl_999, kl_max; /* nearest rank */
+    nibl_estimate same_top; /* share of positions with the reference's most probable token */
+    nibl_estimate p_change, p_change_rms; /* of p - the reference's p: mean, root of the mean square */
+} nibl_evaluation_result;
+
+typedef struct nibl_evaluation nibl_evaluation;
+
+/* `compared`: every position comes with the reference's logits. Caller frees. */
+nibl_status nibl_evaluation_new(uint32_t vocabulary, bool compared, nibl_evaluation **out);
+void nibl_evaluation_free(nibl_evaluation *evaluation);
+
+/* Scores one position: its logits [vocabulary], the reference's (NULL unless compared), and the token that follows in the
+ * text. Read during the call only. NIBL_E_NUMERIC where a logit is not finite. */
+nibl_status nibl_evaluation_add(nibl_evaluation *evaluation, const float *logits, const float *reference,
+                                int32_t next);
+
+/* Everything so far; more may be added afterwards. NIBL_E_ARGUMENT before the second position: there is no error yet. */
+nibl_status nibl_evaluation_get(nibl_evaluation *evaluation, nibl_evaluation_result *result);
+
 #ifdef __cplusplus
 }
 #endif

@@ -18,14 +18,14 @@ nibl_status nibl_model_plan(nibl_gguf *gguf, const nibl_dtype *quantize, nibl_pl
     NIBL_TRY(nibl_session_defaults(&size.hyper, &o));
 
     nibl_kv kv;
-    nibl_kv_init(&kv, size.hyper.layers, size.hyper.kv_heads, size.hyper.head_width, o.kv_type);
-    const uint64_t pages = (o.context_length + NIBL_ATTN_BLOCK - 1) / NIBL_ATTN_BLOCK;
+    nibl_kv_init(&kv, size.hyper.layers, size.hyper.kv_heads, size.hyper.head_width, o.kv_type,
+                 o.context_length);
     plan->context_length = o.context_length;
     plan->threads = o.threads;
     plan->sessions = plan->sessions ? plan->sessions : 1;
     plan->file_tensor_bytes = size.file_bytes;
     plan->weights = size.packed_bytes;
-    plan->kv = plan->sessions * pages * kv.page_bytes;
+    plan->kv = plan->sessions * nibl_kv_bytes(&kv, o.context_length);
     const uint32_t logits = plan->sessions * (1 + NIBL_GUESSES);
     /* a prompt as long as the context may be prefilled while the weights arrive */
     plan->scratch =

@@ -6,9 +6,10 @@
 
 /* A waiter spins, for phases of a token are shorter than a system call; then it sleeps. Who has to wait for LATE found
  * that another process holds the core of a worker. A few such waits cost less than the worker is worth; one that is
- * late for more than a share of the time is left out for a while, since every barrier would cost a time slice. */
+ * late for more than a share of the time is left out for a while, since every barrier would cost a time slice; for longer
+ * each time that it comes back too early. */
 enum { SPIN_ROUNDS = 64, PAUSES = 64, SPIN_NANOSECONDS = 100000, LATE = 1000000 };
-enum { PAYS_BACK = 8, TOLERATED = 8000000, LEFT_OUT = 100000000 };
+enum { PAYS_BACK = 8, TOLERATED = 5000000, LEFT_OUT = 100000000, LEFT_OUT_MOST = 1600000000 };
 
 /* A word to wait for; who changes it makes a system call only where somebody sleeps. */
 typedef struct signal {
@@ -25,7 +26,9 @@ typedef struct thread {
     _Alignas(64) signal go; /* a change starts a job */
     nibl_pool *pool;
     uint32_t seat;
-    uint64_t debt, charged, late_until; /* nanoseconds others waited, less what is forgiven; nibl_plat_now */
+    uint64_t debt, charged; /* nanoseconds others waited, less what is forgiven; when that was */
+    uint64_t late_until; /* end of its absence; 0: none */
+    uint64_t returned, left_out; /* end of the last one, and its length */
     nibl_os_thread os;
 } thread;
 
@@ -72,8 +75,10 @@ static void charge(thread *w, uint64_t waited, uint64_t now) {
     w->debt = (w->debt > paid ? w->debt - paid : 0) + waited;
     w->charged = now;
     if (w->debt < TOLERATED) return;
+    const bool again = now - w->returned < w->left_out;
     w->debt = 0;
-    w->late_until = now + LEFT_OUT;
+    w->left_out = !again ? LEFT_OUT : w->left_out < LEFT_OUT_MOST ? 2 * w->left_out : LEFT_OUT_MOST;
+    w->late_until = now + w->left_out;
 }
 
 /* Called by the last one who comes to a barrier, while all others wait. */
@@ -156,6 +161,7 @@ static uint32_t take_seats(nibl_pool *pool) {
         if (w->late_until) {
             if (now == 0) now = nibl_plat_now();
             if (now < w->late_until) continue;
+            w->returned = w->late_until;
             w->late_until = 0;
         }
         pool->seats[seats].thread = i;

@@ -31,8 +31,9 @@ uint32_t nibl_cpu_features(void) {
 #if defined(__linux__)
 #include <sys/auxv.h>
 uint32_t nibl_cpu_features(void) {
-    enum { ASIMDDP = 1 << 20 }; /* HWCAP_ASIMDDP */
-    return NIBL_CPU_NEON | (getauxval(AT_HWCAP) & ASIMDDP ? NIBL_CPU_DOTPROD : 0u);
+    enum { ASIMDDP = 1 << 20, I8MM = 1 << 13 }; /* HWCAP_ASIMDDP, HWCAP2_I8MM */
+    return NIBL_CPU_NEON | (getauxval(AT_HWCAP) & ASIMDDP ? NIBL_CPU_DOTPROD : 0u) |
+           (getauxval(AT_HWCAP2) & I8MM ? NIBL_CPU_I8MM : 0u);
 }
 #elif defined(__APPLE__)
 uint32_t nibl_cpu_features(void) { return NIBL_CPU_NEON | NIBL_CPU_DOTPROD; } /* every Apple M has both */

@@ -17,9 +17,11 @@
 #if defined(__aarch64__)
 #define ROW_neon ROW
 #define ROW_dotprod ROW
+#define ROW_i8mm ROW
 #else
 #define ROW_neon(op, isa, features)
 #define ROW_dotprod(op, isa, features)
+#define ROW_i8mm(op, isa, features)
 #endif
 #if defined(__wasm_simd128__)
 #define ROW_wasmsimd ROW
@@ -53,6 +55,7 @@ static const struct {
     {"avx512vnni", NIBL_CPU_AVX512VNNI, NIBL_CPU_AVXVNNI | NIBL_CPU_AVX2},
     {"avxvnni", NIBL_CPU_AVXVNNI, NIBL_CPU_AVX2},
     {"avx2", NIBL_CPU_AVX2, 0},
+    {"i8mm", NIBL_CPU_I8MM, NIBL_CPU_DOTPROD | NIBL_CPU_NEON},
     {"dotprod", NIBL_CPU_DOTPROD, NIBL_CPU_NEON},
     {"neon", NIBL_CPU_NEON, 0},
     {"wasmpairs", NIBL_CPU_WASM_PAIRS, NIBL_CPU_WASM_RELAXED | NIBL_CPU_WASM_SIMD128},

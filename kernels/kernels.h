@@ -7,7 +7,7 @@
 enum { NIBL_ATTN_BLOCK = 64, NIBL_MAX_HEAD_WIDTH = 512 };
 
 /* 64 positions of one KV head in int8: K is code d + m with codes of 0..127, V is code dv with codes of -127..127, where
- * d, m and dv are finite and belong to a position. With `width` rounded up to 8 as W, codes holds 64 W bytes of K (byte
+ * d, m and dv are finite and belong to a position. With `width` rounded up to 16 as W, codes holds 64 W bytes of K (byte
  * i of quad (c, position), at (c 64 + position) 4, is dimension 4c + i), then as many of V (byte i of quad (g, d), at
  * (g W + d) 4, is position g + 16 i): a quad of either is multiplied by four bytes that all lanes share. */
 typedef struct nibl_attn_i8 {
@@ -15,7 +15,7 @@ typedef struct nibl_attn_i8 {
     int8_t codes[];
 } nibl_attn_i8;
 
-static inline uint32_t nibl_attn_i8_width(uint32_t width) { return (width + 7) / 8 * 8; }
+static inline uint32_t nibl_attn_i8_width(uint32_t width) { return (width + 15) / 16 * 16; }
 
 static inline size_t nibl_attn_i8_bytes(uint32_t width) {
     return sizeof(nibl_attn_i8) + (size_t)2 * NIBL_ATTN_BLOCK * nibl_attn_i8_width(width);
@@ -47,6 +47,7 @@ enum {
     NIBL_CPU_AVX512VNNI = 1 << 2, /* with F, BW, DQ, VL */
     NIBL_CPU_NEON = 1 << 3,
     NIBL_CPU_DOTPROD = 1 << 4,
+    NIBL_CPU_I8MM = 1 << 8,
     NIBL_CPU_WASM_SIMD128 = 1 << 5,
     NIBL_CPU_WASM_RELAXED = 1 << 6,
     NIBL_CPU_WASM_PAIRS = 1 << 7 /* its relaxed dot product is made of 16-bit pair sums */

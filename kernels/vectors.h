@@ -7,6 +7,11 @@
 #include "kernels/variants.h"
 
 #include <math.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__wasm_simd128__)
+#include <wasm_simd128.h>
+#endif
 
 #define PASTE3(a, b, c) a##b##c
 #define NAME2(op, isa) PASTE3(nibl_, op##_, isa)
@@ -24,14 +29,68 @@ static inline void store(float *p, vf x) { *(vf_unaligned *)p = x; }
 static inline vf splat(float x) { return x - (vf){0}; }
 static inline vf choose(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
 
-static inline float fold(const vf *lane) /* of 16 lanes: 8, 4, 2, 1 */
+/* Lane i becomes what lane i + n was; n is a constant. (Lanes one by one would cost an instruction each.) */
+#if W == 4
+#define ROTATED(x, n) __builtin_shufflevector(x, x, (n) % 4, (n + 1) % 4, (n + 2) % 4, (n + 3) % 4)
+#elif W == 8
+#define ROTATED(x, n)                                                                                        \
+    __builtin_shufflevector(x, x, (n) % 8, (n + 1) % 8, (n + 2) % 8, (n + 3) % 8, (n + 4) % 8, (n + 5) % 8,  \
+                            (n + 6) % 8, (n + 7) % 8)
+#else
+#define ROTATED(x, n)                                                                                        \
+    __builtin_shufflevector(x, x, (n) % 16, (n + 1) % 16, (n + 2) % 16, (n + 3) % 16, (n + 4) % 16,          \
+                            (n + 5) % 16, (n + 6) % 16, (n + 7) % 16, (n + 8) % 16, (n + 9) % 16,            \
+                            (n + 10) % 16, (n + 11) % 16, (n + 12) % 16, (n + 13) % 16, (n + 14) % 16,       \
+                            (n + 15) % 16)
+#endif
+
+/* Lane 0 of each of n vectors combined with its other lanes, halves first: 8, 4, 2, 1. */
+#define FOLD_STEP(x, n, lanes, combine)                                                                      \
+    for (uint32_t v = 0; v < (n); v++) (x)[v] = combine((x)[v], ROTATED((x)[v], lanes));
+#define FOLD_LANES(x, n, combine)                                                                            \
+    if (W > 8) FOLD_STEP(x, n, 8, combine)                                                                   \
+    if (W > 4) FOLD_STEP(x, n, 4, combine)                                                                   \
+    FOLD_STEP(x, n, 2, combine)                                                                              \
+    FOLD_STEP(x, n, 1, combine)
+
+static inline vf vadd(vf a, vf b) { return a + b; }
+/* b > a ? b : a, so a where b is a NaN */
+static inline vf vmax(vf a, vf b) {
+#if defined(__AVX512F__) && W == 16
+    return (vf)_mm512_max_ps((__m512)b, (__m512)a);
+#elif defined(__AVX2__) && W == 8
+    return (vf)_mm256_max_ps((__m256)b, (__m256)a);
+#elif defined(__wasm_simd128__) && W == 4
+    return (vf)wasm_f32x4_pmax((v128_t)a, (v128_t)b);
+#else
+    return choose(b > a, b, a);
+#endif
+}
+
+static inline vf fold_rows(const vf *lane) /* of 16 lanes to W */
 {
     vf x[PER_ROW];
     for (int i = 0; i < PER_ROW; i++) x[i] = lane[i];
     for (int half = PER_ROW / 2; half > 0; half /= 2)
         for (int i = 0; i < half; i++) x[i] += x[i + half];
-    for (int half = W / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; i++) x[0][i] += x[0][i + half];
+    return x[0];
+}
+
+static inline float fold(const vf *lane) {
+    vf x[1] = {fold_rows(lane)};
+    FOLD_LANES(x, 1, vadd)
+    return x[0][0];
+}
+
+static inline vf max_rows(const vf *lane) {
+    vf x = lane[0];
+    for (int i = 1; i < PER_ROW; i++) x = vmax(x, lane[i]);
+    return x;
+}
+
+static inline float fold_max(const vf *lane) {
+    vf x[1] = {max_rows(lane)};
+    FOLD_LANES(x, 1, vmax)
     return x[0][0];
 }
 
@@ -47,7 +106,7 @@ static inline vf vexp_of_small(vf x) {
     p = p * (r * r) + r;
     p = p + 1.0f;
     p = p * (vf)(((vu)shifted - NIBL_ROUNDER_BITS + 127u) << 23);
-    return choose(small, (vf){0}, p);
+    return (vf)(~small & (vi)p);
 }
 
 static inline vf vexp(vf x) {

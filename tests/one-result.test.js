@@ -64,7 +64,7 @@ const short = ['--prefill', '16', '--decode', '8']
 
 test('16 prefilled and 8 decoded: ARM under qemu', () => {
   const expected = hash([native], short).hash
-  for (const isa of ['dotprod', 'neon', 'scalar']) {
+  for (const isa of ['i8mm', 'dotprod', 'neon', 'scalar']) {
     const got = hash(['qemu-aarch64', 'build/aarch64/nibl'], [...short, '-t', '1'], { NIBL_ISA: isa })
     assert.equal(got.isa.split(' ')[0], isa)
     assert.equal(got.hash, expected, isa)

@@ -1,30 +1,35 @@
 /* Token file, little-endian: u32 number of sequences, then for each u32 n and n x i32 token ids.
  * Logits file: raw little-endian f32 rows [vocabulary], of every position, sequence after sequence. */
 #include "core/cli/console.h"
+#include "core/cli/eval.h"
 #include "core/cli/json.h"
-#include "core/cli/session.h"
 
 #include <inttypes.h>
 
 enum { MAX_FILE = 256 << 20 };
 
-typedef struct eval_options {
-    nibl_cli_settings settings;
-    const char *tokens, *logits;
-    bool json;
-} eval_options;
+typedef nibl_cli_eval_options eval_options;
 
 static const eval_options defaults = {0};
 
 #define FIELD(member) offsetof(eval_options, member)
 static const nibl_cli_option table[] = {
+    {"-f, --file", NIBL_CLI_TEXTS, FIELD(files), "[NAME=]FILE", 0, 0, NULL,
+     "a text to be scored; may be given several times, each is reported apart"},
+    {"--reference", NIBL_CLI_TEXT, FIELD(reference), "MODEL", 0, 0, NULL,
+     "the model to compare with, computed beside it with the same options; --quantize is not for it"},
+    {"--chunks", NIBL_CLI_INTEGER, FIELD(chunks), "N", 0, 1 << 24, "all", "windows of each text"},
+    {"--bos", NIBL_CLI_FLAG, FIELD(bos), NULL, 0, 0, NULL,
+     "every window begins with BOS, in place of its first token"},
+    {"-c, --ctx-size", NIBL_CLI_INTEGER, FIELD(settings.context), "N", 0, 1 << 24, "512",
+     "tokens of a window"},
     {"--tokens", NIBL_CLI_TEXT, FIELD(tokens), "FILE", 0, 0, NULL,
      "sequences: u32 how many; for each u32 n, n x i32 (little-endian)"},
     {"--logits", NIBL_CLI_TEXT, FIELD(logits), "FILE", 0, 0, NULL,
      "where the f32 logits of every position are written"},
     NIBL_CLI_COMPUTE_OPTIONS(eval_options),
     NIBL_CLI_KV_OPTIONS(eval_options),
-    {"--json", NIBL_CLI_FLAG, FIELD(json), NULL, 0, 0, NULL, "one JSON object per sequence"},
+    {"--json", NIBL_CLI_FLAG, FIELD(json), NULL, 0, 0, NULL, "one JSON object per text or sequence"},
 };
 
 static uint32_t load_u32(const char *bytes) {
@@ -129,6 +134,13 @@ static int eval(const char *path, const void *given) {
     const eval_options *o = given;
     int code = nibl_cli_settings_check(&o->settings, nibl_cli_eval.name);
     if (code != NIBL_EXIT_OK) return code;
+    if (o->files.count > 0 && (o->tokens || o->logits))
+        return nibl_cli_fail_usage(nibl_cli_eval.name,
+                                   "-f scores texts, --tokens and --logits write logits: not both");
+    if (o->files.count > 0) return nibl_cli_eval_texts(path, o);
+    if (o->reference || o->chunks || o->bos)
+        return nibl_cli_fail_usage(nibl_cli_eval.name,
+                                   "--reference, --chunks and --bos are for texts: -f is missing");
     if (!o->tokens || !o->logits)
         return nibl_cli_fail_usage(nibl_cli_eval.name, "--tokens and --logits are both needed");
     nibl_cli_model model = {0};
@@ -153,9 +165,11 @@ static int eval(const char *path, const void *given) {
 
 const nibl_cli_verb nibl_cli_eval = {
     .name = "eval",
-    .arguments = "MODEL --tokens FILE --logits FILE [options]",
-    .summary = "Writes the logits of every position of given token sequences.",
-    .details = "",
+    .arguments = "MODEL -f FILE [options] | MODEL --tokens FILE --logits FILE [options]",
+    .summary = "Scores texts: perplexity, and the divergence from a reference; or writes logits.",
+    .details =
+        "A text is cut into windows, each run alone, and the second half of each is scored. Errors behind\n"
+        "+- are standard errors; those of comparisons are paired, position by position.\n",
     .options = table,
     .option_count = sizeof table / sizeof *table,
     .defaults = &defaults,

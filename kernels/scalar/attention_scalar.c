@@ -20,8 +20,8 @@ static float score(const nibl_act *q, const nibl_attn_i8 *kv, uint32_t j, uint32
     return dot * kv->d[j] + kv->m[j] * q_sum;
 }
 
-void nibl_attn_block_i8_scalar(float *o, float *ml, const nibl_act *q, const nibl_attn_i8 *kv, uint32_t n,
-                               uint32_t width, float scale) {
+static void attend(float *o, float *ml, const nibl_act *q, const nibl_attn_i8 *kv, uint32_t n, uint32_t width,
+                   float scale) {
     const uint32_t padded = nibl_attn_i8_width(width);
     const int8_t *v = kv->codes + (size_t)NIBL_ATTN_BLOCK * padded;
     float p[NIBL_ATTN_BLOCK], lane[LANES] = {0}, m = -INFINITY, most = 0.0f;
@@ -52,4 +52,11 @@ void nibl_attn_block_i8_scalar(float *o, float *ml, const nibl_act *q, const nib
         for (int i = 0; i < half; i++) lane[i] += lane[i + half];
     ml[0] = m;
     ml[1] = lane[0];
+}
+
+void nibl_attn_block_i8_scalar(float *o, float *ml, size_t stride, const nibl_act *q, const nibl_attn_i8 *kv,
+                               uint32_t n, uint32_t width, float scale, uint32_t heads) {
+    const size_t blocks = (width + NIBL_BLOCK - 1) / NIBL_BLOCK;
+    for (uint32_t h = 0; h < heads; h++)
+        attend(o + h * stride, ml + h * stride, q + h * blocks, kv, n, width, scale);
 }

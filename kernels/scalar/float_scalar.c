@@ -60,7 +60,8 @@ void nibl_attn_block_scalar(float *o, float *ml, const float *q, const float *k,
 
 void nibl_attn_merge_scalar(float *o, float *ml, const float *o2, const float *ml2, uint32_t width) {
     float m = ml2[0] > ml[0] ? ml2[0] : ml[0];
-    float a = nibl_expf(ml[0] - m), b = nibl_expf(ml2[0] - m);
+    /* exp(0) is exactly 1 */
+    const float a = ml[0] == m ? 1.0f : nibl_expf(ml[0] - m), b = ml2[0] == m ? 1.0f : nibl_expf(ml2[0] - m);
     ml[1] = ml[1] * a + ml2[1] * b;
     for (uint32_t d = 0; d < width; d++) o[d] = o[d] * a + o2[d] * b;
     ml[0] = m;

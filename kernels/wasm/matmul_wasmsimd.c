@@ -30,7 +30,7 @@ INLINE void gemv_nibble(float *y, const uint8_t *block, uint32_t blocks, bool ha
                 sum[0][half] = dot(s, wasm_u16x8_shr(w, 12), odd1);
             }
         }
-        const v128_t first = wasm_i32x4_splat(has_min ? 0 : -8 * a[b].sum);
+        const v128_t first = has_min ? wasm_i32x4_const_splat(0) : wasm_i32x4_neg(excess(&a[b]));
         for (int half = 0; half < 2; half++)
             sum[0][half] = wasm_i32x4_add(first, wasm_i32x4_shr(sum[0][half], 8));
         finish_block(acc, sum, (const uint16_t *)(const void *)block, has_min, &a[b], blocks, 1, &k);

@@ -57,6 +57,9 @@ INLINE v128_t dot_bytes(v128_t acc, v128_t w, v128_t x, const constants *k) {
 
 INLINE v128_t splat32(const void *p) { return wasm_v128_load32_splat(p); }
 
+/* What symmetric nibbles count too much, in every lane; from memory, for a splat of a number costs three instructions. */
+INLINE v128_t excess(const nibl_act *a) { return wasm_i32x4_shl(splat32(&a->sum), 3); }
+
 /* The ends of a block for n tokens: scales, and minimums where there are any. */
 INLINE void finish_block(v128_t acc[][2], v128_t isum[][2], const uint16_t *scale, bool has_min,
                          const nibl_act *a, uint32_t blocks, uint32_t n, const constants *c) {

@@ -1,6 +1,7 @@
 #define ISA avx512vnni
-#define W 8
+#define W 16
+#define VECTORS(heads) 4 /* all 64 positions: there are 32 registers */
 #include <immintrin.h>
 
-#define DOT(acc, u, s) ((vi)_mm256_dpbusd_epi32((__m256i)(acc), (__m256i)(u), (__m256i)(s)))
+#define DOT(acc, u, s) ((vi)_mm512_dpbusd_epi32((__m512i)(acc), (__m512i)(u), (__m512i)(s)))
 #include "kernels/attention.inc"

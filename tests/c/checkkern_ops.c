@@ -147,6 +147,7 @@ static void pick_attention(shape *s, uint64_t *random, uint32_t round) {
     static const uint32_t widths[] = {64, 128, 80, 96, 32, 256, 16, 512};
     s->n = round % 4 == 0 ? NIBL_ATTN_BLOCK : random_between(random, 1, NIBL_ATTN_BLOCK);
     s->width = round % 3 ? widths[round % 8] : random_between(random, 1, 200);
+    s->tokens = random_between(random, 1, 9); /* heads */
 }
 
 /* Positions behind the n-th hold anything. */
@@ -183,9 +184,11 @@ static void make_attn_block_i8(trial *t) {
     const uint32_t n = t->shape.n, width = t->shape.width, padded = nibl_attn_i8_width(width);
     const size_t blocks = (width + NIBL_BLOCK - 1) / NIBL_BLOCK, half = (size_t)NIBL_ATTN_BLOCK * padded;
     const bool ended = t->shape.profile != PROFILE_PLAIN && random_below(&t->random, 2);
-    nibl_act *q = trial_input(t, blocks * sizeof *q, shift4(t));
-    random_acts(q, blocks, &t->random, t->shape.profile);
-    for (uint32_t d = width; d < blocks * NIBL_BLOCK; d++) q[d / NIBL_BLOCK].q[d % NIBL_BLOCK] = 0;
+    nibl_act *q = trial_input(t, t->shape.tokens * blocks * sizeof *q, shift4(t));
+    random_acts(q, t->shape.tokens * blocks, &t->random, t->shape.profile);
+    for (uint32_t h = 0; h < t->shape.tokens; h++)
+        for (uint32_t d = width; d < blocks * NIBL_BLOCK; d++)
+            q[h * blocks + d / NIBL_BLOCK].q[d % NIBL_BLOCK] = 0;
     nibl_attn_i8 *kv = trial_input(t, nibl_attn_i8_bytes(width), shift4(t));
     for (size_t i = 0; i < half; i++) kv->codes[i] = (int8_t)random_below(&t->random, 128);
     random_codes(kv->codes + half, half, &t->random, t->shape.profile);
@@ -212,18 +215,18 @@ static void make_attn_block_i8(trial *t) {
                 (int8_t)random_below(&t->random, 256);
         }
     t->scale = 1.0f / sqrtf((float)width);
-    floats_out(t, width);
-    floats_out(t, 2);
+    floats_out(t, (size_t)t->shape.tokens * (2 + width));
 }
 
 static void call_attn_block_i8(const trial *t, void (*function)(void)) {
-    AS(attn_block_i8, function)(output(t, 0), output(t, 1), t->inputs[0], t->inputs[1], t->shape.n,
-                                t->shape.width, t->scale);
+    float *out = output(t, 0);
+    AS(attn_block_i8, function)(out + 2, out, 2 + t->shape.width, t->inputs[0], t->inputs[1], t->shape.n,
+                                t->shape.width, t->scale, t->shape.tokens);
 }
 
 static void work_attention_i8(const shape *s, double *bytes, double *macs) {
     *bytes = (double)nibl_attn_i8_bytes(s->width);
-    *macs = 2.0 * s->n * s->width;
+    *macs = 2.0 * s->n * s->width * s->tokens;
 }
 
 static void make_attn_merge(trial *t) {
@@ -480,8 +483,13 @@ static const operation check_widen_f16 = {
     pick_vector, make_widen_f16, call_widen_f16, work_widen, {{.n = 2 * 64 * 64}}};
 static const operation check_attn_block = {
     pick_attention, make_attn_block, call_attn_block, work_attention, {{.n = 64, .width = 64}}};
-static const operation check_attn_block_i8 = {
-    pick_attention, make_attn_block_i8, call_attn_block_i8, work_attention_i8, {{.n = 64, .width = 64}}};
+static const operation check_attn_block_i8 = {pick_attention,
+                                              make_attn_block_i8,
+                                              call_attn_block_i8,
+                                              work_attention_i8,
+                                              {{.n = 64, .width = 64, .tokens = 1},
+                                               {.n = 64, .width = 64, .tokens = 3},
+                                               {.n = 64, .width = 128, .tokens = 4}}};
 static const operation check_attn_merge = {
     pick_attention, make_attn_merge, call_attn_merge, work_merge, {{.n = 64, .width = 64}}};
 static const operation check_pack_row = {

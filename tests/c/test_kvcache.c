@@ -30,7 +30,7 @@ static void store(nibl_kv *kv, const sequence *s, uint32_t begin, uint32_t end) 
 
 static nibl_kv cache_of(const sequence *s, uint32_t type) {
     nibl_kv kv;
-    nibl_kv_init(&kv, 2, 3, s->width, type);
+    nibl_kv_init(&kv, 2, 3, s->width, type, POSITIONS);
     CHECK_EQ(nibl_kv_reserve(&kv, POSITIONS), NIBL_OK);
     store(&kv, s, 0, POSITIONS);
     return kv;
@@ -45,10 +45,10 @@ static void attend(const nibl_kv *kv, const sequence *s, uint32_t n, float *o) {
     for (uint32_t d = 0; d < s->width; d++) o[d] = 0;
     for (uint32_t block = 0; block * NIBL_ATTN_BLOCK < n; block++) {
         const uint32_t left = n - block * NIBL_ATTN_BLOCK;
-        float o2[MAX_WIDTH], ml2[2];
-        nibl_kv_attend(kv, kernels, o2, ml2, s->q, codes, nibl_kv_block(kv, kernels, 1, 2, block, room),
-                       left < NIBL_ATTN_BLOCK ? left : NIBL_ATTN_BLOCK);
-        kernels->attn_merge(o, ml, o2, ml2, s->width);
+        float part[2 + MAX_WIDTH];
+        nibl_kv_attend(kv, kernels, part, 0, s->q, codes, nibl_kv_block(kv, kernels, 1, 2, block, room),
+                       left < NIBL_ATTN_BLOCK ? left : NIBL_ATTN_BLOCK, 1);
+        kernels->attn_merge(o, ml, part + 2, part, s->width);
     }
     for (uint32_t d = 0; d < s->width; d++) o[d] /= ml[1];
 }
@@ -118,8 +118,8 @@ static void pages_have_the_size_that_is_promised(void) {
     static const uint64_t bytes[] = {140, 256, 512}; /* of nibl.h */
     for (uint32_t type = NIBL_KV_I8; type <= NIBL_KV_F32; type++) {
         nibl_kv kv;
-        nibl_kv_init(&kv, 30, 3, 64, type);
-        CHECK_EQ(kv.page_bytes, 30 * 3 * NIBL_ATTN_BLOCK * bytes[type]);
+        nibl_kv_init(&kv, 30, 3, 64, type, NIBL_ATTN_BLOCK);
+        CHECK_EQ(nibl_kv_bytes(&kv, NIBL_ATTN_BLOCK), 30 * 3 * NIBL_ATTN_BLOCK * bytes[type]);
     }
 }
 

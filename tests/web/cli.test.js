@@ -463,6 +463,38 @@ describe('eval', () => {
       assert.notEqual(lines[0].hash, lines[1].hash)
     })
 
+  test('a text is scored by windows: alone, beside its reference, beside itself', () => {
+    const model = fixture('tiny-llama-f16.gguf')
+    const [window, chunks] = [12, 3]
+    const name = file('scored.txt', 'There is the other thing: it is in the mind and on the water. '.repeat(8))
+    const args = ['eval', model, '-f', name, '-c', String(window), '--chunks', String(chunks)]
+    const compared = [...args, '-f', `some=${name}`, '--quantize', 'q4_0', '--reference', model]
+    const [alone] = json(args)
+    const [quantized, some] = json(compared)
+    assert.deepEqual([some.text, some.windows, some.window, some.positions], ['some', chunks, window, chunks * (window / 2 - 1)])
+    assert.deepEqual({ ...quantized, text: 'some' }, some, 'a text scored twice')
+    assert.deepEqual(json([...compared, '-t', '1', '--chunk', '5'])[1], some, 'other threads and chunks')
+    assert.deepEqual(some.reference_perplexity, alone.perplexity)
+    assert.ok(some.kl.value > 1e-5 && some.kl_max >= some.kl_99 && some.kl_99 >= some.kl_median)
+    assert.ok(Math.abs(some.perplexity_ratio.value - some.perplexity.value / alone.perplexity.value) < 1e-6)
+
+    const [itself] = json([...args, '--reference', model])
+    const none = { value: 0, error: 0 }
+    const one = { value: 1, error: 0 }
+    assert.deepEqual([itself.kl, itself.kl_max, itself.p_change_rms], [none, 0, none])
+    assert.deepEqual([itself.same_top, itself.perplexity_ratio, itself.perplexity], [one, one, alone.perplexity])  })
+
+  test('texts that cannot be scored are refused', () => {
+    const empty = file('empty.txt', '')
+    const short = file('short.txt', 'one')
+    refuse(['eval', tiny, '-f', path.join(folder, 'none.txt')], 1, /none\.txt/)
+    refuse(['eval', tiny, '-f', empty], 1, /is empty/)
+    refuse(['eval', tiny, '-f', short], 1, /less than a window of 512/)
+    refuse(['eval', tiny, '-f', short, '-c', '3'], 2, /-c must be 4 at least/)
+    refuse(['eval', tiny, '-f', short, '--logits', 'x'], 2, /not both/)
+    refuse(['eval', tiny, '--reference', tiny], 2, /-f is missing/)
+  })
+
   test('a failure leaves no file and keeps an old one', () => {
     const place = fs.mkdtempSync(path.join(folder, 'out-'))
     const out = path.join(place, 'logits.bin')

@@ -1,0 +1,100 @@
+/* Perplexity and divergence against figures worked out by hand from the definitions: KL(p, q) = sum of p log(p / q),
+ * standard error = sample deviation / sqrt(n). */
+#include "core/base.h"
+#include "tests/c/test.h"
+
+#include <math.h>
+
+static void near(double got, double expected) {
+    if (!CHECK(fabs(got - expected) <= 1e-6)) printf("    %.9f, expected %.9f\n", got, expected);
+}
+
+/* Logits of given probabilities, with an offset that must not matter. */
+static void logits_of(double a, double b, float offset, float *out) {
+    out[0] = (float)log(a) + offset;
+    out[1] = (float)log(b) + offset;
+}
+
+static nibl_evaluation *evaluation;
+
+static nibl_status add(double p, double q, int32_t next) {
+    float reference[2], logits[2];
+    logits_of(p, 1 - p, 7, reference);
+    logits_of(q, 1 - q, -3, logits);
+    return nibl_evaluation_add(evaluation, logits, reference, next);
+}
+
+static void figures_follow_from_the_definitions(void) {
+    nibl_evaluation_result r = {.size = sizeof r};
+    CHECK_EQ(nibl_evaluation_new(2, true, &evaluation), NIBL_OK);
+    CHECK_EQ(add(0.5, 0.25, 0), NIBL_OK);
+    CHECK_EQ(nibl_evaluation_get(evaluation, &r), NIBL_E_ARGUMENT);
+    CHECK_EQ(add(0.75, 0.75, 1), NIBL_OK);
+    CHECK_EQ(nibl_evaluation_get(evaluation, &r), NIBL_OK);
+    CHECK_EQ(r.positions, 2);
+    /* p of what follows: the model 1/4, 1/4; the reference 1/2, 1/4 */
+    near(r.perplexity.value, 4);
+    near(r.perplexity.error, 0);
+    near(r.reference_perplexity.value, sqrt(8));
+    near(r.reference_perplexity.error, sqrt(8) * log(2) / 2);
+    near(r.perplexity_ratio.value, sqrt(2));
+    near(r.perplexity_ratio.error, sqrt(2) * log(2) / 2);
+    /* KL of the first: 0.5 log(0.5 / 0.25) + 0.5 log(0.5 / 0.75); of the second 0 */
+    const double kl = 0.5 * log(2) + 0.5 * log(2.0 / 3);
+    near(r.kl.value, kl / 2);
+    near(r.kl.error, kl / 2);
+    near(r.kl_median, 0);
+    near(r.kl_99, kl);
+    near(r.kl_max, kl);
+    /* the reference's top token is the first of two alike */
+    near(r.same_top.value, 0.5);
+    near(r.same_top.error, 0.5);
+    near(r.p_change.value, -0.125);
+    near(r.p_change.error, 0.125);
+    near(r.p_change_rms.value, sqrt(0.03125));
+    near(r.p_change_rms.error, 0.03125 / (2 * sqrt(0.03125)));
+    nibl_evaluation_free(evaluation);
+}
+
+static void quantiles_are_of_the_nearest_rank(void) {
+    nibl_evaluation_result r = {.size = sizeof r};
+    CHECK_EQ(nibl_evaluation_new(2, true, &evaluation), NIBL_OK);
+    double kl[1000];
+    for (int i = 0; i < 1000; i++) {
+        const double q = 0.5 - 0.0004 * (i * 7 % 1000); /* in no order */
+        kl[i * 7 % 1000] = -0.5 * log(4 * q * (1 - q));
+        CHECK_EQ(add(0.5, q, 0), NIBL_OK);
+    }
+    CHECK_EQ(nibl_evaluation_get(evaluation, &r), NIBL_OK);
+    near(r.kl_median, kl[499]);
+    near(r.kl_99, kl[989]);
+    near(r.kl_999, kl[998]);
+    near(r.kl_max, kl[999]);
+    nibl_evaluation_free(evaluation);
+}
+
+static void what_cannot_be_scored_is_refused(void) {
+    float row[2] = {0, 1}, bad[2] = {0, NAN}, infinite[2] = {-INFINITY, 0};
+    nibl_evaluation_result small = {.size = 8};
+    CHECK_EQ(nibl_evaluation_new(0, false, &evaluation), NIBL_E_ARGUMENT);
+    CHECK_EQ(nibl_evaluation_new(2, false, &evaluation), NIBL_OK);
+    CHECK_EQ(nibl_evaluation_add(evaluation, row, row, 0), NIBL_E_ARGUMENT);
+    CHECK_EQ(nibl_evaluation_add(evaluation, row, NULL, 2), NIBL_E_ARGUMENT);
+    CHECK_EQ(nibl_evaluation_add(evaluation, row, NULL, -1), NIBL_E_ARGUMENT);
+    CHECK_EQ(nibl_evaluation_add(evaluation, bad, NULL, 0), NIBL_E_NUMERIC);
+    CHECK_EQ(nibl_evaluation_add(evaluation, infinite, NULL, 0), NIBL_E_NUMERIC);
+    CHECK_EQ(nibl_evaluation_add(evaluation, row, NULL, 0), NIBL_OK);
+    CHECK_EQ(nibl_evaluation_add(evaluation, row, NULL, 1), NIBL_OK);
+    CHECK_EQ(nibl_evaluation_get(evaluation, &small), NIBL_E_ARGUMENT);
+    nibl_evaluation_free(evaluation);
+    nibl_evaluation_free(NULL);
+}
+
+int main(void) {
+    static const test tests[] = {
+        {"figures follow from the definitions", figures_follow_from_the_definitions},
+        {"quantiles are of the nearest rank", quantiles_are_of_the_nearest_rank},
+        {"what cannot be scored is refused", what_cannot_be_scored_is_refused},
+    };
+    return test_run(tests, sizeof tests / sizeof *tests);
+}
