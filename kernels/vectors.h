@@ -7,11 +7,6 @@
 #include "kernels/variants.h"
 
 #include <math.h>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#elif defined(__wasm_simd128__)
-#include <wasm_simd128.h>
-#endif
 
 #define PASTE3(a, b, c) a##b##c
 #define NAME2(op, isa) PASTE3(nibl_, op##_, isa)
@@ -54,18 +49,11 @@ static inline vf choose(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~ma
     FOLD_STEP(x, n, 1, combine)
 
 static inline vf vadd(vf a, vf b) { return a + b; }
-/* b > a ? b : a, so a where b is a NaN */
-static inline vf vmax(vf a, vf b) {
-#if defined(__AVX512F__) && W == 16
-    return (vf)_mm512_max_ps((__m512)b, (__m512)a);
-#elif defined(__AVX2__) && W == 8
-    return (vf)_mm256_max_ps((__m256)b, (__m256)a);
-#elif defined(__wasm_simd128__) && W == 4
-    return (vf)wasm_f32x4_pmax((v128_t)a, (v128_t)b);
-#else
-    return choose(b > a, b, a);
+/* b > a ? b : a, so a where b is a NaN; a file may define it as the instruction that does just that. */
+#ifndef VMAX
+#define VMAX(a, b) choose(b > a, b, a)
 #endif
-}
+static inline vf vmax(vf a, vf b) { return VMAX(a, b); }
 
 static inline vf fold_rows(const vf *lane) /* of 16 lanes to W */
 {

@@ -10,5 +10,6 @@ static inline v128_t dot(v128_t acc, v128_t u, v128_t s) {
                           wasm_i32x4_dot_i16x8(odd(u), odd(s)));
 }
 
+#define VMAX(a, b) (vf) wasm_f32x4_pmax((v128_t)(a), (v128_t)(b))
 #define DOT(acc, u, s) ((vi)dot((v128_t)(acc), (v128_t)(u), (v128_t)(s)))
 #include "kernels/attention.inc"
