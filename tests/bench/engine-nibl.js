@@ -19,7 +19,7 @@ export async function open(source, { threads, contextLength }) {
     complete({ text }, tokens) {
       return timed(async (count) => {
         for await (const _ of model.generate(text, { maxTokens: tokens, temperature: 0, logitBias })) count()
-        return model.stats.prefill.tokens
+        return model.stats.prefill.tokens + (model.stats.prefill.reused ?? 0)
       })
     },
   }

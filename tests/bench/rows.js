@@ -52,7 +52,7 @@ export const bars = [
   { row: 'load', of: 'nibl-chromium Q4_1 1T', over: ['arrayBuffer() Q4_1'], most: 1.3 },
   { row: 'decode', of: 'nibl-chromium Q4_1 1T', over: ['wllama Q4_1 1T'], least: 12, vnni: true },
   { row: 'decode', of: 'nibl-chromium Q4_1 1T', over: ortWeb('1T'), least: 6, vnni: true },
-  { row: 'decode', of: 'nibl-chromium Q4_1 1T', limit: 'wasm 1T', least: 0.6 },
+  { row: 'decode', of: 'nibl-chromium Q4_1 1T', limit: 'wasm 1T', least: 0.6, vnni: true },
   { row: 'decode', of: 'nibl-chromium Q4_1 2T', over: ['nibl-chromium Q4_1 1T'], least: 1.6 },
   ...each(oneAndTwo, (t) => [
     { row: 'prefill-512', of: `nibl-chromium Q4_1 ${t}`, over: [`wllama Q4_1 ${t}`], least: 30, vnni: true },
