@@ -143,20 +143,31 @@ export class Binding {
 
   /* ---- Loading ---- */
 
-  /** @param {number} fileSize 0 if unknown */
-  newLoader(fileSize) {
-    return this.#make('nibl_abi_loader_new', fileSize)
+  /** @param {number} fileSize of file 0, 0 if unknown @param {string} name of file 0 @param {string} [quantize] */
+  newLoader(fileSize, name, quantize) {
+    const loader = this.#make('nibl_abi_loader_new', fileSize)
+    const tell = (/** @type {string} */ what, /** @type {string} */ value) =>
+      this.#withBytes(utf8.encode(`${value}\0`), (pointer) => this.call(what, loader, pointer))
+    if (name) tell('nibl_loader_set_name', name)
+    if (quantize) tell('nibl_loader_set_quantize', quantize)
+    return loader
   }
 
-  /** @param {Pointer} loader @returns {{ offset: number, length: number }} */
+  /** @param {Pointer} loader @param {number} file */
+  fileName(loader, file) {
+    return this.#cString(this.#enter('nibl_loader_file_name', [loader, file]))
+  }
+
+  /** @param {Pointer} loader @returns {{ offset: number, length: number }} `offset`: an address, as nibl.h has it */
   wantedRange(loader) {
     this.call('nibl_abi_loader_want', loader, this.#scratch)
     return { offset: this.#f64(0), length: this.#f64(1) }
   }
 
-  /** Hands over bytes of the file; OK once nothing more is needed.
-   * @param {Pointer} loader @param {number} offset @param {Uint8Array} bytes */
-  feed(loader, offset, bytes) {
+  /** Hands over bytes of a file, or tells that there are none from there on; OK once nothing more is needed.
+   * @param {Pointer} loader @param {import('./planning.js').Chunk} chunk */
+  feed(loader, { offset, bytes }) {
+    if (!bytes) return this.call('nibl_abi_loader_end', loader, offset)
     let status = NEED_DATA
     for (let at = 0; at < bytes.length && status === NEED_DATA; at += STAGING) {
       const part = bytes.subarray(at, at + STAGING)

@@ -1,5 +1,6 @@
 /** What a caller may name as a model, turned into something that another thread can open (source.js). */
 import { NiblError } from './errors.js'
+import { fileNameOf, isPart } from './folder.js'
 import { isNode, nodeModule } from './platform.js'
 import { checkStatus, responseLength } from './source.js'
 
@@ -7,6 +8,7 @@ import { checkStatus, responseLength } from './source.js'
 
 /** @param {any} source @param {HeadersInit} [headers] @returns {Descriptor} */
 export function describeSource(source, headers) {
+  if (isFiles(source)) return describeFiles([...source])
   if (source instanceof Blob) return describeBlob(source, 'name' in source ? String(source.name) : 'the blob')
   if (typeof source === 'string' || source instanceof URL) return describeAddress(source, headers)
   if (source instanceof Response) {
@@ -29,13 +31,28 @@ export function describeSource(source, headers) {
   }
   throw new NiblError(
     'BAD_ARGUMENT',
-    'A model comes from a URL, File, Blob, Response, ReadableStream or Uint8Array, or under Node from a path.',
+    'A model comes from a URL, File, Blob, list of files, Response, ReadableStream or Uint8Array, or under Node from a path.',
   )
 }
 
 /** What relative addresses are relative to: the page, or the worker that loads a model. */
 export function pageAddress() {
   return globalThis.document?.baseURI ?? globalThis.location?.href
+}
+
+/** @param {any} source @returns {source is Iterable<File>} */
+function isFiles(source) {
+  const isList = Array.isArray(source) || (typeof FileList === 'function' && source instanceof FileList)
+  return isList && source.length > 0 && [...source].every((file) => file instanceof Blob && 'name' in file)
+}
+
+/** Of a picked folder only what stands in it, not in folders inside it. @param {File[]} files @returns {Descriptor} */
+function describeFiles(files) {
+  const depthOf = (/** @type {File} */ file) => (file.webkitRelativePath ?? '').split('/').length
+  const depth = Math.min(...files.map(depthOf))
+  const chosen = files.filter((file) => depthOf(file) === depth)
+  /* With their names beside them: Node forgets a File's on its way to another thread. */
+  return { kind: 'files', files: chosen.map((blob) => ({ name: blob.name, blob })) }
 }
 
 /** @param {Blob} blob @param {string} name @returns {Descriptor} */
@@ -51,8 +68,9 @@ function describeAddress(address, headers) {
   if (isNode && text.startsWith('file:')) return { kind: 'path', path: nodeModule('node:url').fileURLToPath(text) }
   if (isNode && !/^(https?|data|blob):/.test(text)) return { kind: 'path', path: text }
   /* The worker's own address differs from the page's: only this side can complete a relative one. */
-  const url = new URL(text, pageAddress()).href
-  return { kind: 'url', url, headers: headers && Object.fromEntries(new Headers(headers)) }
+  const url = new URL(text, pageAddress())
+  if (url.pathname.endsWith('/')) url.pathname += 'config.json'
+  return { kind: 'url', url: url.href, part: isPart(fileNameOf(url.href)), headers: headers && Object.fromEntries(new Headers(headers)) }
 }
 
 /** A copy in small parts, made as they are asked for: the caller keeps the array.
@@ -61,7 +79,7 @@ function chunksOf(bytes) {
   let at = 0
   return new ReadableStream({
     pull(controller) {
-      if (at < bytes.length) controller.enqueue(bytes.slice(at, (at += 1 << 18)))
+      if (at < bytes.length) controller.enqueue(Uint8Array.prototype.slice.call(bytes, at, (at += 1 << 18))) // a Buffer's own gives no copy
       else controller.close()
     },
   })

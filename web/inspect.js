@@ -2,7 +2,7 @@
 import { compileBinary } from './binaries.js'
 import { unlessAborted } from './errors.js'
 import { chooseBinary } from './features.js'
-import { FIRST_RANGE, Input, located, marginOf, planFile } from './planning.js'
+import { Input, located, marginOf, planFile } from './planning.js'
 
 /**
  * @param {import('./source.js').Descriptor} descriptor
@@ -16,7 +16,7 @@ export async function inspectSource(descriptor, options, { signal }) {
   try {
     const compiling = compileBinary(first.binary, options.wasmUrl)
     compiling.catch(() => {})
-    await input.open({ offset: 0, length: FIRST_RANGE })
+    await input.start()
     const compiled = await unlessAborted(compiling, signal)
     const { planner, choice, plan, unsupported } = await planFile(input, compiled, options, first, signal)
     const { file_tensor_bytes: tensorBytes, ...description } = planner.describe()

@@ -2,10 +2,10 @@
  * Bytes to model: plans (planning.js), then gives the real instance a memory of that size, and the header's bytes again.
  * From there on each chunk is copied once, into linear memory, and the core packs it into its final place.
  */
-import { Binding, OK } from './binding.js'
+import { Binding, NEED_DATA, OK } from './binding.js'
 import { compileBinary, instantiate } from './binaries.js'
 import { NiblError, unlessAborted } from './errors.js'
-import { FIRST_RANGE, Input, located, marginOf, planFile } from './planning.js'
+import { Input, located, marginOf, planFile } from './planning.js'
 
 const PROGRESS_INTERVAL = 100 /* ms */
 
@@ -20,6 +20,7 @@ const PROGRESS_INTERVAL = 100 /* ms */
  * @property {number} chunk
  * @property {'i8' | 'f16' | 'f32'} kv
  * @property {number} sessions
+ * @property {string} [quantize]
  * @property {'i8' | 'f32'} activations
  * @property {number} timeout
  * @property {string} [wasmUrl]
@@ -67,7 +68,7 @@ export class Loading {
     const input = Input.of(descriptor, { signal, timeout: options.timeout, jumps: options.early })
     try {
       /* The first request goes out while the binary is compiled. */
-      const opening = input.open({ offset: 0, length: FIRST_RANGE })
+      const opening = input.start()
       opening.catch(() => {})
       const first = await unlessAborted(compiling, signal)
       await opening
@@ -77,11 +78,12 @@ export class Loading {
       const margin = marginOf(choice)
       const memory = { initial: plan.total - plan.kv + margin, maximum: plan.total + margin, threads: choice.threads }
       const binding = new Binding(await unlessAborted(instantiate(compiled, memory), signal))
-      const loader = binding.newLoader(input.size)
-      for (const { offset, bytes } of header) binding.feed(loader, offset, bytes)
+      const loader = binding.newLoader(input.firstSize, input.fileName, options.quantize)
+      for (const chunk of header) binding.feed(loader, chunk)
       const model = binding.begin(loader)
-      const last = header[header.length - 1]
-      const status = binding.feed(loader, last.offset, last.bytes)
+      /* What came with the header of a file is here already. */
+      let status = NEED_DATA
+      for (const chunk of header) status = binding.feed(loader, chunk)
       return new Loading({ input, binding, loader, model, status, plan, choice: used, onProgress })
     } catch (error) {
       await input.close()
@@ -92,15 +94,15 @@ export class Loading {
   async #receive() {
     const binding = this.#binding
     const loader = this.#loader
-    const wanted = () => binding.wantedRange(loader)
+    const asker = {
+      wanted: () => binding.wantedRange(loader),
+      fileName: (/** @type {number} */ file) => binding.fileName(loader, file),
+    }
     try {
       while (this.#status !== OK) {
-        const chunk = await this.#input.next(wanted)
-        if (!chunk) {
-          binding.call('nibl_abi_loader_end', loader, this.#input.end)
-          throw new NiblError('TRUNCATED', `the file ends at ${this.#input.end} bytes, before its data does.`)
-        }
-        this.#status = binding.feed(loader, chunk.offset, chunk.bytes)
+        const chunk = await this.#input.next(asker)
+        if (!chunk) throw new NiblError('TRUNCATED', 'nothing more is wanted, but the model is not complete.')
+        this.#status = binding.feed(loader, chunk)
         this.#report(false)
         this.#wake()
       }
@@ -129,7 +131,7 @@ export class Loading {
     if (!last && now - this.#reported < PROGRESS_INTERVAL) return
     this.#reported = now
     const { loaded, size } = this.#input
-    this.onProgress({ phase: 'download', loaded, total: last ? loaded : size })
+    this.onProgress({ phase: 'download', loaded, total: last ? loaded : size && Math.max(size, loaded) })
   }
 
   get bytes() {

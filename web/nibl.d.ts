@@ -12,9 +12,10 @@
 
 /**
  * Where a model comes from: a URL (a relative one is the page's), a File or Blob, a Response, a stream, bytes (copied),
- * or under Node a path. A Response or stream is used up.
+ * or under Node a path. Of a split GGUF name the first part; of a Hugging Face
+ * folder the folder or its config.json (a URL of a folder ends in a slash), or give a list of all its files. A Response or stream is used up.
  */
-export type Source = string | URL | Blob | Response | ReadableStream<Uint8Array> | Uint8Array | ArrayBuffer
+export type Source = string | URL | Blob | File[] | FileList | Response | ReadableStream<Uint8Array> | Uint8Array | ArrayBuffer
 
 export interface LoadOptions {
   /**
@@ -31,6 +32,11 @@ export interface LoadOptions {
    * answer's are the same as alone. Every one of them takes the memory of a KV cache. Further calls queue.
    */
   sessions?: number
+  /**
+   * Quantizes while the model arrives: its 16- and 32-bit matrices are kept as this type alone, the same bits as of a
+   * file that was quantized first. 'q4_0'.
+   */
+  quantize?: 'q4_0' | (string & {})
   /** Format of the KV cache. 'i8' (default) is the fastest and smallest, 'f32' exact. */
   kv?: 'i8' | 'f16' | 'f32'
   /** Stops the load; in early mode the download as well. */
@@ -170,7 +176,7 @@ export function load(source: Source, options?: LoadOptions): Promise<Model>
 /** As for load(), where they say what would be loaded and how. */
 export type InspectOptions = Pick<
   LoadOptions,
-  'contextLength' | 'threads' | 'sessions' | 'kv' | 'binary' | 'worker' | 'timeout' | 'headers' | 'wasmUrl' | 'workerUrl' | 'signal'
+  'quantize' | 'contextLength' | 'threads' | 'sessions' | 'kv' | 'binary' | 'worker' | 'timeout' | 'headers' | 'wasmUrl' | 'workerUrl' | 'signal'
 >
 
 export interface TensorInfo {

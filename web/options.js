@@ -49,6 +49,7 @@ export const loadOptions = {
   activations: { fallback: 'i8', ...oneOf('i8', 'f32') },
   binary: oneOf('simd128', 'relaxed'),
   worker: { fallback: true, ...flag },
+  quantize: { check: (value) => typeof value === 'string' && value !== '', must: "be a type's name, as 'q4_0'" },
   timeout: { fallback: 30000, ...number(0, 2 ** 31 - 1) },
   headers: { check: isObject, must: 'be an object or Headers' },
   wasmUrl: address,
@@ -58,7 +59,7 @@ export const loadOptions = {
 }
 
 const inspectNames = [
-  'contextLength', 'threads', 'sessions', 'kv', 'binary', 'worker', 'timeout', 'headers', 'wasmUrl', 'workerUrl', 'signal',
+  'quantize', 'contextLength', 'threads', 'sessions', 'kv', 'binary', 'worker', 'timeout', 'headers', 'wasmUrl', 'workerUrl', 'signal',
 ]
 /** @type {Record<string, Option>} */
 export const inspectOptions = Object.fromEntries(inspectNames.map((name) => [name, loadOptions[name]]))

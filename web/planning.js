@@ -8,7 +8,8 @@ import { LARGEST, checkSize, compileBinary, instantiate } from './binaries.js'
 import { NiblError, unlessAborted } from './errors.js'
 import { chooseLarger } from './features.js'
 import { RelaySource } from './relay.js'
-import { openSource } from './source.js'
+import { isMissing, openSource } from './source.js'
+import { isPart } from './folder.js'
 
 /* Static data, stacks, the staging buffer and what the allocator needs between blocks. */
 const MARGIN = 10 << 20
@@ -23,22 +24,29 @@ export const FIRST_RANGE = 1 << 20
 /** @typedef {import('./features.js').Choice} Choice */
 /** @typedef {import('./binaries.js').Compiled} Compiled */
 /** @typedef {import('./binding.js').Plan} Plan */
-/** @typedef {{ offset: number, bytes: Uint8Array }} Chunk */
+/** `offset`: an address, the file's number times FILE and the offset in it. `bytes`: null where the file has no more.
+ * @typedef {{ offset: number, bytes: Uint8Array | null }} Chunk */
+/** What the core asks for. @typedef {{ wanted: () => { offset: number, length: number }, fileName: (file: number) => string }} Asker */
 /** @typedef {{ planner: Planner, header: Chunk[], compiled: Compiled, choice: Choice, plan: Plan | null,
  *   unsupported: unknown }} Planned */
-/** @typedef {{ contextLength: number, kv: 'i8' | 'f16' | 'f32', sessions: number, wasmUrl?: string }} PlanOptions */
+/** @typedef {{ contextLength: number, kv: 'i8' | 'f16' | 'f32', sessions: number, quantize?: string, wasmUrl?: string }} PlanOptions */
 
-/** Chunks of the file: in the order the loader wants them where the source can jump, else in the file's order. */
+/** Bytes of addresses that each file of a model has: NIBL_ADDRESS_BITS. */
+const FILE = 2 ** 40
+
+/** Chunks of a model's files: in the order the loader wants them where the source can jump, else in the files' order. */
 export class Input {
   /** @type {Stream | null} */
   #stream = null
   #source
   #jumps
-  size = 0
+  #file = 0
+  /** Of each file opened so far: its size as far as it is known, else 0. @type {number[]} */
+  #sizes = []
+  /** Where a stream that cannot be had again has ended. */
+  #over = false
   /** Bytes read so far. */
   loaded = 0
-  /** Where the source ended. */
-  end = 0
 
   /** @param {import('./source.js').Source} source @param {boolean} jumps */
   constructor(source, jumps) {
@@ -54,34 +62,85 @@ export class Input {
     return new Input(source, jumps)
   }
 
-  /** Sends the first request. @param {{ offset: number, length: number }} range */
-  async open({ offset, length }) {
-    this.#stream = await this.#source.open(this.#jumps ? { start: offset, end: offset + length } : undefined)
-    this.#jumps &&= this.#stream.ranged
-    this.size ||= this.#stream.size
+  /** Sends the first request. */
+  async start() {
+    await this.#source.resolve?.()
+    this.#jumps ||= isPart(this.fileName)
+    await this.#open(this.#source, { offset: 0, length: FIRST_RANGE })
   }
 
-  /** The next chunk, or null at the end of the source.
-   * @param {() => { offset: number, length: number }} wanted */
-  async next(wanted) {
+  /** Of file 0. */
+  get fileName() {
+    return this.#source.fileName
+  }
+
+  /** Of file 0; 0 if unknown. */
+  get firstSize() {
+    return this.#sizes[0]
+  }
+
+  /** Of all files opened so far; 0 if unknown. */
+  get size() {
+    return this.#sizes.every(Boolean) ? this.#sizes.reduce((sum, size) => sum + size, 0) : 0
+  }
+
+  /** @param {import('./source.js').Source} source @param {{ offset: number, length: number }} range */
+  async #open(source, { offset, length }) {
+    const start = offset % FILE
+    this.#file = Math.floor(offset / FILE)
+    this.#stream = await source.open(this.#jumps ? { start, end: start + length } : undefined)
+    const known = this.#sizes[this.#file] ?? 0
+    this.#sizes[this.#file] = known || this.#stream.size
+    return this.#sizes[this.#file] > known
+  }
+
+  /** The next chunk; null where nothing more is wanted.
+   * @param {Asker} asker @returns {Promise<Chunk | null>} */
+  async next(asker) {
     for (;;) {
       const fresh = this.#stream === null
       if (fresh) {
-        const range = wanted()
+        const range = asker.wanted()
         if (range.length === 0) return null
-        await this.open(range)
+        const told = await this.#reopen(asker, range)
+        if (told) return told
       }
       const stream = /** @type {Stream} */ (this.#stream)
-      const offset = stream.offset
+      const offset = this.#file * FILE + stream.offset
       const bytes = await stream.read()
       if (bytes) {
         this.loaded += bytes.length
         return { offset, bytes }
       }
       this.#stream = null
-      this.end = offset
-      if (fresh || !this.#jumps) return null
+      if (!fresh && stream.ranged && this.#jumps) continue
+      this.#over = !stream.ranged
+      return { offset, bytes: null }
     }
+  }
+
+  /** @param {Asker} asker @param {{ offset: number, length: number }} range
+   * @returns {Promise<Chunk | null>} what there is to tell of the file before its first byte */
+  async #reopen(asker, range) {
+    const file = Math.floor(range.offset / FILE)
+    if (this.#over && file === this.#file) {
+      throw new NiblError('TRUNCATED', `the file ends at ${range.offset % FILE} bytes, before its data does.`)
+    }
+    try {
+      const source = file === 0 ? this.#source : this.#source.sibling(asker.fileName(file))
+      const isNews = await this.#open(source, range)
+      return isNews && file > 0 ? { offset: file * FILE + this.#sizes[file], bytes: null } : null
+    } catch (error) {
+      if (file === 0 || !isMissing(error)) throw error
+      this.#sizes[file] ??= 0
+      return { offset: file * FILE, bytes: null }
+    }
+  }
+
+  /** Leaves the file at hand where another one is wanted. @param {Asker} asker */
+  async turn({ wanted }) {
+    const { offset, length } = wanted()
+    if (length > 0 && Math.floor(offset / FILE) !== this.#file) await this.close()
   }
 
   async close() {
@@ -100,29 +159,33 @@ export class Planner {
   #binding
   #loader
 
-  /** @param {Compiled} compiled @param {number} fileSize 0 if unknown */
-  static async of(compiled, fileSize) {
+  /** @param {Compiled} compiled @param {Input} input @param {PlanOptions} options */
+  static async of(compiled, input, { quantize }) {
     const size = { initial: 0, maximum: PLANNER_MAXIMUM, threads: 1 }
-    return new Planner(new Binding(await instantiate(compiled, size)), fileSize)
+    const binding = new Binding(await instantiate(compiled, size))
+    return new Planner(binding, binding.newLoader(input.firstSize, input.fileName, quantize))
   }
 
-  /** @param {Binding} binding @param {number} fileSize */
-  constructor(binding, fileSize) {
+  /** @param {Binding} binding @param {number} loader */
+  constructor(binding, loader) {
     this.#binding = binding
-    this.#loader = binding.newLoader(fileSize)
+    this.#loader = loader
   }
 
   /** Reads up to the header's end. @param {Input} input @returns {Promise<Chunk[]>} what it read */
   async read(input) {
+    const asker = {
+      wanted: () => this.#wanted(),
+      fileName: (/** @type {number} */ file) => this.#binding.fileName(this.#loader, file),
+    }
+    /** @type {Chunk[]} */
     const header = []
     do {
-      const chunk = await input.next(() => this.#wanted())
-      if (!chunk) {
-        this.#binding.call('nibl_abi_loader_end', this.#loader, input.end)
-        throw new NiblError('TRUNCATED', `the file ends at ${input.end} bytes, inside its header.`)
-      }
-      header.push({ offset: chunk.offset, bytes: chunk.bytes.slice() })
+      const chunk = await input.next(asker)
+      if (!chunk) break
+      header.push({ offset: chunk.offset, bytes: chunk.bytes && chunk.bytes.slice() })
       this.feed(header.slice(-1))
+      await input.turn(asker)
     } while (!this.#binding.call('nibl_loader_header_ready', this.#loader))
     return header
   }
@@ -135,7 +198,7 @@ export class Planner {
 
   /** @param {Chunk[]} header */
   feed(header) {
-    for (const { offset, bytes } of header) this.#binding.feed(this.#loader, offset, bytes)
+    for (const chunk of header) this.#binding.feed(this.#loader, chunk)
   }
 
   /** @param {PlanOptions} options @param {Choice} choice */
@@ -159,7 +222,7 @@ export class Planner {
  * @returns {Promise<Planned>}
  */
 export async function planFile(input, compiled, options, choice, signal) {
-  const planner = await Planner.of(compiled, input.size)
+  const planner = await Planner.of(compiled, input, options)
   /** @type {Planned} */
   const planned = { planner, header: await planner.read(input), compiled, choice, plan: null, unsupported: null }
   try {
@@ -172,7 +235,7 @@ export async function planFile(input, compiled, options, choice, signal) {
     return { ...planned, unsupported: error }
   }
   planned.compiled = await unlessAborted(compileBinary(planned.choice.binary, options.wasmUrl), signal)
-  planned.planner = await Planner.of(planned.compiled, input.size)
+  planned.planner = await Planner.of(planned.compiled, input, options)
   planned.planner.feed(planned.header)
   planned.plan = planned.planner.plan(options, planned.choice)
   return planned

@@ -9,7 +9,8 @@
  *                      { cancel }    no more, please
  */
 import { fromRecord, toRecord } from './errors.js'
-import { openSource } from './source.js'
+import { fileNameOf } from './folder.js'
+import { alone, openSource } from './source.js'
 
 const CHUNK = 512 << 10
 const CHUNKS = 16 /* under way */
@@ -84,6 +85,12 @@ export class RelaySource {
   constructor(port, name) {
     this.#port = port
     this.name = name
+    this.fileName = fileNameOf(name)
+  }
+
+  /** @param {string} fileName @returns {never} */
+  sibling(fileName) {
+    throw alone(this.name, fileName)
   }
 
   async open() {

@@ -3,11 +3,13 @@
  * gives chunks in file order. Nothing here knows what the bytes mean.
  */
 import { NiblError, abortReason, throwIfAborted, unlessAborted } from './errors.js'
+import { fileNameOf, firstFile } from './folder.js'
 import { isNode, nodeModule } from './platform.js'
 
 /**
- * @typedef {{ kind: 'url', url: string, headers?: Record<string, string>, response?: Promise<Response> }
+ * @typedef {{ kind: 'url', url: string, headers?: Record<string, string>, part?: boolean, response?: Promise<Response> }
  *   | { kind: 'blob', blob: Blob, name: string }
+ *   | { kind: 'files', files: { name: string, blob: Blob }[] }
  *   | { kind: 'path', path: string }
  *   | { kind: 'stream', stream: ReadableStream, name: string, size: number, expected: number }
  *   | { kind: 'relay', port: MessagePort, name: string }} Descriptor `relay`: opened by another thread (relay.js)
@@ -29,7 +31,10 @@ import { isNode, nodeModule } from './platform.js'
  * @template {Stream} [T=Stream]
  * @typedef {object} Source
  * @property {string} name for messages
+ * @property {string} fileName without its folder; '' if unknown
+ * @property {() => Promise<void>} [resolve] finds the file that a load starts with; to be called first
  * @property {(range?: Range) => Promise<T>} open
+ * @property {(fileName: string) => Source<T>} sibling another file of the same folder
  */
 
 const CHUNK = 512 << 10
@@ -144,6 +149,8 @@ export function openSource(descriptor, limits) {
       return new UrlSource(descriptor, limits)
     case 'blob':
       return new BlobSource(descriptor, limits)
+    case 'files':
+      return new FilesSource(descriptor, limits)
     case 'path':
       return new PathSource(descriptor, limits)
     case 'stream':
@@ -160,8 +167,16 @@ class UrlSource {
   /** @param {Extract<Descriptor, { kind: 'url' }>} descriptor @param {Limits} limits */
   constructor(descriptor, limits) {
     this.name = descriptor.url
+    this.fileName = fileNameOf(descriptor.url)
     this.#descriptor = descriptor
     this.#limits = limits
+  }
+
+  /** @param {string} fileName @returns {Source<ByteStream>} */
+  sibling(fileName) {
+    const url = new URL(encodeURIComponent(fileName), this.name)
+    url.search = new URL(this.name).search
+    return new UrlSource({ kind: 'url', url: url.href, headers: this.#descriptor.headers }, this.#limits)
   }
 
   /** @param {Range} [range] @returns {Promise<ByteStream>} */
@@ -234,8 +249,14 @@ class BlobSource {
   /** @param {Extract<Descriptor, { kind: 'blob' }>} descriptor @param {Limits} limits */
   constructor({ blob, name }, limits) {
     this.name = name
+    this.fileName = fileNameOf(name)
     this.#blob = blob
     this.#limits = limits
+  }
+
+  /** @param {string} fileName @returns {never} */
+  sibling(fileName) {
+    throw alone(this.name, fileName)
   }
 
   /** @param {Range} [range] */
@@ -246,14 +267,58 @@ class BlobSource {
   }
 }
 
-/** A file under Node. */
+/** Files that were picked: one of them to start with, and those it asks for. */
+class FilesSource {
+  #files
+  #limits
+  #first
+
+  /** @param {Extract<Descriptor, { kind: 'files' }>} descriptor @param {Limits} limits */
+  constructor({ files }, limits) {
+    const names = files.map(({ name }) => name)
+    this.name = this.fileName = firstFile(names, 'the files')
+    this.#files = new Map(files.map(({ name, blob }) => [name, blob]))
+    this.#limits = limits
+    this.#first = this.sibling(this.name)
+  }
+
+  /** @param {Range} [range] */
+  open(range) {
+    return this.#first.open(range)
+  }
+
+  /** @param {string} fileName @returns {Source<ByteStream>} */
+  sibling(fileName) {
+    const blob = this.#files.get(fileName)
+    if (blob) return new BlobSource({ kind: 'blob', blob, name: fileName }, this.#limits)
+    throw new NiblError('FILE_FAILED', `${fileName} is not among the files; add it.`, { status: 404 })
+  }
+}
+
+/** A file or folder under Node. */
 class PathSource {
   #limits
 
   /** @param {Extract<Descriptor, { kind: 'path' }>} descriptor @param {Limits} limits */
   constructor({ path }, limits) {
     this.name = path
+    this.fileName = fileNameOf(path)
     this.#limits = limits
+  }
+
+  async resolve() {
+    if (!isNode) return
+    const { promises } = nodeModule('node:fs')
+    const isFolder = await promises.stat(this.name).then((/** @type {any} */ file) => file.isDirectory(), () => false)
+    if (!isFolder) return
+    this.fileName = firstFile(await promises.readdir(this.name), this.name)
+    this.name = nodeModule('node:path').join(this.name, this.fileName)
+  }
+
+  /** @param {string} fileName @returns {Source<ByteStream>} */
+  sibling(fileName) {
+    const { dirname, join } = nodeModule('node:path')
+    return new PathSource({ kind: 'path', path: join(dirname(this.name), fileName) }, this.#limits)
   }
 
   /** @param {Range} [range] */
@@ -266,7 +331,8 @@ class PathSource {
       if (file.isDirectory()) throw new Error('it is a directory')
       size = file.size
     } catch (cause) {
-      throw new NiblError('FILE_FAILED', `${this.name} cannot be read: ${reasonOf(cause)}`, { cause })
+      const status = /** @type {any} */ (cause)?.code === 'ENOENT' ? 404 : undefined
+      throw new NiblError('FILE_FAILED', `${this.name} cannot be read: ${reasonOf(cause)}`, { status, cause })
     }
     const start = Math.min(range?.start ?? 0, size)
     const end = Math.min(range?.end ?? size, size)
@@ -285,14 +351,31 @@ class StreamSource {
   /** @param {Extract<Descriptor, { kind: 'stream' }>} descriptor @param {Limits} limits */
   constructor(descriptor, limits) {
     this.name = descriptor.name
+    this.fileName = fileNameOf(descriptor.name)
     this.#descriptor = descriptor
     this.#limits = limits
+  }
+
+  /** @param {string} fileName @returns {never} */
+  sibling(fileName) {
+    throw alone(this.name, fileName)
   }
 
   async open() {
     const { stream, name, size, expected } = this.#descriptor
     return new ByteStream(stream, { name, offset: 0, size, expected, ranged: false }, this.#limits)
   }
+}
+
+/** @param {string} name @param {string} fileName */
+export function alone(name, fileName) {
+  const message = `${name} is one file, but the model needs ${fileName} too. Give a URL, a path or all files.`
+  return new NiblError('BAD_ARGUMENT', message)
+}
+
+/** The file is not there at all: a folder may lack some. @param {unknown} error */
+export function isMissing(error) {
+  return error instanceof NiblError && error.status === 404
 }
 
 /** @param {Response} response @param {string} name */

@@ -19,6 +19,7 @@ const engine = Promise.all([
   import('./engine.js'),
   import('./errors.js'),
   import('./features.js'),
+  import('./folder.js'),
   import('./generation.js'),
   import('./loading.js'),
   import('./planning.js'),
@@ -42,7 +43,7 @@ async function receive(request) {
 
 /** @param {any} descriptor as in source.js, which takes the answer over @param {any} options */
 function askEarly(descriptor, { early }) {
-  if (descriptor.kind !== 'url' || early) return
+  if (descriptor.kind !== 'url' || descriptor.part || early) return
   descriptor.response = fetch(descriptor.url, { headers: descriptor.headers })
   descriptor.response.catch(() => {})
 }
