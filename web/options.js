@@ -51,7 +51,10 @@ export const loadOptions = {
   worker: { fallback: true, ...flag },
   quantize: { check: (value) => typeof value === 'string' && value !== '', must: "be a type's name, as 'q4_0'" },
   timeout: { fallback: 30000, ...number(0, 2 ** 31 - 1) },
+  retries: { fallback: 4, ...integer(0, 100) },
   headers: { check: isObject, must: 'be an object or Headers' },
+  hub: { fallback: 'https://huggingface.co', ...address },
+  token: { check: (value) => typeof value === 'string' && /^[\x21-\x7e]+$/.test(value), must: 'be a string without spaces' },
   wasmUrl: address,
   workerUrl: address,
   signal: instance(AbortSignal),
@@ -59,7 +62,7 @@ export const loadOptions = {
 }
 
 const inspectNames = [
-  'quantize', 'contextLength', 'threads', 'sessions', 'kv', 'binary', 'worker', 'timeout', 'headers', 'wasmUrl', 'workerUrl', 'signal',
+  'quantize', 'contextLength', 'threads', 'sessions', 'kv', 'binary', 'worker', 'timeout', 'retries', 'headers', 'hub', 'token', 'wasmUrl', 'workerUrl', 'signal',
 ]
 /** @type {Record<string, Option>} */
 export const inspectOptions = Object.fromEntries(inspectNames.map((name) => [name, loadOptions[name]]))
