@@ -38,6 +38,11 @@ const callback = { check: (/** @type {any} */ value) => typeof value === 'functi
 /** @param {any} value */
 const isObject = (value) => typeof value === 'object' && value !== null
 
+/** @param {any} value */
+function isWord(value) {
+  return typeof value === 'string' && value.search(/[^!-~]/) < 0 && value !== ''
+}
+
 /** @type {Record<string, Option>} */
 export const loadOptions = {
   early: { fallback: false, ...flag },
@@ -54,7 +59,7 @@ export const loadOptions = {
   retries: { fallback: 4, ...integer(0, 100) },
   headers: { check: isObject, must: 'be an object or Headers' },
   hub: { fallback: 'https://huggingface.co', ...address },
-  token: { check: (value) => typeof value === 'string' && /^[\x21-\x7e]+$/.test(value), must: 'be a string without spaces' },
+  token: { check: isWord, must: 'be a string without spaces' },
   wasmUrl: address,
   workerUrl: address,
   signal: instance(AbortSignal),

@@ -69,7 +69,8 @@ export async function hubServer(t, repositories, faults = {}) {
     response.writeHead(match ? 206 : 200, { 'Content-Type': 'application/octet-stream', 'Content-Length': end - start })
     const part = bytes.subarray(start, Math.min(end, start + (faults.cutAfter ?? Infinity)))
     state.sent += part.length
-    response.write(part, () => (part.length < end - start ? response.destroy() : response.end()))
+    /* A reset at once would take what has been sent with it. */
+    response.write(part, () => (part.length < end - start ? setTimeout(() => response.destroy(), 100) : response.end()))
   })
 
   const hub = await listen((request, response) => {
