@@ -57,9 +57,7 @@ nibl_status nibl_loader_set_name(nibl_loader *loader, const char *name) {
 nibl_status nibl_loader_set_quantize(nibl_loader *loader, const char *type) {
     NIBL_TRY(repeat_error(loader));
     const nibl_dtype *quantize = nibl_encode_type(type);
-    if (!quantize)
-        return nibl_fail(NIBL_E_ARGUMENT,
-                         "weights cannot be quantized to '%.64s' on arrival; possible is: q4_0", type);
+    if (!quantize) return nibl_fail_encode_type(type);
     if (loader->model) return nibl_fail(NIBL_E_ARGUMENT, "the model has been begun already");
     loader->quantize = quantize;
     return NIBL_OK;
