@@ -359,8 +359,9 @@ static void attend_block(const nibl_run *run, uint32_t t, uint32_t kv_head, uint
     const nibl_hyper *h = &run->model->hyper;
     const nibl_row *row = &run->rows[run->row + t];
     const uint32_t heads = h->heads / h->kv_heads, first = kv_head * heads;
+    const nibl_view view = {0, visible(row, block), 1.0f / sqrtf((float)h->head_width), 0};
     nibl_kv_attend(row->kv, run->model->kernels, out, stride, q_of(run, t) + (size_t)first * h->head_width,
-                   q_act_of(run, t, first), kv, visible(row, block), heads);
+                   q_act_of(run, t, first), kv, &view, heads);
 }
 
 /* Attention of a group of rows with one KV head, block after block. */
@@ -454,7 +455,8 @@ static void gate_and_quantize(const nibl_run *run, const product *next, bool gat
         const uint32_t at = begin * NIBL_BLOCK, n = smaller(end * NIBL_BLOCK, cols) - at;
         float *input = run->input + (size_t)t * run->widest + at;
         const float *gate = run->hidden + (size_t)t * run->ffn_width + at;
-        if (gated) k->silu_mul(input, gate, gate + (size_t)run->chunk_rows * run->ffn_width, n);
+        if (gated)
+            k->activate(input, gate, gate + (size_t)run->chunk_rows * run->ffn_width, n, NIBL_ACTIVATE_SILU);
         if (!is_float(run, next->w)) k->quantize(run->act + (size_t)t * blocks + begin, input, n);
         u += end - begin;
     }

@@ -176,14 +176,15 @@ void nibl_kv_query(const nibl_kv *kv, const nibl_kernels *kernels, nibl_act *cod
 }
 
 void nibl_kv_attend(const nibl_kv *kv, const nibl_kernels *kernels, float *out, size_t stride, const float *q,
-                    const nibl_act *codes, const void *block, uint32_t n, uint32_t heads) {
-    const uint32_t width = kv->width, size = spread_size(width);
-    const float scale = 1.0f / sqrtf((float)width);
+                    const nibl_act *codes, const void *block, const nibl_view *view, uint32_t heads) {
+    const uint32_t width = kv->width;
     if (kv->type == NIBL_KV_I8) {
-        kernels->attn_block_i8(out + 2, out, stride, codes, block, n, width, scale / (float)size, heads);
+        nibl_view spread_view = *view;
+        spread_view.scale /= (float)spread_size(width);
+        kernels->attn_block_i8(out + 2, out, stride, codes, block, &spread_view, width, heads);
         return;
     }
     const float *k = block, *v = k + (size_t)NIBL_ATTN_BLOCK * width;
     for (uint32_t h = 0; h < heads; h++, out += stride, q += width)
-        kernels->attn_block(out + 2, out, q, k, v, n, width, scale);
+        kernels->attn_block(out + 2, out, q, k, v, view, width);
 }

@@ -40,9 +40,9 @@ const void *nibl_kv_block(const nibl_kv *kv, const nibl_kernels *kernels, uint32
 #define NIBL_KV_QUERY_BLOCKS(width) (((width) + NIBL_BLOCK - 1) / NIBL_BLOCK)
 void nibl_kv_query(const nibl_kv *kv, const nibl_kernels *kernels, nibl_act *codes, const float *q);
 
-/* Attention of the queries of `heads` heads with the first n positions of a block from nibl_kv_block. Head h reads
- * q + h * width and writes {m, l, o (width)}, as attn_block, to out + h * stride. */
+/* Attention of the queries of `heads` heads with what they see of a block from nibl_kv_block. Head h reads q + h * width
+ * and writes {m, l, o (width)}, as attn_block, to out + h * stride. */
 void nibl_kv_attend(const nibl_kv *kv, const nibl_kernels *kernels, float *out, size_t stride, const float *q,
-                    const nibl_act *codes, const void *block, uint32_t n, uint32_t heads);
+                    const nibl_act *codes, const void *block, const nibl_view *view, uint32_t heads);
 
 #endif
