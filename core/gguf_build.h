@@ -44,7 +44,7 @@ nibl_status nibl_gguf_build_end(nibl_gguf_builder *b, nibl_gguf **out);
  * error. */
 nibl_status nibl_gguf_build_bytes(nibl_gguf_builder *b, uint8_t **bytes, size_t *length);
 
-/* Where tensor `index` really stands. */
-void nibl_gguf_place_tensor(nibl_gguf *gguf, size_t index, uint64_t address);
+/* Where tensor `index` really stands, and how long it is even if GGUF has no such type. */
+void nibl_gguf_place_tensor(nibl_gguf *gguf, size_t index, uint64_t address, uint64_t bytes);
 
 #endif

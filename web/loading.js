@@ -23,6 +23,7 @@ const PROGRESS_INTERVAL = 100 /* ms */
  * @property {string} [quantize]
  * @property {'i8' | 'f32'} activations
  * @property {number} timeout
+ * @property {number} retries
  * @property {string} [wasmUrl]
  */
 
@@ -65,7 +66,7 @@ export class Loading {
   static async start(descriptor, options, choice, { signal, onProgress }) {
     const compiling = compileBinary(choice.binary, options.wasmUrl)
     compiling.catch(() => {})
-    const input = Input.of(descriptor, { signal, timeout: options.timeout, jumps: options.early })
+    const input = Input.of(descriptor, { signal, timeout: options.timeout, retries: options.retries, jumps: options.early })
     try {
       /* The first request goes out while the binary is compiled. */
       const opening = input.start()

@@ -14,6 +14,10 @@
  * Where a model comes from: a URL (a relative one is the page's), a File or Blob, a Response, a stream, bytes (copied),
  * or under Node a path. Of a split GGUF name the first part; of a Hugging Face
  * folder the folder or its config.json (a URL of a folder ends in a slash), or give a list of all its files. A Response or stream is used up.
+ *
+ * 'hf:owner/repository[:quant][@revision][/path]' names a model on a model hub: the path of a GGUF file or of a folder (ends
+ * in a slash) in it; without one the safetensors model, or the only GGUF file, or that of type Q4_K_M. `:Q4_0` takes
+ * the GGUF file of that type.
  */
 export type Source = string | URL | Blob | File[] | FileList | Response | ReadableStream<Uint8Array> | Uint8Array | ArrayBuffer
 
@@ -41,8 +45,14 @@ export interface LoadOptions {
   kv?: 'i8' | 'f16' | 'f32'
   /** Stops the load; in early mode the download as well. */
   signal?: AbortSignal
+  /** How often what fails in passing (connection, silence, 429, 5xx) is tried again, each time after a longer pause. Default: 4. */
+  retries?: number
   /** For the request of a URL. From another origin they cost a preflight that many servers refuse. */
   headers?: HeadersInit
+  /** Origin of the model hub of 'hf:' names. Default: 'https://huggingface.co'. */
+  hub?: string | URL
+  /** Access token for that hub; sent to its origin alone. */
+  token?: string
   /** Milliseconds without a byte after which the load fails with TIMEOUT; 0 waits for ever. Default: 30000. */
   timeout?: number
   /** Told at most 10 times a second, and at the end. `loaded` never falls. */
@@ -176,7 +186,7 @@ export function load(source: Source, options?: LoadOptions): Promise<Model>
 /** As for load(), where they say what would be loaded and how. */
 export type InspectOptions = Pick<
   LoadOptions,
-  'quantize' | 'contextLength' | 'threads' | 'sessions' | 'kv' | 'binary' | 'worker' | 'timeout' | 'headers' | 'wasmUrl' | 'workerUrl' | 'signal'
+  'quantize' | 'contextLength' | 'threads' | 'sessions' | 'kv' | 'binary' | 'worker' | 'timeout' | 'retries' | 'headers' | 'hub' | 'token' | 'wasmUrl' | 'workerUrl' | 'signal'
 >
 
 export interface TensorInfo {
@@ -246,7 +256,9 @@ export type ErrorCode =
   | 'TRUNCATED' /* the file ends too early */
   | 'UNSUPPORTED_MODEL' /* valid, but something in it is not known here */
   | 'DOWNLOAD_FAILED' /* the server refused (`status`), or the connection broke */
-  | 'FILE_FAILED' /* a path that cannot be read */
+  | 'NOT_FOUND' /* the hub has no such repository, revision or file */
+  | 'ACCESS_DENIED' /* the hub wants a token, or another one */
+  | 'FILE_FAILED' /* a path that cannot be read, or a folder without a model */
   | 'TIMEOUT' /* no byte came for `timeout` ms */
   | 'OUT_OF_MEMORY'
   | 'CONTEXT_FULL' /* the prompt is longer than the context */

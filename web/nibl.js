@@ -16,9 +16,9 @@ export { NiblError } from './errors.js'
 const advised = new Set()
 
 /** Starts an engine for a source, and what the two calls below ask it with. @param {any} source @param {any} given */
-async function open(source, { signal, headers, worker, workerUrl, wasmUrl, onProgress, ...options }) {
+async function open(source, { signal, headers, hub, token, worker, workerUrl, wasmUrl, onProgress, ...options }) {
   throwIfAborted(signal)
-  const descriptor = describeSource(source, headers)
+  const descriptor = describeSource(source, { headers, hub: String(hub), token })
   const base = pageAddress()
   const engineOptions = { ...options, inProcess: !worker, wasmUrl: wasmUrl && new URL(wasmUrl, base).href }
   const { link, close: closeEngine } = await connect(worker, workerUrl && new URL(workerUrl, base))

@@ -8,7 +8,8 @@ import { LARGEST, checkSize, compileBinary, instantiate } from './binaries.js'
 import { NiblError, unlessAborted } from './errors.js'
 import { chooseLarger } from './features.js'
 import { RelaySource } from './relay.js'
-import { isMissing, openSource } from './source.js'
+import { openSource } from './source.js'
+import { isMissing } from './stream.js'
 import { isPart } from './folder.js'
 
 /* Static data, stacks, the staging buffer and what the allocator needs between blocks. */
@@ -19,7 +20,8 @@ const PLANNER_MAXIMUM = 512 << 20
 /** Before anything is known: enough for the header of most files, little to wait for. */
 export const FIRST_RANGE = 1 << 20
 
-/** @typedef {import('./source.js').Stream} Stream */
+/** @typedef {import('./stream.js').Stream} Stream */
+/** @typedef {import('./stream.js').Source} Source */
 /** @typedef {import('./source.js').Descriptor} Descriptor */
 /** @typedef {import('./features.js').Choice} Choice */
 /** @typedef {import('./binaries.js').Compiled} Compiled */
@@ -39,6 +41,8 @@ export class Input {
   /** @type {Stream | null} */
   #stream = null
   #source
+  /** Of the other files, by number. @type {Source[]} */
+  #siblings = []
   #jumps
   #file = 0
   /** Of each file opened so far: its size as far as it is known, else 0. @type {number[]} */
@@ -48,17 +52,16 @@ export class Input {
   /** Bytes read so far. */
   loaded = 0
 
-  /** @param {import('./source.js').Source} source @param {boolean} jumps */
+  /** @param {Source} source @param {boolean} jumps */
   constructor(source, jumps) {
-    this.name = source.name
     this.#source = source
     this.#jumps = jumps
   }
 
-  /** @param {Descriptor} descriptor @param {import('./source.js').Limits & { jumps: boolean }} how */
-  static of(descriptor, { signal, timeout, jumps }) {
+  /** @param {Descriptor} descriptor @param {import('./stream.js').Limits & { jumps: boolean }} how */
+  static of(descriptor, { jumps, ...limits }) {
     const isRelay = descriptor.kind === 'relay'
-    const source = isRelay ? new RelaySource(descriptor.port, descriptor.name) : openSource(descriptor, { signal, timeout })
+    const source = isRelay ? new RelaySource(descriptor.port, descriptor.name) : openSource(descriptor, limits)
     return new Input(source, jumps)
   }
 
@@ -67,6 +70,11 @@ export class Input {
     await this.#source.resolve?.()
     this.#jumps ||= isPart(this.fileName)
     await this.#open(this.#source, { offset: 0, length: FIRST_RANGE })
+  }
+
+  /** For messages. */
+  get name() {
+    return this.#source.name
   }
 
   /** Of file 0. */
@@ -84,7 +92,7 @@ export class Input {
     return this.#sizes.every(Boolean) ? this.#sizes.reduce((sum, size) => sum + size, 0) : 0
   }
 
-  /** @param {import('./source.js').Source} source @param {{ offset: number, length: number }} range */
+  /** @param {Source} source @param {{ offset: number, length: number }} range */
   async #open(source, { offset, length }) {
     const start = offset % FILE
     this.#file = Math.floor(offset / FILE)
@@ -127,14 +135,18 @@ export class Input {
       throw new NiblError('TRUNCATED', `the file ends at ${range.offset % FILE} bytes, before its data does.`)
     }
     try {
-      const source = file === 0 ? this.#source : this.#source.sibling(asker.fileName(file))
-      const isNews = await this.#open(source, range)
+      const isNews = await this.#open(file === 0 ? this.#source : this.#sibling(file, asker), range)
       return isNews && file > 0 ? { offset: file * FILE + this.#sizes[file], bytes: null } : null
     } catch (error) {
       if (file === 0 || !isMissing(error)) throw error
       this.#sizes[file] ??= 0
       return { offset: file * FILE, bytes: null }
     }
+  }
+
+  /** @param {number} file @param {Asker} asker */
+  #sibling(file, asker) {
+    return (this.#siblings[file] ??= this.#source.sibling(asker.fileName(file)))
   }
 
   /** Leaves the file at hand where another one is wanted. @param {Asker} asker */

@@ -21,12 +21,15 @@ const engine = Promise.all([
   import('./features.js'),
   import('./folder.js'),
   import('./generation.js'),
+  import('./http.js'),
+  import('./hub.js'),
   import('./loading.js'),
   import('./planning.js'),
   import('./platform.js'),
   import('./relay.js'),
   import('./source.js'),
   import('./stop.js'),
+  import('./stream.js'),
 ]).then(([{ engineCalls }, { serveCalls }]) => serveCalls(engineCalls(), (message) => port.postMessage(message)))
 
 /** @param {any} request as in protocol.js */
