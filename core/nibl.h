@@ -356,7 +356,8 @@ typedef struct nibl_quantize_options {
      * whose rounded weights are nearest to the given ones, in squares. */
     const char *method;
     uint32_t threads; /* 0 = 1. The result does not depend on it. */
-    bool requantize; /* the source may be quantized already: a second loss is added to the first. Floats need no leave. */
+    bool
+        requantize; /* the source may be quantized already: a second loss is added to the first. Floats need no leave. */
 } nibl_quantize_options;
 
 typedef struct nibl_quantizer nibl_quantizer;

@@ -72,7 +72,8 @@ static void encode_panel(nibl_quantizer *q, const nibl_quant_tensor *t, desk *d,
                      .cols = (uint32_t)t->cols,
                      .kind = (uint8_t)t->from->kind,
                      .scale = (uint8_t)t->from->scale,
-                     .layout = (uint8_t)t->from->layout};
+                     .layout = (uint8_t)t->from->layout,
+                     .factor = 1};
     for (uint32_t row = begin; row < end; row++) {
         bool finite = true;
         q->kernels->pack_row(&w, row - begin, q->rows + row * q->row_bytes, &finite);

@@ -173,6 +173,10 @@ nibl_status nibl_recipe_choose(const nibl_gguf *gguf, const nibl_quantize_option
                                nibl_recipe *out) {
     *out = (nibl_recipe){.gguf = gguf, .count = nibl_gguf_tensor_count(gguf)};
     if (out->count == 0) return nibl_fail(NIBL_E_FILE, "the model has no tensors");
+    nibl_slice method;
+    if (nibl_gguf_string(gguf, "nibl.quantization.method", &method))
+        return nibl_fail(NIBL_E_UNSUPPORTED,
+                         "the weights are quantized by '%.*s' already: take the 16-bit model", SHOW(method));
     const uint64_t bytes = (uint64_t)out->count * sizeof *out->tensors;
     bool *used = nibl_alloc_zero((uint64_t)options->tensor_count + 1);
     out->tensors = nibl_alloc_zero(bytes);

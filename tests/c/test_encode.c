@@ -67,7 +67,8 @@ static void errors_of(const nibl_dtype *type, const uint8_t *bytes, const float 
                      .cols = values,
                      .kind = (uint8_t)type->kind,
                      .scale = (uint8_t)type->scale,
-                     .layout = (uint8_t)type->layout};
+                     .layout = (uint8_t)type->layout,
+                     .factor = 1};
     m.data = calloc(1, nibl_panel_bytes(&m));
     float *y = malloc(values * sizeof *y);
     bool finite = true;
