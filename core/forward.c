@@ -240,9 +240,19 @@ static bool is_float(const nibl_run *run, const nibl_matrix *w) {
     return run->activations == NIBL_ACT_F32 || nibl_kind_is_float((nibl_kind)w->kind);
 }
 
+/* Brings an input into the order of the columns that it meets. */
+static void reorder(const nibl_run *run, const nibl_matrix *w, float *input, uint32_t worker) {
+    float *copy = (float *)(void *)(run->scratch + worker * run->scratch_bytes);
+    if (!w->gather) return;
+    memcpy(copy, input, w->cols * sizeof *copy);
+    for (uint32_t j = 0; j < w->cols; j++) input[j] = copy[w->gather[j]];
+}
+
 /* Rounds row t of the input to int8 where some product wants it so. */
-static void quantize_row(const nibl_run *run, const product *products, uint32_t count, uint32_t t) {
+static void quantize_row(const nibl_run *run, const product *products, uint32_t count, uint32_t t,
+                         uint32_t worker) {
     const uint32_t cols = products[0].w->cols;
+    reorder(run, products[0].w, run->input + (size_t)t * run->widest, worker);
     for (uint32_t i = 0; i < count; i++) {
         if (is_float(run, products[i].w)) continue;
         run->model->kernels->quantize(run->act + (size_t)t * (cols / NIBL_BLOCK),
@@ -288,7 +298,7 @@ static void add_norm_quantize(const nibl_run *run, const float *weight, bool add
         if (!weight) continue;
         run->model->kernels->rmsnorm(run->input + (size_t)t * run->widest, x, weight, h->width,
                                      h->norm_epsilon);
-        quantize_row(run, next, count, t);
+        quantize_row(run, next, count, t, worker);
     }
 }
 
@@ -444,12 +454,15 @@ static void attend(const nibl_run *run, uint32_t layer, uint32_t worker, uint32_
         attend_group(run, layer, u / run->group_count, &run->groups[u % run->group_count], room);
 }
 
-/* Rounds `input` to int8, and before that, with `gated`, computes it as silu(gate) * up: in units of 32 columns. */
+/* Rounds `input` to int8, and before that, with `gated`, computes it as silu(gate) * up: in units of 32 columns, or of
+ * whole rows where columns change places. */
 static void gate_and_quantize(const nibl_run *run, const product *next, bool gated, uint32_t worker,
                               uint32_t workers) {
     const nibl_kernels *k = run->model->kernels;
     const uint32_t cols = next->w->cols, blocks = (cols + NIBL_BLOCK - 1) / NIBL_BLOCK;
-    const share mine = share_of(run->chunk_rows * blocks, worker, workers);
+    const uint32_t units = next->w->gather ? blocks : 1;
+    share mine = share_of(run->chunk_rows * blocks / units, worker, workers);
+    mine = (share){mine.begin * units, mine.end * units};
     for (uint32_t u = mine.begin; u < mine.end;) {
         const uint32_t t = u / blocks, begin = u % blocks, end = smaller(blocks, begin + mine.end - u);
         const uint32_t at = begin * NIBL_BLOCK, n = smaller(end * NIBL_BLOCK, cols) - at;
@@ -457,6 +470,7 @@ static void gate_and_quantize(const nibl_run *run, const product *next, bool gat
         const float *gate = run->hidden + (size_t)t * run->ffn_width + at;
         if (gated)
             k->activate(input, gate, gate + (size_t)run->chunk_rows * run->ffn_width, n, NIBL_ACTIVATE_SILU);
+        reorder(run, next->w, input, worker);
         if (!is_float(run, next->w)) k->quantize(run->act + (size_t)t * blocks + begin, input, n);
         u += end - begin;
     }
@@ -516,7 +530,7 @@ static void head_job(void *context, uint32_t worker, uint32_t workers) {
         if (t < mine.begin || t >= mine.end) continue;
         m->kernels->rmsnorm(run->input + (size_t)t * run->widest, run->x + (size_t)i * h->width,
                             m->output_norm, h->width, h->norm_epsilon);
-        quantize_row(run, &head, 1, t);
+        quantize_row(run, &head, 1, t, worker);
     }
     nibl_pool_barrier(m->pool, worker);
     multiply(run, &head, 1, run->chunk_rows, worker, workers);

@@ -59,9 +59,48 @@ static float **vector_of(nibl_model *m, nibl_layer *l, nibl_slot slot) {
 }
 
 static uint64_t packed_bytes(const nibl_binding *b, const slot_shape *shape) {
+    if (b->quantized && !b->owns) return 0;
     uint64_t bytes =
         b->matrix ? (uint64_t)nibl_panel_bytes(b->matrix) * nibl_panels(b->matrix) : shape->cols * 4ull;
     return (bytes + WEIGHT_ALIGN - 1) / WEIGHT_ALIGN * WEIGHT_ALIGN;
+}
+
+/* What waits for a binding of this slot. */
+static void set_waiting(nibl_model *m, nibl_binding *b, nibl_slot slot, uint32_t layer) {
+    const bool output = slot == NIBL_SLOT_OUTPUT_NORM || slot == NIBL_SLOT_HEAD;
+    b->layer = output || slot == NIBL_SLOT_EMBEDDING ? NULL : &m->layers[layer];
+    b->missing = b->layer ? &b->layer->missing : output ? &m->missing_output : &m->missing_embedding;
+    ++*b->missing;
+}
+
+static uint32_t halves_of(const nibl_model *m, nibl_slot slot) {
+    return m->rope_halves && (slot == NIBL_SLOT_WQ || slot == NIBL_SLOT_WK) ? m->hyper.head_width : 0;
+}
+
+/* Adds the bindings of a matrix that several tensors make. */
+static nibl_status bind_parts(nibl_model *m, nibl_slot slot, uint32_t layer, const char *name) {
+    const slot_shape shape = shape_of(&m->hyper, slot);
+    nibl_matrix *matrix = matrix_of(m, m->layers + layer, slot);
+    *matrix = (nibl_matrix){.rows = shape.rows, .cols = shape.cols, .factor = 1};
+    nibl_hfq *q = &m->quantized[m->quantized_count++];
+    *q = (nibl_hfq){.config = m->quantization, .w = matrix, .halves = halves_of(m, slot)};
+    nibl_hfq_piece pieces[NIBL_HFQ_PARTS];
+    size_t count;
+    NIBL_TRY(nibl_hfq_bind(m->gguf, name, q, pieces, &count));
+    for (size_t i = 0; i < count; i++) {
+        nibl_binding b = {.tensor = pieces[i].tensor,
+                          .row_bytes = pieces[i].row_bytes,
+                          .rows = pieces[i].rows,
+                          .matrix = matrix,
+                          .quantized = q,
+                          .part = pieces[i].part,
+                          .owns = i == 0};
+        set_waiting(m, &b, slot, layer);
+        m->bindings[m->binding_count++] = b;
+        m->file_bytes += b.row_bytes * b.rows;
+        m->packed_bytes += packed_bytes(&b, &shape);
+    }
+    return NIBL_OK;
 }
 
 /* Adds the binding of one slot, checked against the header; absent tensors only where `optional`. */
@@ -70,6 +109,11 @@ static nibl_status bind_slot(nibl_model *m, nibl_slot slot, uint32_t layer, bool
     nibl_arch_tensor_name(m->arch, slot, layer, name);
     const nibl_gguf_tensor *t = nibl_gguf_find_tensor(m->gguf, name);
     *present = t != NULL;
+    if (slot != NIBL_SLOT_EMBEDDING && matrix_of(m, m->layers + layer, slot) &&
+        nibl_hfq_has(m->gguf, &m->quantization, name)) {
+        *present = true;
+        return bind_parts(m, slot, layer, name);
+    }
     if (!t) return optional ? NIBL_OK : nibl_fail(NIBL_E_FILE, "tensor '%s' is missing", name);
 
     const slot_shape shape = shape_of(&m->hyper, slot);
@@ -106,13 +150,11 @@ static nibl_status bind_slot(nibl_model *m, nibl_slot slot, uint32_t layer, bool
                                   .cols = shape.cols,
                                   .kind = (uint8_t)b.packed->kind,
                                   .scale = (uint8_t)b.packed->scale,
-                                  .layout = (uint8_t)b.packed->layout};
+                                  .layout = (uint8_t)b.packed->layout,
+                                  .factor = 1};
     }
-    if (m->rope_halves && (slot == NIBL_SLOT_WQ || slot == NIBL_SLOT_WK)) b.halves = m->hyper.head_width;
-    b.missing = slot == NIBL_SLOT_EMBEDDING                               ? &m->missing_embedding
-                : slot == NIBL_SLOT_OUTPUT_NORM || slot == NIBL_SLOT_HEAD ? &m->missing_output
-                                                                          : &l->missing;
-    ++*b.missing;
+    b.halves = halves_of(m, slot);
+    set_waiting(m, &b, slot, layer);
     m->bindings[m->binding_count++] = b;
     m->file_bytes += b.row_bytes * b.rows;
     m->packed_bytes += packed_bytes(&b, &shape);
@@ -153,10 +195,13 @@ static nibl_status bind(nibl_model *m) {
         return nibl_fail(NIBL_E_UNSUPPORTED,
                          "RoPE over %u of %u values of a head, in halves, is not supported",
                          m->hyper.rope_width, m->hyper.head_width);
-    const size_t most = (size_t)m->hyper.layers * NIBL_SLOT_COUNT + NIBL_SLOT_COUNT;
+    nibl_hfq_read_metadata(g, &m->quantization);
+    const size_t slots = ((size_t)m->hyper.layers + 1) * NIBL_SLOT_COUNT;
+    const size_t most = slots * (m->quantization.method ? NIBL_HFQ_PARTS : 1);
     m->layers = nibl_alloc_zero(m->hyper.layers * sizeof *m->layers);
     m->bindings = nibl_alloc(most * sizeof *m->bindings);
-    if (!m->layers || !m->bindings)
+    if (m->quantization.method) m->quantized = nibl_alloc(slots * sizeof *m->quantized);
+    if (!m->layers || !m->bindings || (m->quantization.method && !m->quantized))
         return nibl_fail_memory(most * sizeof *m->bindings, "the list of tensors");
 
     bool present;
@@ -171,6 +216,8 @@ static nibl_status bind(nibl_model *m) {
 }
 
 static void release(nibl_model *m) {
+    for (size_t i = 0; i < m->quantized_count; i++) nibl_hfq_free(&m->quantized[i]);
+    nibl_free(m->quantized);
     nibl_free(m->layers);
     nibl_free(m->bindings);
     nibl_free(m->weights);
@@ -199,18 +246,21 @@ static nibl_status place(nibl_model *m) {
     for (size_t i = 0; i < m->binding_count; i++) {
         nibl_binding *b = &m->bindings[i];
         slot_shape shape = {.cols = m->hyper.width};
+        if (b->quantized && !b->owns) continue;
         if (b->matrix) {
             b->matrix->data = p;
             const uint32_t panels = nibl_panels(b->matrix);
-            if (b->matrix->rows % NIBL_PANEL != 0)
+            if (b->quantized)
+                memset(p, 0, nibl_panel_bytes(b->matrix) * panels);
+            else if (b->matrix->rows % NIBL_PANEL != 0)
                 memset(nibl_panel(b->matrix, panels - 1), 0, nibl_panel_bytes(b->matrix));
         } else {
             *b->vector = (float *)(void *)p;
         }
         p += packed_bytes(b, &shape);
         uint64_t bytes;
-        if (b->packed != b->type && nibl_dtype_row_bytes(b->packed, b->matrix->cols, &bytes) &&
-            bytes > widest)
+        if (!b->quantized && b->packed != b->type &&
+            nibl_dtype_row_bytes(b->packed, b->matrix->cols, &bytes) && bytes > widest)
             widest = bytes;
     }
     if (widest > 0 && !(m->staging = nibl_alloc(widest)))
@@ -293,7 +343,42 @@ static uint32_t next_row(const nibl_binding *b) {
     return row - within + (within < half ? 2 * within : 2 * (within - half) + 1);
 }
 
+/* The products that share an input must agree in which of its values meet which column. */
+static nibl_status check_orders(const nibl_layer *l) {
+    const nibl_matrix *const pairs[][2] = {{&l->wq, &l->wk}, {&l->wq, &l->wv}, {&l->gate, &l->up}};
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        const nibl_matrix *a = pairs[i][0], *b = pairs[i][1];
+        if (a->gather && b->gather && memcmp(a->gather, b->gather, a->cols * sizeof *a->gather) == 0)
+            continue;
+        if (a->gather || b->gather)
+            return nibl_fail(NIBL_E_UNSUPPORTED,
+                             "matrices of one layer that share an input have groups of different columns "
+                             "(g_idx), which is not supported: quantize with desc_act false");
+    }
+    return NIBL_OK;
+}
+
+/* A tensor has arrived. */
+static nibl_status count_down(nibl_binding *b) {
+    return --*b->missing == 0 && b->layer ? check_orders(b->layer) : NIBL_OK;
+}
+
+/* A row of one of the tensors of a matrix. */
+static nibl_status take_part(nibl_model *m, nibl_binding *b, const uint8_t *row) {
+    nibl_hfq *q = b->quantized;
+    const nibl_slice name = nibl_gguf_tensor_at(m->gguf, b->tensor)->name;
+    const nibl_status status = b->part->take(q, (uint32_t)b->rows_done, row);
+    if (status < 0 && q->problem)
+        return nibl_fail(status, "tensor '%.*s', row %llu: %s", (int)name.length, name.bytes,
+                         (unsigned long long)b->rows_done, q->problem);
+    NIBL_TRY(status);
+    if (++b->rows_done < b->rows) return NIBL_OK;
+    if (--q->missing == 0) NIBL_TRY(nibl_hfq_finish(q));
+    return count_down(b);
+}
+
 nibl_status nibl_model_take_row(nibl_model *m, nibl_binding *b, const uint8_t *row) {
+    if (b->quantized) return take_part(m, b, row);
     bool finite = true;
     if (b->packed != b->type) {
         finite = nibl_encode_row(b->packed, b->type, row, b->matrix->cols, m->staging);
@@ -309,8 +394,8 @@ nibl_status nibl_model_take_row(nibl_model *m, nibl_binding *b, const uint8_t *r
                          (int)name.length, name.bytes, (unsigned long long)b->rows_done);
     }
     if (++b->rows_done == b->rows) {
-        --*b->missing;
         if (b->matrix == &m->embedding && m->tied) m->head.has_m128 = m->embedding.has_m128;
+        return count_down(b);
     }
     return NIBL_OK;
 }
@@ -330,7 +415,10 @@ nibl_status nibl_model_get_info(const nibl_model *m, nibl_model_info *info) {
     uint64_t parameters = 0;
     for (size_t i = 0; i < m->binding_count; i++) {
         const nibl_binding *b = &m->bindings[i];
-        parameters += b->rows * (b->row_bytes / b->type->bytes * b->type->block);
+        if (!b->quantized)
+            parameters += b->rows * (b->row_bytes / b->type->bytes * b->type->block);
+        else if (b->owns)
+            parameters += (uint64_t)b->matrix->rows * b->matrix->cols;
     }
     *info = (nibl_model_info){
         .size = sizeof *info,

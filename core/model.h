@@ -6,6 +6,7 @@
 #include "core/arch.h"
 #include "core/dtype.h"
 #include "core/gguf.h"
+#include "core/hf_quant.h"
 #include "core/plat.h"
 #include "core/tokenizer.h"
 #include "kernels/kernels.h"
@@ -21,7 +22,12 @@ typedef struct nibl_binding {
     uint32_t
         halves; /* rows of a head whose halves are to be interleaved as they come; 0 = rows stand as they come */
     uint32_t *missing; /* counts the tensors that the same part of the model still waits for */
-    const nibl_dtype *type; /* in the file */
+    struct nibl_layer *layer; /* that part, where it is a layer */
+    nibl_hfq *
+        quantized; /* not NULL: the tensor is one of several of a matrix (hf_quant.h), and its `part`; then */
+    const nibl_hfq_part *part;
+    bool owns; /* the first of them stands for all where the matrix counts once */
+    const nibl_dtype *type; /* in the file; NULL where quantized */
     const nibl_dtype *packed; /* what is kept: the same, or what it is quantized to on arrival */
 } nibl_binding;
 
@@ -49,6 +55,9 @@ struct nibl_model {
     uint32_t missing_embedding, missing_output;
     nibl_binding *bindings; /* in the order the forward pass needs them */
     size_t binding_count;
+    nibl_hfq_config quantization; /* of the file, if any */
+    nibl_hfq *quantized; /* (quantized_count) */
+    size_t quantized_count;
     bool rope_halves; /* NIBL_KEY_ROPE_HALVES */
     uint64_t file_bytes; /* tensor data wanted from the file */
     uint64_t packed_bytes; /* the block below */
