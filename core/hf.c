@@ -185,10 +185,12 @@ static nibl_status check_traits(const nibl_json *config) {
 static nibl_status write_config(const nibl_json *config, const nibl_arch **arch, nibl_gguf_builder *b) {
     const nibl_slice type = text_of(config, nibl_json_get(config, NIBL_JSON_ROOT, "model_type"));
     *arch = nibl_arch_of_hf(type.bytes, type.length);
-    if (!*arch)
-        return nibl_fail(NIBL_E_UNSUPPORTED,
-                         "%s: model_type '%.*s' is not supported; this build knows: llama", config_name,
-                         SHOW(type));
+    if (!*arch) {
+        char known[256];
+        nibl_arch_list(known, sizeof known, true);
+        return nibl_fail(NIBL_E_UNSUPPORTED, "%s: model_type '%.*s' is not supported; this build knows: %s",
+                         config_name, SHOW(type), known);
+    }
     NIBL_TRY(check_traits(config));
     nibl_gguf_build_string(b, "general.architecture", (nibl_slice){(*arch)->name, strlen((*arch)->name)});
     nibl_gguf_build_string(b, "nibl.format", (nibl_slice){"safetensors", 11});
@@ -257,12 +259,10 @@ static uint32_t type_id(nibl_slice dtype) {
 }
 
 /* What one tensor becomes; `order` says which weight stands where in the header. */
-static nibl_status write_weight(const nibl_arch *arch, nibl_slot slot, uint32_t layer, const weights *w,
+static nibl_status write_tensor(const char *name, const char *hf_name, bool optional, const weights *w,
                                 nibl_gguf_builder *b, uint32_t *order) {
-    char name[64], hf_name[64];
-    nibl_arch_hf_name(arch, slot, layer, hf_name);
-    nibl_arch_tensor_name(arch, slot, layer, name);
     weight *found = find_weight(w, hf_name);
+    if (!found && optional) return NIBL_OK;
     if (!found)
         return nibl_fail(NIBL_E_FILE, "tensor '%s' is in no file of weights, but config.json asks for it",
                          hf_name);
@@ -277,6 +277,25 @@ static nibl_status write_weight(const nibl_arch *arch, nibl_slot slot, uint32_t 
     return NIBL_OK;
 }
 
+static nibl_status write_slot(const nibl_arch *arch, nibl_slot slot, uint32_t layer, uint32_t experts,
+                              const weights *w, nibl_gguf_builder *b, uint32_t *order) {
+    const nibl_slot_name names = nibl_arch_slot(arch, slot);
+    /* a layer with a convolution has no attention: the model knows which lack what */
+    const bool block = (arch->has & NIBL_BIT(CONV)) && slot >= NIBL_SLOT_WQ && slot <= NIBL_SLOT_CONV_OUT;
+    const bool optional = block || nibl_arch_presence(arch, slot) == NIBL_WHERE_PRESENT;
+    const bool each = experts > 0 && nibl_slot_forms[slot].expert;
+    char name[80], hf_name[80];
+    for (uint32_t e = 0; e < (each ? experts : 1); e++) {
+        nibl_arch_write_name(names.hf, layer, e, hf_name);
+        if (each)
+            nibl_arch_write_expert_name(slot, layer, e, name);
+        else
+            nibl_arch_write_name(names.gguf, layer, e, name);
+        NIBL_TRY(write_tensor(name, hf_name, optional, w, b, order));
+    }
+    return NIBL_OK;
+}
+
 /* RoPE frequencies that old files carry along are computed anyway. */
 static bool is_idle(nibl_slice name) {
     static const char tail[] = ".rotary_emb.inv_freq";
@@ -286,16 +305,22 @@ static bool is_idle(nibl_slice name) {
 
 static nibl_status write_weights(const nibl_json *config, const nibl_arch *arch, const weights *w,
                                  nibl_gguf_builder *b, uint32_t *order) {
-    uint64_t layers = 0, vocabulary = 0;
+    uint64_t layers = 0, vocabulary = 0, experts = 0;
     bool tied = false;
     nibl_json_u64(config, nibl_json_get(config, NIBL_JSON_ROOT, "num_hidden_layers"), &layers);
     nibl_json_bool(config, nibl_json_get(config, NIBL_JSON_ROOT, "tie_word_embeddings"), &tied);
+    nibl_json_u64(config, nibl_json_get(config, NIBL_JSON_ROOT, "num_experts"), &experts);
+    if (!(arch->has & NIBL_BIT(ROUTER))) experts = 0;
+    if (experts > 1024)
+        return nibl_fail(NIBL_E_FILE, "%s: num_experts is %llu", config_name, (unsigned long long)experts);
     /* Each layer takes a tensor: no more work than the files have. */
     for (nibl_slot slot = 0; slot < NIBL_SLOT_COUNT; slot++) {
-        const bool in_layers = slot >= NIBL_SLOT_ATTN_NORM && slot <= NIBL_SLOT_DOWN;
+        const nibl_slot_name names = nibl_arch_slot(arch, slot);
+        if (nibl_arch_presence(arch, slot) == NIBL_WHERE_ASKED || names.hf[0] == 0) continue;
         if (slot == NIBL_SLOT_HEAD && tied) continue;
-        for (uint32_t layer = 0; layer < (in_layers ? layers : 1); layer++)
-            NIBL_TRY(write_weight(arch, slot, layer, w, b, order));
+        if (names.shared && names.after[0] != NIBL_SLOT_EMBEDDING) continue;
+        for (uint32_t layer = 0; layer < (nibl_slot_in_layer(slot) ? layers : 1); layer++)
+            NIBL_TRY(write_slot(arch, slot, layer, (uint32_t)experts, w, b, order));
     }
     for (size_t i = 0; i < w->count; i++) {
         const nibl_slice name = w->list[i].tensor.name;

@@ -155,7 +155,7 @@ static nibl_status open_source(const nibl_gguf *gguf, nibl_model *model, uint32_
                              (int)t->name.length, t->name.bytes, (unsigned long long)(t->offset + t->bytes),
                              (unsigned long long)NIBL_MAX_FILE);
         }
-        items[i] = (nibl_source_item){t->offset, b->row_bytes, b->rows, t->name};
+        items[i] = (nibl_source_item){t->offset + b->offset, b->row_bytes, b->rows, t->name};
     }
     nibl_status status = nibl_source_new(items, model->binding_count, take_row, model, out);
     nibl_free(items);
