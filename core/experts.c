@@ -86,7 +86,7 @@ static void activate(const nibl_run *run, const nibl_layer *l, const nibl_produc
     const nibl_share mine = nibl_share_of(r->pairs, worker, workers);
     for (uint32_t p = mine.begin; p < mine.end; p++) {
         nibl_activate_columns(run, l, p, r->pairs, r->experts[p], 0, run->model->hyper.ffn_width);
-        nibl_quantize_row(run, down, r->products_down, p);
+        nibl_quantize_row(run, down, r->products_down, p, worker);
     }
     nibl_pool_barrier(run->model->pool, worker);
 }

@@ -16,7 +16,6 @@ typedef struct widths {
     uint64_t scratch;
 } widths;
 
-
 static widths widths_of(const nibl_hyper *h) {
     widths w = {.q = nibl_padded(h->heads * h->head_width),
                 .kv = nibl_padded(h->kv_heads * h->head_width),
@@ -252,7 +251,7 @@ static void head_job(void *context, uint32_t worker, uint32_t workers) {
         if (t < mine.begin || t >= mine.end) continue;
         nibl_normalise(run, nibl_input_of(run, t), run->x + (size_t)i * h->width, m->output_norm,
                        m->output_norm_bias, h->width);
-        nibl_quantize_row(run, &head, 1, t);
+        nibl_quantize_row(run, &head, 1, t, worker);
     }
     nibl_pool_barrier(m->pool, worker);
     nibl_multiply(run, &head, 1, worker, workers);

@@ -145,6 +145,7 @@ nibl_status nibl_gguf_build_end(nibl_gguf_builder *b, nibl_gguf **out) {
     return status;
 }
 
-void nibl_gguf_place_tensor(nibl_gguf *gguf, size_t index, uint64_t address) {
+void nibl_gguf_place_tensor(nibl_gguf *gguf, size_t index, uint64_t address, uint64_t bytes) {
     gguf->tensors[index].offset = address;
+    gguf->tensors[index].bytes = bytes;
 }

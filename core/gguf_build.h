@@ -36,7 +36,7 @@ void nibl_gguf_build_tensor(nibl_gguf_builder *b, const char *name, uint32_t typ
 /* Parses what was built; frees the builder in any case. Takes "general.alignment" 1. */
 nibl_status nibl_gguf_build_end(nibl_gguf_builder *b, nibl_gguf **out);
 
-/* Where tensor `index` really stands. */
-void nibl_gguf_place_tensor(nibl_gguf *gguf, size_t index, uint64_t address);
+/* Where tensor `index` really stands, and how long it is even if GGUF has no such type. */
+void nibl_gguf_place_tensor(nibl_gguf *gguf, size_t index, uint64_t address, uint64_t bytes);
 
 #endif

@@ -2,6 +2,7 @@
 
 #include "core/arch.h"
 #include "core/dtype.h"
+#include "core/hf_quant.h"
 #include "core/safetensors.h"
 
 #include <stdio.h>
@@ -160,16 +161,6 @@ static nibl_status write_rope(const nibl_json *config, const char *arch, nibl_gg
 
 /* What would change the computation and has no place in metadata. */
 static nibl_status check_traits(const nibl_json *config) {
-    uint32_t quantization = nibl_json_get(config, NIBL_JSON_ROOT, "quantization_config");
-    if (quantization == 0) quantization = nibl_json_get(config, NIBL_JSON_ROOT, "compression_config");
-    if (quantization && !nibl_json_is(config, quantization, NIBL_JSON_NULL)) {
-        const nibl_slice method = text_of(config, nibl_json_get(config, quantization, "quant_method"));
-        return nibl_fail(
-            NIBL_E_UNSUPPORTED,
-            "%s: the weights are quantized by '%.*s', which is not supported: take the 16-bit model and "
-            "quantize it on arrival, or a GGUF file",
-            config_name, SHOW(method));
-    }
     const uint32_t act = nibl_json_get(config, NIBL_JSON_ROOT, "hidden_act");
     if (act && !nibl_json_equals(config, act, "silu"))
         return nibl_fail(NIBL_E_UNSUPPORTED, "%s: hidden_act '%.*s' is not supported", config_name,
@@ -182,7 +173,8 @@ static nibl_status check_traits(const nibl_json *config) {
     return NIBL_OK;
 }
 
-static nibl_status write_config(const nibl_json *config, const nibl_arch **arch, nibl_gguf_builder *b) {
+static nibl_status write_config(const nibl_json *config, const nibl_arch **arch, nibl_hfq_config *quantized,
+                                nibl_gguf_builder *b) {
     const nibl_slice type = text_of(config, nibl_json_get(config, NIBL_JSON_ROOT, "model_type"));
     *arch = nibl_arch_of_hf(type.bytes, type.length);
     if (!*arch) {
@@ -192,9 +184,11 @@ static nibl_status write_config(const nibl_json *config, const nibl_arch **arch,
                          config_name, SHOW(type), known);
     }
     NIBL_TRY(check_traits(config));
+    NIBL_TRY(nibl_hfq_read_config(config, quantized));
     nibl_gguf_build_string(b, "general.architecture", (nibl_slice){(*arch)->name, strlen((*arch)->name)});
     nibl_gguf_build_string(b, "nibl.format", (nibl_slice){"safetensors", 11});
     nibl_gguf_build_u32(b, "general.alignment", 1);
+    nibl_hfq_write_metadata(quantized, b);
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++)
         NIBL_TRY(write_setting(config, (*arch)->name, &settings[i], b));
     nibl_gguf_build_bool(b, NIBL_KEY_ROPE_HALVES, (*arch)->rope == NIBL_ROPE_INTERLEAVED);
@@ -202,6 +196,10 @@ static nibl_status write_config(const nibl_json *config, const nibl_arch **arch,
 }
 
 /* ---- Weights ---- */
+
+static bool equals(nibl_slice s, const char *text) {
+    return strlen(text) == s.length && memcmp(s.bytes, text, s.length) == 0;
+}
 
 typedef struct weight {
     nibl_safetensor tensor;
@@ -213,6 +211,7 @@ typedef struct weights {
     weight *list; /* by name */
     size_t count;
     const char *const *names; /* of the files */
+    nibl_hfq_config quantized;
 } weights;
 
 static int compare_names(const void *a, const void *b) {
@@ -249,31 +248,60 @@ static nibl_status read_weights(const nibl_hf_text *files, size_t count, uint32_
     return NIBL_OK;
 }
 
-/* GGUF's id of a type; an id of none where this build does not know it. */
+/* GGUF's id of a type, I8 for bytes that GGUF has no name for; an id of none where nobody knows it. */
 static uint32_t type_id(nibl_slice dtype) {
+    if (equals(dtype, "U8") || equals(dtype, "F8_E4M3")) dtype = (nibl_slice){"I8", 2};
     for (uint32_t id = 0; id < 64; id++) {
         const char *name = nibl_dtype_name(id);
-        if (name && strlen(name) == dtype.length && memcmp(name, dtype.bytes, dtype.length) == 0) return id;
+        if (name && equals(dtype, name)) return id;
     }
     return UINT32_MAX;
 }
 
+/* A tensor of the file as tensor `name` of the header. */
+static void write_tensor(const weights *w, weight *found, const char *name, nibl_gguf_builder *b,
+                         uint32_t *order) {
+    const nibl_safetensor *t = &found->tensor;
+    found->used = true;
+    order[b->tensors] = (uint32_t)(found - w->list);
+    nibl_gguf_build_tensor(b, name, type_id(t->dtype), t->n_dims, t->dims, t->end - t->begin);
+}
+
+/* The tensors of a quantized matrix. */
+static nibl_status write_parts(const char *name, const char *hf_name, const weights *w, nibl_gguf_builder *b,
+                               uint32_t *order) {
+    const nibl_hfq_method *m = w->quantized.method;
+    const int base = (int)strlen(name) - 7, hf_base = (int)strlen(hf_name) - 7; /* without ".weight" */
+    for (size_t i = 0; i < NIBL_HFQ_PARTS && m->parts[i].suffix; i++) {
+        char part[96], hf_part[96];
+        snprintf(part, sizeof part, "%.*s%s", base, name, m->parts[i].suffix);
+        snprintf(hf_part, sizeof hf_part, "%.*s%s", hf_base, hf_name, m->parts[i].suffix);
+        weight *found = find_weight(w, hf_part);
+        if (found)
+            write_tensor(w, found, part, b, order);
+        else if (!m->parts[i].optional)
+            return nibl_fail(NIBL_E_FILE,
+                             "neither '%s' nor '%s', which %s weights have, is in a file of weights", hf_name,
+                             hf_part, m->name);
+    }
+    return NIBL_OK;
+}
+
 /* What one tensor becomes; `order` says which weight stands where in the header. */
-static nibl_status write_tensor(const char *name, const char *hf_name, bool optional, const weights *w,
-                                nibl_gguf_builder *b, uint32_t *order) {
+static nibl_status write_weight(nibl_slot slot, const char *name, const char *hf_name, bool optional,
+                                const weights *w, nibl_gguf_builder *b, uint32_t *order) {
+    const bool linear = !nibl_slot_forms[slot].vector && slot != NIBL_SLOT_EMBEDDING;
     weight *found = find_weight(w, hf_name);
+    const bool floats = found && nibl_dtype_by_id(type_id(found->tensor.dtype));
+    if (w->quantized.method && !floats && linear && !optional) return write_parts(name, hf_name, w, b, order);
     if (!found && optional) return NIBL_OK;
     if (!found)
         return nibl_fail(NIBL_E_FILE, "tensor '%s' is in no file of weights, but config.json asks for it",
                          hf_name);
-    const nibl_safetensor *t = &found->tensor;
-    const uint32_t type = type_id(t->dtype);
-    if (!nibl_dtype_by_id(type))
+    if (!floats)
         return nibl_fail(NIBL_E_UNSUPPORTED, "tensor '%s' has type %.*s, which this build does not read",
-                         hf_name, SHOW(t->dtype));
-    found->used = true;
-    order[b->tensors] = (uint32_t)(found - w->list);
-    nibl_gguf_build_tensor(b, name, type, t->n_dims, t->dims, t->end - t->begin);
+                         hf_name, SHOW(found->tensor.dtype));
+    write_tensor(w, found, name, b, order);
     return NIBL_OK;
 }
 
@@ -291,7 +319,7 @@ static nibl_status write_slot(const nibl_arch *arch, nibl_slot slot, uint32_t la
             nibl_arch_write_expert_name(slot, layer, e, name);
         else
             nibl_arch_write_name(names.gguf, layer, e, name);
-        NIBL_TRY(write_tensor(name, hf_name, optional, w, b, order));
+        NIBL_TRY(write_weight(slot, name, hf_name, optional, w, b, order));
     }
     return NIBL_OK;
 }
@@ -325,7 +353,7 @@ static nibl_status write_weights(const nibl_json *config, const nibl_arch *arch,
     for (size_t i = 0; i < w->count; i++) {
         const nibl_slice name = w->list[i].tensor.name;
         const bool tied_head = tied && name.length == 14 && memcmp(name.bytes, "lm_head.weight", 14) == 0;
-        if (!w->list[i].used && !tied_head && !is_idle(name))
+        if (!w->list[i].used && !tied_head && !is_idle(name) && !nibl_hfq_is_idle(&w->quantized, name))
             return nibl_fail(NIBL_E_UNSUPPORTED,
                              "tensor '%.*s' has no place in architecture %s of this build", SHOW(name),
                              arch->name);
@@ -340,15 +368,15 @@ static nibl_status write_weights(const nibl_json *config, const nibl_arch *arch,
 
 /* ---- All together ---- */
 
-static nibl_status build(const nibl_hf_parsed *hf, const weights *w, uint32_t *order, nibl_gguf_builder *b) {
+static nibl_status build(const nibl_hf_parsed *hf, weights *w, uint32_t *order, nibl_gguf_builder *b) {
     const nibl_json *config = &hf->json[NIBL_HF_CONFIG];
     const nibl_arch *arch;
-    NIBL_TRY(write_config(config, &arch, b));
+    NIBL_TRY(write_config(config, &arch, &w->quantized, b));
     NIBL_TRY(nibl_hf_build_tokenizer(hf, b));
     return write_weights(config, arch, w, b, order);
 }
 
-static nibl_status build_header(const nibl_hf_parsed *hf, const weights *w, nibl_gguf **out) {
+static nibl_status build_header(const nibl_hf_parsed *hf, weights *w, nibl_gguf **out) {
     const uint64_t bytes = ((uint64_t)w->count + 1) * sizeof(uint32_t);
     uint32_t *order = nibl_alloc(bytes);
     if (!order) return nibl_fail_memory(bytes, "the order of tensors");
@@ -357,8 +385,11 @@ static nibl_status build_header(const nibl_hf_parsed *hf, const weights *w, nibl
     nibl_status status = build(hf, w, order, &b);
     if (status < 0) b.status = status;
     status = nibl_gguf_build_end(&b, &gguf);
-    for (size_t i = 0; status == NIBL_OK && i < nibl_gguf_tensor_count(gguf); i++)
-        nibl_gguf_place_tensor(gguf, i, NIBL_ADDRESS(w->list[order[i]].file, w->list[order[i]].tensor.begin));
+    for (size_t i = 0; status == NIBL_OK && i < nibl_gguf_tensor_count(gguf); i++) {
+        const weight *from = &w->list[order[i]];
+        nibl_gguf_place_tensor(gguf, i, NIBL_ADDRESS(from->file, from->tensor.begin),
+                               from->tensor.end - from->tensor.begin);
+    }
     nibl_free(order);
     if (status == NIBL_OK) *out = gguf;
     return status;

@@ -16,8 +16,18 @@ bool nibl_product_is_float(const nibl_run *run, const nibl_matrix *w) {
     return run->activations == NIBL_ACT_F32 || nibl_kind_is_float((nibl_kind)w->kind);
 }
 
-void nibl_quantize_row(const nibl_run *run, const nibl_product *products, uint32_t count, uint32_t t) {
+/* Brings an input into the order of the columns that it meets. */
+static void reorder(const nibl_run *run, const nibl_matrix *w, float *input, uint32_t worker) {
+    float *copy = (float *)(void *)(run->scratch + worker * run->scratch_bytes);
+    if (!w->gather) return;
+    memcpy(copy, input, w->cols * sizeof *copy);
+    for (uint32_t j = 0; j < w->cols; j++) input[j] = copy[w->gather[j]];
+}
+
+void nibl_quantize_row(const nibl_run *run, const nibl_product *products, uint32_t count, uint32_t t,
+                       uint32_t worker) {
     const uint32_t cols = products[0].w->cols;
+    reorder(run, products[0].w, nibl_input_of(run, t), worker);
     for (uint32_t i = 0; i < count; i++) {
         if (nibl_product_is_float(run, products[i].w)) continue;
         run->model->kernels->quantize(run->act + (size_t)t * (cols / NIBL_BLOCK), nibl_input_of(run, t),
@@ -76,7 +86,7 @@ static void norm_rows(const nibl_run *run, const float *weight, const float *bia
     const nibl_share mine = nibl_share_of(run->chunk_rows, worker, workers);
     for (uint32_t t = mine.begin; t < mine.end; t++) {
         nibl_normalise(run, nibl_input_of(run, t), stream(run, t), weight, bias, run->model->hyper.width);
-        nibl_quantize_row(run, next, count, t);
+        nibl_quantize_row(run, next, count, t, worker);
     }
     nibl_pool_barrier(run->model->pool, worker);
 }
@@ -112,19 +122,20 @@ void nibl_activate_columns(const nibl_run *run, const nibl_layer *l, uint32_t t,
 }
 
 /* Rounds `input` to int8, and before that, with `l`, computes it as the activation: in units of 32 columns, or of rows
- * where they are normalised. */
+ * where they are normalised or change places. */
 static void finish_input(const nibl_run *run, const nibl_product *next, const nibl_layer *l,
                          const float *sub_norm, uint32_t worker, uint32_t workers) {
     const nibl_kernels *k = run->model->kernels;
-    const uint32_t cols = next->w->cols, blocks = sub_norm ? 1 : (cols + NIBL_BLOCK - 1) / NIBL_BLOCK;
-    const uint32_t unit = sub_norm ? cols : NIBL_BLOCK;
-    const nibl_share mine = nibl_share_of(run->chunk_rows * blocks, worker, workers);
+    const uint32_t cols = next->w->cols, unit = sub_norm || next->w->gather ? cols : NIBL_BLOCK;
+    const uint32_t units = (cols + unit - 1) / unit;
+    const nibl_share mine = nibl_share_of(run->chunk_rows * units, worker, workers);
     for (uint32_t u = mine.begin; u < mine.end;) {
-        const uint32_t t = u / blocks, begin = u % blocks, end = nibl_smaller(blocks, begin + mine.end - u);
+        const uint32_t t = u / units, begin = u % units, end = nibl_smaller(units, begin + mine.end - u);
         const uint32_t at = begin * unit, n = nibl_smaller(end * unit, cols) - at;
         float *input = nibl_input_of(run, t) + at;
         if (l) nibl_activate_columns(run, l, t, run->chunk_rows, 0, at, n);
         if (sub_norm) nibl_normalise(run, input, input, sub_norm, NULL, cols);
+        reorder(run, next->w, input, worker);
         if (!nibl_product_is_float(run, next->w))
             k->quantize(run->act + (size_t)t * (cols / NIBL_BLOCK) + at / NIBL_BLOCK, input, n);
         u += end - begin;
@@ -171,7 +182,7 @@ static void convolve(const nibl_run *run, const nibl_layer *l, const nibl_produc
                 input[i] += l->conv[(size_t)i * h->conv_length + j] * seen[i];
         }
         for (uint32_t i = 0; i < h->width; i++) input[i] *= c[i];
-        nibl_quantize_row(run, next, 1, t);
+        nibl_quantize_row(run, next, 1, t, worker);
     }
     nibl_pool_barrier(run->model->pool, worker);
 }

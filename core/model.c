@@ -74,6 +74,7 @@ static nibl_matrix *matrix_of(nibl_model *m, nibl_layer *l, nibl_slot slot, uint
 }
 
 static uint64_t packed_bytes(const nibl_binding *b) {
+    if (b->quantized && !b->owns) return 0;
     uint64_t bytes =
         b->matrix ? (uint64_t)nibl_panel_bytes(b->matrix) * nibl_panels(b->matrix) : b->length * 4ull;
     return (bytes + WEIGHT_ALIGN - 1) / WEIGHT_ALIGN * WEIGHT_ALIGN;
@@ -124,6 +125,48 @@ static nibl_status check_shape(const nibl_model *m, const char *name, const nibl
 /* Numbers of the file per row of a binding. */
 static uint64_t file_cols(const nibl_binding *b) { return b->row_bytes / b->type->bytes * b->type->block; }
 
+/* What waits for a binding of this slot. */
+static void set_waiting(nibl_model *m, nibl_binding *b, uint32_t layer) {
+    b->layer = nibl_slot_in_layer(b->slot) ? &m->layers[layer] : NULL;
+    b->missing = b->layer                        ? &b->layer->missing
+                 : b->slot < NIBL_SLOT_ATTN_NORM ? &m->missing_embedding
+                                                 : &m->missing_output;
+    ++*b->missing;
+}
+
+static uint32_t halves_of(const nibl_model *m, nibl_slot slot) {
+    const bool turned =
+        slot == NIBL_SLOT_WQ || slot == NIBL_SLOT_WK || slot == NIBL_SLOT_BQ || slot == NIBL_SLOT_BK;
+    return m->rope_halves && turned ? m->hyper.head_width : 0;
+}
+
+/* Adds the bindings of a matrix that several tensors make. */
+static nibl_status bind_parts(nibl_model *m, nibl_slot slot, uint32_t layer, nibl_matrix *matrix,
+                              const char *name) {
+    const slot_shape shape = shape_of(m, slot);
+    *matrix = (nibl_matrix){.rows = (uint32_t)shape.rows, .cols = (uint32_t)shape.cols, .factor = 1};
+    nibl_hfq *q = &m->quantized[m->quantized_count++];
+    *q = (nibl_hfq){.config = m->quantization, .w = matrix, .halves = halves_of(m, slot)};
+    nibl_hfq_piece pieces[NIBL_HFQ_PARTS];
+    size_t count;
+    NIBL_TRY(nibl_hfq_bind(m->gguf, name, q, pieces, &count));
+    for (size_t i = 0; i < count; i++) {
+        nibl_binding b = {.tensor = pieces[i].tensor,
+                          .slot = slot,
+                          .row_bytes = pieces[i].row_bytes,
+                          .rows = pieces[i].rows,
+                          .matrix = matrix,
+                          .quantized = q,
+                          .part = pieces[i].part,
+                          .owns = i == 0};
+        set_waiting(m, &b, layer);
+        m->bindings[m->binding_count++] = b;
+        m->file_bytes += b.row_bytes * b.rows;
+        m->packed_bytes += packed_bytes(&b);
+    }
+    return NIBL_OK;
+}
+
 /* Adds the binding of one slot, checked against the header; absent tensors only where they may be. */
 static nibl_status bind_slot(nibl_model *m, nibl_slot slot, uint32_t layer, uint32_t expert) {
     const nibl_presence presence = nibl_arch_presence(m->arch, slot);
@@ -132,10 +175,18 @@ static nibl_status bind_slot(nibl_model *m, nibl_slot slot, uint32_t layer, uint
     uint64_t first;
     bool whole;
     const nibl_gguf_tensor *t = find_tensor(m, slot, layer, expert, name, &first, &whole);
+    const bool is_vector = nibl_slot_forms[slot].vector;
+    if (!t && !is_vector && slot != NIBL_SLOT_EMBEDDING) {
+        char own[80]; /* several tensors may make the matrix */
+        memcpy(own, name, sizeof own);
+        if (nibl_slot_forms[slot].expert && m->hyper.experts > 0)
+            nibl_arch_write_expert_name(slot, layer, expert, own);
+        if (nibl_hfq_has(m->gguf, &m->quantization, own))
+            return bind_parts(m, slot, layer, matrix_of(m, m->layers + layer, slot, expert), own);
+    }
     if (!t)
         return presence == NIBL_WHERE_PRESENT ? NIBL_OK
                                               : nibl_fail(NIBL_E_FILE, "tensor '%s' is missing", name);
-    const bool is_vector = nibl_slot_forms[slot].vector;
     const slot_shape shape = shape_of(m, slot);
     NIBL_TRY(check_shape(m, name, t, slot, first, whole));
     const nibl_dtype *type = nibl_dtype_by_id(t->type);
@@ -176,16 +227,12 @@ static nibl_status bind_slot(nibl_model *m, nibl_slot slot, uint32_t layer, uint
                                   .cols = (uint32_t)shape.cols,
                                   .kind = (uint8_t)b.packed->kind,
                                   .scale = (uint8_t)b.packed->scale,
-                                  .layout = (uint8_t)b.packed->layout};
+                                  .layout = (uint8_t)b.packed->layout,
+                                  .factor = 1};
         b.offset = b.transposed ? 0 : first * b.row_bytes;
     }
-    if (m->rope_halves &&
-        (slot == NIBL_SLOT_WQ || slot == NIBL_SLOT_WK || slot == NIBL_SLOT_BQ || slot == NIBL_SLOT_BK))
-        b.halves = m->hyper.head_width;
-    b.missing = nibl_slot_in_layer(slot)     ? &l->missing
-                : slot < NIBL_SLOT_ATTN_NORM ? &m->missing_embedding
-                                             : &m->missing_output;
-    ++*b.missing;
+    b.halves = halves_of(m, slot);
+    set_waiting(m, &b, layer);
     if (b.transposed) {
         b.first = (uint32_t)first;
         b.rows = shape.cols;
@@ -276,11 +323,14 @@ static nibl_status bind(nibl_model *m) {
     if (experts * layers > 1u << 17)
         return nibl_fail(NIBL_E_UNSUPPORTED, "%llu experts are too many",
                          (unsigned long long)(experts * layers));
-    const uint64_t most = layers * (NIBL_SLOT_COUNT + 3 * experts) + NIBL_SLOT_COUNT;
+    nibl_hfq_read_metadata(g, &m->quantization);
+    const uint64_t slots = layers * (NIBL_SLOT_COUNT + 3 * experts) + NIBL_SLOT_COUNT;
+    const uint64_t most = slots * (m->quantization.method ? NIBL_HFQ_PARTS : 1);
     m->layers = nibl_alloc_zero(layers * sizeof *m->layers);
     m->ffn = nibl_alloc_zero(3 * experts * layers * sizeof *m->ffn);
     m->bindings = nibl_alloc(most * sizeof *m->bindings);
-    if (!m->layers || !m->ffn || !m->bindings)
+    if (m->quantization.method) m->quantized = nibl_alloc(slots * sizeof *m->quantized);
+    if (!m->layers || !m->ffn || !m->bindings || (m->quantization.method && !m->quantized))
         return nibl_fail_memory(most * sizeof *m->bindings, "the list of tensors");
 
     for (nibl_slot s = NIBL_SLOT_EMBEDDING; s < NIBL_SLOT_ATTN_NORM; s++) NIBL_TRY(bind_slot(m, s, 0, 0));
@@ -291,6 +341,8 @@ static nibl_status bind(nibl_model *m) {
 }
 
 static void release(nibl_model *m) {
+    for (size_t i = 0; i < m->quantized_count; i++) nibl_hfq_free(&m->quantized[i]);
+    nibl_free(m->quantized);
     nibl_free(m->layers);
     nibl_free(m->ffn);
     nibl_free(m->bindings);
@@ -318,18 +370,21 @@ static nibl_status place(nibl_model *m) {
     uint64_t widest = 0;
     for (size_t i = 0; i < m->binding_count; i++) {
         nibl_binding *b = &m->bindings[i];
+        if (b->quantized && !b->owns) continue;
         if (b->matrix) {
             b->matrix->data = p;
             const uint32_t panels = nibl_panels(b->matrix);
-            if (b->matrix->rows % NIBL_PANEL != 0)
+            if (b->quantized)
+                memset(p, 0, nibl_panel_bytes(b->matrix) * panels);
+            else if (b->matrix->rows % NIBL_PANEL != 0)
                 memset(nibl_panel(b->matrix, panels - 1), 0, nibl_panel_bytes(b->matrix));
         } else {
             *b->vector = (float *)(void *)p;
         }
         p += packed_bytes(b);
         uint64_t bytes;
-        if (b->packed != b->type && nibl_dtype_row_bytes(b->packed, b->matrix->cols, &bytes) &&
-            bytes > widest)
+        if (!b->quantized && b->packed != b->type &&
+            nibl_dtype_row_bytes(b->packed, b->matrix->cols, &bytes) && bytes > widest)
             widest = bytes;
     }
     if (widest > 0 && !(m->staging = nibl_alloc(widest)))
@@ -433,7 +488,42 @@ static nibl_status check_factors(const nibl_model *m) {
     return NIBL_OK;
 }
 
+/* The products that share an input must agree in which of its values meet which column. */
+static nibl_status check_orders(const nibl_layer *l) {
+    const nibl_matrix *const pairs[][2] = {{&l->wq, &l->wk}, {&l->wq, &l->wv}, {l->gate, l->up}};
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        const nibl_matrix *a = pairs[i][0], *b = pairs[i][1];
+        if (a->gather && b->gather && memcmp(a->gather, b->gather, a->cols * sizeof *a->gather) == 0)
+            continue;
+        if (a->gather || b->gather)
+            return nibl_fail(NIBL_E_UNSUPPORTED,
+                             "matrices of one layer that share an input have groups of different columns "
+                             "(g_idx), which is not supported: quantize with desc_act false");
+    }
+    return NIBL_OK;
+}
+
+/* A tensor has arrived. */
+static nibl_status count_down(nibl_binding *b) {
+    return --*b->missing == 0 && b->layer ? check_orders(b->layer) : NIBL_OK;
+}
+
+/* A row of one of the tensors of a matrix. */
+static nibl_status take_part(nibl_model *m, nibl_binding *b, const uint8_t *row) {
+    nibl_hfq *q = b->quantized;
+    const nibl_slice name = nibl_gguf_tensor_at(m->gguf, b->tensor)->name;
+    const nibl_status status = b->part->take(q, (uint32_t)b->rows_done, row);
+    if (status < 0 && q->problem)
+        return nibl_fail(status, "tensor '%.*s', row %llu: %s", (int)name.length, name.bytes,
+                         (unsigned long long)b->rows_done, q->problem);
+    NIBL_TRY(status);
+    if (++b->rows_done < b->rows) return NIBL_OK;
+    if (--q->missing == 0) NIBL_TRY(nibl_hfq_finish(q));
+    return count_down(b);
+}
+
 nibl_status nibl_model_take_row(nibl_model *m, nibl_binding *b, const uint8_t *row) {
+    if (b->quantized) return take_part(m, b, row);
     bool finite = true;
     if (b->packed != b->type) {
         finite = nibl_encode_row(b->packed, b->type, row, b->matrix->cols, m->staging);
@@ -452,9 +542,10 @@ nibl_status nibl_model_take_row(nibl_model *m, nibl_binding *b, const uint8_t *r
                          (int)name.length, name.bytes, (unsigned long long)b->rows_done);
     }
     if (++b->rows_done < b->rows) return NIBL_OK;
-    for (nibl_binding *part = b; part; part = part->next) --*part->missing;
     if (b->matrix == &m->embedding && m->tied) m->head.has_m128 = m->embedding.has_m128;
-    return b->slot == NIBL_SLOT_ROPE_FACTORS ? check_factors(m) : NIBL_OK;
+    if (b->slot == NIBL_SLOT_ROPE_FACTORS) NIBL_TRY(check_factors(m));
+    for (nibl_binding *part = b->next; part; part = part->next) --*part->missing;
+    return count_down(b);
 }
 
 bool nibl_model_complete(const nibl_model *m) {
@@ -472,7 +563,10 @@ nibl_status nibl_model_get_info(const nibl_model *m, nibl_model_info *info) {
     uint64_t parameters = 0;
     for (size_t i = 0; i < m->binding_count; i++) {
         const nibl_binding *b = &m->bindings[i];
-        parameters += b->rows * file_cols(b);
+        if (!b->quantized)
+            parameters += b->rows * file_cols(b);
+        else if (b->owns)
+            parameters += (uint64_t)b->matrix->rows * b->matrix->cols;
     }
     *info = (nibl_model_info){
         .size = sizeof *info,

@@ -6,6 +6,7 @@
 #include "core/arch.h"
 #include "core/dtype.h"
 #include "core/gguf.h"
+#include "core/hf_quant.h"
 #include "core/plat.h"
 #include "core/tokenizer.h"
 #include "kernels/kernels.h"
@@ -27,7 +28,12 @@ typedef struct nibl_binding {
     uint32_t first; /* of which this matrix takes as many numbers as it has rows, from here on, */
     struct nibl_binding *next; /* and these other ones. They have no rows of their own */
     uint32_t *missing; /* counts the tensors that the same part of the model still waits for */
-    const nibl_dtype *type; /* in the file */
+    struct nibl_layer *layer; /* that part, where it is a layer */
+    nibl_hfq *
+        quantized; /* not NULL: the tensor is one of several of a matrix (hf_quant.h), and its `part`; then */
+    const nibl_hfq_part *part;
+    bool owns; /* the first of them stands for all where the matrix counts once */
+    const nibl_dtype *type; /* in the file; NULL where quantized */
     const nibl_dtype *packed; /* what is kept: the same, or what it is quantized to on arrival */
 } nibl_binding;
 
@@ -62,6 +68,9 @@ struct nibl_model {
     uint32_t missing_embedding, missing_output;
     nibl_binding *bindings; /* in the order the forward pass needs them */
     size_t binding_count;
+    nibl_hfq_config quantization; /* of the file, if any */
+    nibl_hfq *quantized; /* (quantized_count) */
+    size_t quantized_count;
     bool rope_halves, norms_from_zero, transposed; /* NIBL_KEY_ROPE_HALVES and its like */
     uint64_t file_bytes; /* tensor data wanted from the file */
     uint64_t packed_bytes; /* the block below */

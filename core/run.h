@@ -100,8 +100,9 @@ void nibl_run_layer(const nibl_run *run, uint32_t layer, uint32_t worker, uint32
 /* True where the product takes floats. */
 bool nibl_product_is_float(const nibl_run *run, const nibl_matrix *w);
 
-/* Rounds row t of the input to int8 where some product wants it so. */
-void nibl_quantize_row(const nibl_run *run, const nibl_product *products, uint32_t count, uint32_t t);
+/* Rounds row t of the input to int8 where some product wants it so, its columns in the order of the products. */
+void nibl_quantize_row(const nibl_run *run, const nibl_product *products, uint32_t count, uint32_t t,
+                       uint32_t worker);
 
 /* Ends with a barrier, as the phases below. */
 void nibl_multiply(const nibl_run *run, const nibl_product *products, uint32_t count, uint32_t worker,

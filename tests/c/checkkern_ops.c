@@ -345,7 +345,11 @@ static void pick_any(shape *s, uint64_t *random, uint32_t round) {
 static void make_weights(trial *t) {
     const shape *s = &t->shape;
     t->w =
-        (nibl_matrix){.rows = s->rows, .cols = s->cols, .kind = (uint8_t)s->kind, .scale = (uint8_t)s->scale};
+        (nibl_matrix){.rows = s->rows,
+                      .cols = s->cols,
+                      .kind = (uint8_t)s->kind,
+                      .scale = (uint8_t)s->scale,
+                      .factor = random_below(&t->random, 2) ? 1.0f : random_number(&t->random, s->profile)};
     t->w.data =
         trial_input(t, nibl_panels(&t->w) * nibl_panel_bytes(&t->w), random_below(&t->random, 4) * 16);
     random_weights(&t->w, &t->random, s->profile);
@@ -436,7 +440,8 @@ static void make_pack_row(trial *t) {
                          .cols = s->cols,
                          .kind = (uint8_t)s->kind,
                          .scale = (uint8_t)s->scale,
-                         .layout = NIBL_LAYOUT_PLAIN};
+                         .layout = NIBL_LAYOUT_PLAIN,
+                         .factor = 1};
     uint8_t *row = trial_input(t, row_bytes(&t->w), random_below(&t->random, 64));
     for (size_t i = 0; i < row_bytes(&t->w); i++) row[i] = (uint8_t)random_below(&t->random, 256);
     const size_t panel = nibl_panel_bytes(&t->w);
