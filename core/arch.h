@@ -78,6 +78,7 @@ typedef struct nibl_arch {
     bool whole_qk_norm; /* one norm for all heads together */
     bool scaled_embedding; /* by sqrt(width) */
     bool norms_from_zero; /* Hugging Face's weights of norms are what is added to 1 */
+    bool tied; /* the head is the embedding unless Hugging Face's config.json says otherwise */
     bool transposed; /* Hugging Face's matrices are (inputs, outputs) */
     bool exact_ramp; /* YaRN's ramp between unrounded dimensions */
     uint32_t

@@ -164,7 +164,11 @@ static nibl_status read_scaling(reader *r, nibl_hyper *h) {
     if (f->scaling == NIBL_ROPE_LLAMA3 && f->low == f->high)
         return nibl_fail(NIBL_E_FILE, "metadata key %s equals its counterpart", r->key);
     if (yarn && f->factor > 1) f->magnitude = 0.1 * nibl_log(f->factor) + 1;
-    return read_real(r, "rope.scaling.attn_factor", 1e-3, 1e3, &f->magnitude);
+    double more = 1;
+    NIBL_TRY(read_real(r, "rope.scaling.yarn_attn_factor", 1e-3, 1e3, &f->magnitude));
+    NIBL_TRY(read_real(r, "rope.scaling.attn_factor", 1e-3, 1e3, &more));
+    f->magnitude *= more;
+    return NIBL_OK;
 }
 
 static nibl_status read_rope(reader *r, nibl_hyper *h) {

@@ -176,7 +176,7 @@ static nibl_status bind_slot(nibl_model *m, nibl_slot slot, uint32_t layer, uint
     bool whole;
     const nibl_gguf_tensor *t = find_tensor(m, slot, layer, expert, name, &first, &whole);
     const bool is_vector = nibl_slot_forms[slot].vector;
-    if (!t && !is_vector && slot != NIBL_SLOT_EMBEDDING) {
+    if (!is_vector && slot != NIBL_SLOT_EMBEDDING) {
         char own[80]; /* several tensors may make the matrix */
         memcpy(own, name, sizeof own);
         if (nibl_slot_forms[slot].expert && m->hyper.experts > 0)

@@ -1,11 +1,13 @@
 /* Every architecture against `transformers`, from GGUF and from a Hugging Face folder, on tiny random models: at every
  * position, whole, in chunks and token by token; past the window and past the original length of RoPE scaling. */
+#include "core/base.h"
 #include "tests/c/fixture.h"
 #include "tests/c/model_files.h"
 
-static const char *const names[] = {"llama-linear", "llama-yarn", "llama-llama3", "mistral", "qwen2",   "qwen3",
-                                    "qwen3moe",     "gemma2",     "gemma3",       "phi3",    "smollm3", "olmo2",
-                                    "granite",      "gpt2",       "bitnet",       "gpt-oss", "lfm2"};
+static const char *const names[] = {"llama-linear", "llama-yarn", "llama-llama3", "mistral", "qwen2",
+                                    "qwen3",        "qwen3moe",   "gemma2",       "gemma3",  "phi3",
+                                    "smollm3",      "olmo2",      "granite",      "gpt2",    "bitnet",
+                                    "gpt-oss",      "lfm2"};
 enum { COUNT = sizeof names / sizeof *names };
 
 static const nibl_session_options ways[] = {
@@ -56,7 +58,7 @@ static nibl_model *load_folder(const char *name, const char *quantize) {
 }
 
 static void folders_give_the_logits_of_transformers(void) {
-    for (size_t i = 0; i < COUNT; i++) {
+    for (size_t i = 0; i < FOLDERS; i++) {
         char path[96];
         fixture f = {0};
         snprintf(path, sizeof path, "tests/fixtures/arch/%s", names[i]);
@@ -68,7 +70,7 @@ static void folders_give_the_logits_of_transformers(void) {
 
 /* With int8 activations and an int8 cache, and with what of the weights can be in 4 bits. */
 static void the_fast_path_has_one_result(void) {
-    for (size_t i = 0; i < COUNT; i++) {
+    for (size_t i = 0; i < FOLDERS; i++) {
         char path[96];
         fixture f = {0};
         snprintf(path, sizeof path, "tests/fixtures/arch/%s", names[i]);
