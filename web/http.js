@@ -131,12 +131,6 @@ export class UrlSource {
     return this.#validator
   }
 
-  /** Knows a version of the file from before: another one is refused. @param {{ size: number, validator: string | null }} version */
-  expect({ size, validator }) {
-    this.#size ||= size
-    this.#validator ??= validator
-  }
-
   /** @param {string} fileName @returns {UrlSource} */
   sibling(fileName) {
     const url = new URL(encodeURIComponent(fileName), this.#url)
@@ -144,12 +138,13 @@ export class UrlSource {
     return new UrlSource({ url: url.href, headers: this.#headers }, this.#limits, { sibling: true })
   }
 
-  /** @param {Range} [range] @returns {Promise<ResumingStream>} */
-  async open(range) {
+  /** @param {Range} [range] @param {number} [retries] instead of the usual ones @returns {Promise<ResumingStream>} */
+  async open(range, retries = this.#limits.retries) {
+    const limits = { ...this.#limits, retries }
     /* As a range its length is sure, from other origins too: where it must be compared. */
     const asked = range ?? (this.#known.size ? { start: 0, end: Infinity } : undefined)
-    const stream = await persistently(this.#limits, () => this.connect(asked))
-    return new ResumingStream(this, stream, range?.end ?? Infinity, this.#limits)
+    const stream = await persistently(limits, () => this.connect(asked))
+    return new ResumingStream(this, stream, range?.end ?? Infinity, limits)
   }
 
   /** Asks once. @param {Range} [range] @returns {Promise<ByteStream>} */
@@ -263,6 +258,11 @@ export class ResumingStream {
         broken = true
       }
     }
+  }
+
+  /** Leaves out what comes before `offset`. @param {number} offset */
+  skipTo(offset) {
+    this.#stream.skipTo(offset)
   }
 
   async #reconnect() {

@@ -55,17 +55,29 @@ export class HubSource {
     this.#limits = limits
   }
 
-  /** Lists the folder and chooses the file. */
-  async resolve() {
-    this.#entries = readEntries(await this.list(), this.#folder, this.name)
+  /** Lists the folder and chooses the file.
+   * @param {{ keep: (key: string, list: any[]) => Promise<void>, recall: (key: string, error: unknown) => Promise<any[]> }} [memory]
+   *   of lists */
+  async resolve(memory) {
+    const key = this.#listUrl().href
+    const list = await this.#list().catch((error) => {
+      if (!memory) throw error
+      return memory.recall(key, error)
+    })
+    this.#entries = readEntries(list, this.#folder, this.name)
+    await memory?.keep(key, list)
     this.fileName ||= this.#choose()
     this.#first = this.sibling(this.fileName)
     this.name = this.#first.name
   }
 
-  /** What identifies the list in a cache. */
-  get key() {
-    return this.#listUrl().href
+  /** The file that was chosen. */
+  get first() {
+    return /** @type {UrlSource} */ (this.#first)
+  }
+
+  get sha256() {
+    return this.first.sha256
   }
 
   #listUrl() {
@@ -75,7 +87,7 @@ export class HubSource {
   }
 
   /** The hub's list of the folder, as it sent it. @returns {Promise<any[]>} */
-  async list() {
+  async #list() {
     const entries = []
     let url = this.#listUrl()
     for (let page = 0; page < PAGES; page++) {
@@ -139,12 +151,12 @@ export class HubSource {
     if (!entry) throw new NiblError('NOT_FOUND', `${name} is not in this repository. Check the name.`, { status: 404 })
     const url = new URL(`${repository}/resolve/${encodeURIComponent(revision)}/${encodePath(this.#folder + fileName)}`, this.#hub)
     const explain = (/** @type {number} */ status) => this.#explain(status)
-    return new UrlSource({ url: url.href, headers: this.#headers }, this.#limits, { ...entry, name, explain })
+    return new UrlSource({ url: url.href, headers: this.#headers }, this.#limits, { ...entry, key: `${repository}/${this.#folder}${fileName} ${entry.key}`, name, explain })
   }
 
   /** @param {import('./stream.js').Range} [range] */
   open(range) {
-    return /** @type {UrlSource} */ (this.#first).open(range)
+    return this.first.open(range)
   }
 
   /** What the hub means. @param {number} status */

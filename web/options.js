@@ -57,6 +57,12 @@ export const loadOptions = {
   quantize: { check: (value) => typeof value === 'string' && value !== '', must: "be a type's name, as 'q4_0'" },
   timeout: { fallback: 30000, ...number(0, 2 ** 31 - 1) },
   retries: { fallback: 4, ...integer(0, 100) },
+  cache: {
+    check: (value) => typeof value === 'boolean' || (typeof value === 'string' && value !== '') || (isObject(value) && typeof value.open === 'function'),
+    must: 'be true, a name or a backend',
+  },
+  allowOffline: { fallback: false, ...flag },
+  integrity: { check: (value) => value === true || typeof value === 'string' || isObject(value), must: 'be true, a SHA-256 or an object of them by file name' },
   headers: { check: isObject, must: 'be an object or Headers' },
   hub: { fallback: 'https://huggingface.co', ...address },
   token: { check: isWord, must: 'be a string without spaces' },
@@ -64,6 +70,7 @@ export const loadOptions = {
   workerUrl: address,
   signal: instance(AbortSignal),
   onProgress: callback,
+  onWarning: callback,
 }
 
 const inspectNames = [

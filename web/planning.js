@@ -29,6 +29,8 @@ export const FIRST_RANGE = 1 << 20
 /** `offset`: an address, the file's number times FILE and the offset in it. `bytes`: null where the file has no more.
  * @typedef {{ offset: number, bytes: Uint8Array | null }} Chunk */
 /** What the core asks for. @typedef {{ wanted: () => { offset: number, length: number }, fileName: (file: number) => string }} Asker */
+/** @typedef {{ timeout: number, retries: number, cache?: any, allowOffline?: boolean, integrity?: true | Record<string, string> }} InputOptions
+ *   how bytes are brought */
 /** @typedef {{ planner: Planner, header: Chunk[], compiled: Compiled, choice: Choice, plan: Plan | null,
  *   unsupported: unknown }} Planned */
 /** @typedef {{ contextLength: number, kv: 'i8' | 'f16' | 'f32', sessions: number, quantize?: string, wasmUrl?: string }} PlanOptions */
@@ -41,6 +43,7 @@ export class Input {
   /** @type {Stream | null} */
   #stream = null
   #source
+  #shelf
   /** Of the other files, by number. @type {Source[]} */
   #siblings = []
   #jumps
@@ -52,17 +55,30 @@ export class Input {
   /** Bytes read so far. */
   loaded = 0
 
-  /** @param {Source} source @param {boolean} jumps */
-  constructor(source, jumps) {
+  /** @param {Source} source @param {boolean} jumps @param {import('./cache.js').Shelf} [shelf] */
+  constructor(source, jumps, shelf) {
+    this.#shelf = shelf
     this.#source = source
     this.#jumps = jumps
   }
 
-  /** @param {Descriptor} descriptor @param {import('./stream.js').Limits & { jumps: boolean }} how */
-  static of(descriptor, { jumps, ...limits }) {
+  /** @param {Descriptor} descriptor @param {InputOptions} options @param {{ jumps: boolean, signal?: AbortSignal }} how
+   * @param {(warning: NiblError) => void} [warn] */
+  static async of(descriptor, options, { jumps, signal }, warn = () => {}) {
+    const { timeout, retries, cache, allowOffline = false, integrity } = options
     const isRelay = descriptor.kind === 'relay'
-    const source = isRelay ? new RelaySource(descriptor.port, descriptor.name) : openSource(descriptor, limits)
-    return new Input(source, jumps)
+    let source = isRelay ? new RelaySource(descriptor.port, descriptor.name) : openSource(descriptor, { signal, timeout, retries })
+    let shelf
+    if (cache && (descriptor.kind === 'url' || descriptor.kind === 'hub')) {
+      const { CachedSource, Shelf } = await import('./cache.js')
+      shelf = new Shelf({ cache, allowOffline, signal }, source.name, warn)
+      source = new CachedSource(/** @type {any} */ (source), shelf)
+    }
+    if (integrity) {
+      const { CheckedSource } = await import('./integrity.js')
+      source = new CheckedSource(source, integrity)
+    }
+    return new Input(source, jumps, shelf)
   }
 
   /** Sends the first request. */
@@ -155,9 +171,20 @@ export class Input {
     if (length > 0 && Math.floor(offset / FILE) !== this.#file) await this.close()
   }
 
+  /** All that the model needs has been read. */
+  async complete() {
+    await this.#source.verify?.()
+  }
+
   async close() {
     await this.#stream?.cancel()
     this.#stream = null
+  }
+
+  /** Ends it for good. @param {unknown} [error] what the load failed with */
+  async end(error) {
+    await this.close()
+    await this.#shelf?.close(error)
   }
 }
 

@@ -19,9 +19,11 @@ import { NiblError, throwIfAborted } from './errors.js'
  * @typedef {object} Source
  * @property {string} name for messages
  * @property {string} fileName without its folder; '' if unknown
+ * @property {string} [sha256] where whoever has the file tells
  * @property {() => Promise<void>} [resolve] finds the file that a load starts with; to be called first
  * @property {(range?: Range) => Promise<T>} open
  * @property {(fileName: string) => Source<T>} sibling another file of the same folder; throws where it knows of none
+ * @property {() => Promise<void>} [verify] checks what was read (integrity.js)
  */
 
 export const CHUNK = 512 << 10

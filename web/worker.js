@@ -45,8 +45,8 @@ async function receive(request) {
 }
 
 /** @param {any} descriptor as in source.js, which takes the answer over @param {any} options */
-function askEarly(descriptor, { early }) {
-  if (descriptor.kind !== 'url' || descriptor.part || early) return
+function askEarly(descriptor, { early, cache }) {
+  if (descriptor.kind !== 'url' || descriptor.part || early || cache) return
   descriptor.response = fetch(descriptor.url, { headers: descriptor.headers })
   descriptor.response.catch(() => {})
 }

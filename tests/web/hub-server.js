@@ -116,5 +116,14 @@ export async function hubServer(t, repositories, faults = {}) {
   t.after(storage.close)
   t.after(hub.close)
   state.url = hub.url
-  return { ...state, get sent() { return state.sent }, storage: storage.url }
+  return {
+    ...state,
+    get sent() {
+      return state.sent
+    },
+    close() {
+      storage.close()
+      hub.close()
+    },
+  }
 }
