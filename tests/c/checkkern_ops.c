@@ -480,7 +480,8 @@ static const operation check_matmul_float = {pick_any,
                                              work_matrix,
                                              {NIBBLE(1536, 576, 1), NIBBLE(1536, 576, 64)}};
 static const operation check_rmsnorm = {pick_vector, make_rmsnorm, call_rmsnorm, work_three, {{.n = 576}}};
-static const operation check_rope = {pick_rope, make_rope, call_rope, work_rope, {{.n = 32, .flag = true}}};
+static const operation check_rope = {
+    pick_rope, make_rope, call_rope, work_rope, {{.n = 32, .flag = true}, {.n = 32}}};
 static const operation check_silu_mul = {
     pick_vector, make_silu_mul, call_silu_mul, work_three, {{.n = 1536}}};
 static const operation check_widen_f16 = {
