@@ -67,6 +67,27 @@ void nibl_gguf_build_string(nibl_gguf_builder *b, const char *key, nibl_slice va
     put_string(b, value);
 }
 
+void nibl_gguf_build_copy(nibl_gguf_builder *b, const nibl_gguf *from, size_t index, bool narrow) {
+    const metadata *m = &from->metadata[index];
+    const size_t begin = m->key - 8, end = index + 1 < from->metadata_length
+                                               ? from->metadata[index + 1].key - 8
+                                               : from->tensors_at;
+    if (narrow && m->type == NIBL_GGUF_F64) {
+        double value;
+        memcpy(&value, from->bytes + m->value, sizeof value);
+        const float narrowed = (float)value;
+        uint32_t bits;
+        memcpy(&bits, &narrowed, sizeof bits);
+        put_string(b, nibl_gguf_metadata_key(from, index));
+        put(b, NIBL_GGUF_F32, 4);
+        put(b, bits, 4);
+    } else {
+        uint8_t *p = extend(b, end - begin);
+        if (p) memcpy(p, from->bytes + begin, end - begin);
+    }
+    b->keys++;
+}
+
 static void put_json(nibl_gguf_builder *b, const nibl_json *json, uint32_t first, uint32_t second) {
     nibl_writer w = {0};
     nibl_json_write_string(json, first, &w);
@@ -113,6 +134,10 @@ void nibl_gguf_add_json(nibl_gguf_builder *b, const nibl_json *json, uint32_t fi
     count_element(b);
 }
 
+static uint64_t align(const nibl_gguf_builder *b, uint64_t x) {
+    return b->alignment > 1 ? (x + b->alignment - 1) / b->alignment * b->alignment : x;
+}
+
 void nibl_gguf_build_tensor(nibl_gguf_builder *b, const char *name, uint32_t type, uint32_t n_dims,
                             const uint64_t *dims, uint64_t bytes) {
     put_string(b, (nibl_slice){name, strlen(name)});
@@ -120,20 +145,41 @@ void nibl_gguf_build_tensor(nibl_gguf_builder *b, const char *name, uint32_t typ
     for (uint32_t i = 0; i < n_dims; i++) put(b, dims[i], 8);
     put(b, type, 4);
     put(b, b->data, 8);
-    b->data += bytes;
+    b->data = align(b, b->data + bytes);
     b->tensors++;
 }
 
-nibl_status nibl_gguf_build_end(nibl_gguf_builder *b, nibl_gguf **out) {
+static void finish(nibl_gguf_builder *b) {
     extend(b, 0);
+    if (b->status < 0) return;
+    memcpy(b->bytes, "GGUF\3\0\0", 8);
+    store(b->bytes + TENSOR_COUNT_AT, b->tensors, 8);
+    store(b->bytes + KEY_COUNT_AT, b->keys, 8);
+}
+
+nibl_status nibl_gguf_build_bytes(nibl_gguf_builder *b, uint8_t **bytes, size_t *length) {
+    const size_t end = b->length;
+    uint8_t *gap = extend(b, (size_t)(align(b, end) - end));
+    if (gap) memset(gap, 0, (size_t)(b->length - end));
+    finish(b);
+    const nibl_status status = b->status;
+    if (status < 0) {
+        nibl_free(b->bytes);
+    } else {
+        *bytes = b->bytes;
+        *length = b->length;
+    }
+    *b = (nibl_gguf_builder){0};
+    return status;
+}
+
+nibl_status nibl_gguf_build_end(nibl_gguf_builder *b, nibl_gguf **out) {
+    finish(b);
     nibl_status status = b->status;
     nibl_gguf *gguf = NULL;
     if (status == NIBL_OK) status = nibl_gguf_new(&gguf);
     if (status == NIBL_OK) {
         size_t taken;
-        memcpy(b->bytes, "GGUF\3\0\0", 8);
-        store(b->bytes + TENSOR_COUNT_AT, b->tensors, 8);
-        store(b->bytes + KEY_COUNT_AT, b->keys, 8);
         status = nibl_gguf_feed(gguf, b->bytes, b->length, &taken);
     }
     nibl_free(b->bytes);
@@ -145,6 +191,7 @@ nibl_status nibl_gguf_build_end(nibl_gguf_builder *b, nibl_gguf **out) {
     return status;
 }
 
-void nibl_gguf_place_tensor(nibl_gguf *gguf, size_t index, uint64_t address) {
+void nibl_gguf_place_tensor(nibl_gguf *gguf, size_t index, uint64_t address, uint64_t bytes) {
     gguf->tensors[index].offset = address;
+    gguf->tensors[index].bytes = bytes;
 }

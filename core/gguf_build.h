@@ -12,6 +12,7 @@ typedef struct nibl_gguf_builder {
     size_t count_at; /* where the length of the array at hand stands */
     uint64_t keys, tensors, elements; /* elements: of the array at hand */
     uint64_t data; /* bytes of the tensors so far */
+    uint64_t alignment; /* every tensor begins at a multiple of it; 0: they follow each other without gaps */
     nibl_status status;
 } nibl_gguf_builder;
 
@@ -22,6 +23,9 @@ void nibl_gguf_build_string(nibl_gguf_builder *b, const char *key, nibl_slice va
 /* The decoded string of a JSON node. */
 void nibl_gguf_build_json(nibl_gguf_builder *b, const char *key, const nibl_json *json, uint32_t node);
 
+/* A key of another header with its value, as it is there; `narrow`: F64 becomes F32. */
+void nibl_gguf_build_copy(nibl_gguf_builder *b, const nibl_gguf *from, size_t index, bool narrow);
+
 /* An array: its beginning (STRING or I32), then its elements. */
 void nibl_gguf_build_array(nibl_gguf_builder *b, const char *key, nibl_gguf_type type);
 void nibl_gguf_add_i32(nibl_gguf_builder *b, int32_t value);
@@ -29,14 +33,18 @@ void nibl_gguf_add_string(nibl_gguf_builder *b, nibl_slice value);
 /* The decoded strings of one JSON node, or of two with a space between them (b may be 0). */
 void nibl_gguf_add_json(nibl_gguf_builder *b, const nibl_json *json, uint32_t first, uint32_t second);
 
-/* After all keys. Tensors of `bytes` follow each other without gaps; dims fastest first. */
+/* After all keys. Tensors of `bytes` follow each other; dims fastest first. */
 void nibl_gguf_build_tensor(nibl_gguf_builder *b, const char *name, uint32_t type, uint32_t n_dims,
                             const uint64_t *dims, uint64_t bytes);
 
 /* Parses what was built; frees the builder in any case. Takes "general.alignment" 1. */
 nibl_status nibl_gguf_build_end(nibl_gguf_builder *b, nibl_gguf **out);
 
-/* Where tensor `index` really stands. */
-void nibl_gguf_place_tensor(nibl_gguf *gguf, size_t index, uint64_t address);
+/* The header as a file has it, up to where the first tensor begins: the caller's (nibl_free). Frees the builder after an
+ * error. */
+nibl_status nibl_gguf_build_bytes(nibl_gguf_builder *b, uint8_t **bytes, size_t *length);
+
+/* Where tensor `index` really stands, and how long it is even if GGUF has no such type. */
+void nibl_gguf_place_tensor(nibl_gguf *gguf, size_t index, uint64_t address, uint64_t bytes);
 
 #endif

@@ -1,5 +1,6 @@
 /* nibl_loader_inspect: a model file as one JSON document, from its header alone. */
 #include "core/dtype.h"
+#include "core/hf_quant.h"
 #include "core/loader.h"
 
 #include <string.h>
@@ -100,9 +101,11 @@ nibl_status nibl_loader_inspect(const nibl_loader *loader, char *json, size_t ca
     NIBL_TRY(nibl_loader_header(loader, &gguf));
     nibl_writer w = {.text = json, .capacity = capacity};
     uint64_t parameters = 0, bytes = 0;
+    nibl_hfq_config quantization;
+    nibl_hfq_read_metadata(gguf, &quantization);
     for (size_t i = 0; i < nibl_gguf_tensor_count(gguf); i++) {
         const nibl_gguf_tensor *t = nibl_gguf_tensor_at(gguf, i);
-        parameters += t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3];
+        parameters += nibl_hfq_elements(&quantization, t);
         bytes += t->bytes;
     }
     nibl_slice format;

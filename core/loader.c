@@ -54,13 +54,15 @@ nibl_status nibl_loader_set_name(nibl_loader *loader, const char *name) {
     return nibl_header_set_name(loader->header, name);
 }
 
+static nibl_status check_not_begun(const nibl_loader *loader) {
+    return loader->source ? nibl_fail(NIBL_E_ARGUMENT, "the model has been begun already") : NIBL_OK;
+}
+
 nibl_status nibl_loader_set_quantize(nibl_loader *loader, const char *type) {
     NIBL_TRY(repeat_error(loader));
     const nibl_dtype *quantize = nibl_encode_type(type);
-    if (!quantize)
-        return nibl_fail(NIBL_E_ARGUMENT,
-                         "weights cannot be quantized to '%.64s' on arrival; possible is: q4_0", type);
-    if (loader->model) return nibl_fail(NIBL_E_ARGUMENT, "the model has been begun already");
+    if (!quantize) return nibl_fail_encode_type(type);
+    NIBL_TRY(check_not_begun(loader));
     loader->quantize = quantize;
     return NIBL_OK;
 }
@@ -100,8 +102,8 @@ nibl_status nibl_loader_feed(nibl_loader *loader, uint64_t address, const void *
             loader, nibl_fail(NIBL_E_ARGUMENT, "%llu bytes at %llu were fed, but the file ends after %llu",
                               (unsigned long long)length, (unsigned long long)(known ? offset : address),
                               (unsigned long long)end));
-    return keep_error(loader, loader->model ? nibl_source_feed(loader->source, address, bytes, length)
-                                            : nibl_header_feed(loader->header, address, bytes, length));
+    return keep_error(loader, loader->source ? nibl_source_feed(loader->source, address, bytes, length)
+                                             : nibl_header_feed(loader->header, address, bytes, length));
 }
 
 static nibl_status check_end(const nibl_loader *loader, uint64_t address) {
@@ -142,6 +144,17 @@ static nibl_status take_row(void *context, size_t item, const uint8_t *row) {
     return nibl_model_take_row(model, &model->bindings[item], row);
 }
 
+static nibl_status check_ends(const nibl_source_item *items, size_t count, uint32_t files) {
+    for (size_t i = 0; files == 1 && i < count; i++) {
+        const uint64_t end = items[i].offset + items[i].row_bytes * items[i].rows;
+        if (end > NIBL_MAX_FILE)
+            return nibl_fail(NIBL_E_UNSUPPORTED, "tensor '%.*s' ends at byte %llu; at most %llu are possible",
+                             (int)items[i].name.length, items[i].name.bytes, (unsigned long long)end,
+                             (unsigned long long)NIBL_MAX_FILE);
+    }
+    return NIBL_OK;
+}
+
 static nibl_status open_source(const nibl_gguf *gguf, nibl_model *model, uint32_t files, nibl_source **out) {
     const uint64_t bytes = model->binding_count * sizeof(nibl_source_item);
     nibl_source_item *items = nibl_alloc(bytes);
@@ -149,15 +162,10 @@ static nibl_status open_source(const nibl_gguf *gguf, nibl_model *model, uint32_
     for (size_t i = 0; i < model->binding_count; i++) {
         const nibl_binding *b = &model->bindings[i];
         const nibl_gguf_tensor *t = nibl_gguf_tensor_at(gguf, b->tensor);
-        if (files == 1 && t->offset + t->bytes > NIBL_MAX_FILE) {
-            nibl_free(items);
-            return nibl_fail(NIBL_E_UNSUPPORTED, "tensor '%.*s' ends at byte %llu; at most %llu are possible",
-                             (int)t->name.length, t->name.bytes, (unsigned long long)(t->offset + t->bytes),
-                             (unsigned long long)NIBL_MAX_FILE);
-        }
-        items[i] = (nibl_source_item){t->offset, b->row_bytes, b->rows, t->name};
+        items[i] = (nibl_source_item){t->offset + b->offset, b->row_bytes, b->rows, t->name};
     }
-    nibl_status status = nibl_source_new(items, model->binding_count, take_row, model, out);
+    nibl_status status = check_ends(items, model->binding_count, files);
+    if (status == NIBL_OK) status = nibl_source_new(items, model->binding_count, take_row, model, out);
     nibl_free(items);
     return status;
 }
@@ -174,7 +182,7 @@ static nibl_status check_sizes(const nibl_loader *loader) {
 nibl_status nibl_loader_begin(nibl_loader *loader, nibl_model **out) {
     nibl_gguf *gguf = NULL;
     NIBL_TRY(nibl_loader_header(loader, &gguf));
-    if (loader->model) return nibl_fail(NIBL_E_ARGUMENT, "the model has been begun already");
+    NIBL_TRY(check_not_begun(loader));
     nibl_model *model = NULL;
     NIBL_TRY(nibl_model_new(gguf, loader->quantize, &model));
     nibl_header_take(loader->header);
@@ -185,4 +193,15 @@ nibl_status nibl_loader_begin(nibl_loader *loader, nibl_model **out) {
     else
         *out = loader->model = model;
     return status;
+}
+
+nibl_status nibl_loader_begin_rows(nibl_loader *loader, const nibl_source_item *items, size_t count,
+                                   nibl_source_taker take, void *context) {
+    nibl_gguf *gguf = NULL;
+    NIBL_TRY(nibl_loader_header(loader, &gguf));
+    NIBL_TRY(check_not_begun(loader));
+    NIBL_TRY(check_ends(items, count, nibl_header_file_count(loader->header)));
+    NIBL_TRY(nibl_source_new(items, count, take, context, &loader->source));
+    nibl_source_in_order(loader->source);
+    return keep_error(loader, check_sizes(loader));
 }

@@ -336,6 +336,59 @@ void nibl_sampler_free(nibl_sampler *sampler);
  * every host. */
 nibl_status nibl_sample(nibl_sampler *sampler, const nibl_session *session, int32_t *token, float *logprob);
 
+/* ---- Quantization --------------------------------------------------------------------------------------------- */
+
+typedef struct nibl_tensor_type {
+    const char *pattern; /* of names as GGUF has them: '*' any bytes, '?' one; "blk.*.ffn_down.weight" */
+    const char *type;
+} nibl_tensor_type;
+
+/* Types are GGUF's, in any case: f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl,
+ * iq4_xs, tq1_0, tq2_0, mxfp4, nvfp4. Strings are read during nibl_quantizer_new only. */
+typedef struct nibl_quantize_options {
+    size_t size;
+    const char *type; /* of matrices; NULL = "q4_0" */
+    const char *embedding; /* NULL = "q8_0", or `head` where the embedding is the head too */
+    const char *head; /* NULL = "q8_0" */
+    const nibl_tensor_type *tensors; /* exceptions; the first that matches counts */
+    size_t tensor_count;
+    /* "rtn" (NULL): the type's own rule, or its search where it has none. "clip": for every type the scale is searched
+     * whose rounded weights are nearest to the given ones, in squares. */
+    const char *method;
+    uint32_t threads; /* 0 = 1. The result does not depend on it. */
+    bool
+        requantize; /* the source may be quantized already: a second loss is added to the first. Floats need no leave. */
+} nibl_quantize_options;
+
+typedef struct nibl_quantizer nibl_quantizer;
+
+/* Makes a GGUF file of whatever the loader reads (one file, a split one, a Hugging Face folder), in place of
+ * nibl_loader_begin: from then on nibl_loader_want names ranges in the order they stand in, nibl_loader_feed quantizes what
+ * it takes, and what has come out is read after every call:
+ *     nibl_loader_feed(...); nibl_quantizer_output(q, &bytes, &length); write(bytes, length);
+ * The output is complete once nibl_loader_feed has answered NIBL_OK. Any llama.cpp that knows the types loads it: names and
+ * metadata are kept, Q and K of Llama's Hugging Face files reordered, vectors F32. Matrices whose rows do not divide into the
+ * blocks of their type get another, which the report tells; routers, convolutions and the like keep theirs. The recipe
+ * stands in the file ("nibl.recipe"). Memory: some MiB, or eight rows where those are larger.
+ * Bytes that come before their turn are ignored, and wanted again. NIBL_E_ARGUMENT for a type, method or pattern that is none, and for a
+ * source that is quantized already without `requantize`; feeding fails with NIBL_E_NUMERIC, naming tensor and row, for a value
+ * that is infinite, NaN or too large for its type. Caller frees, before or after the loader, whose last use it must outlive. */
+nibl_status nibl_quantizer_new(nibl_loader *loader, const nibl_quantize_options *options,
+                               nibl_quantizer **out);
+void nibl_quantizer_free(nibl_quantizer *quantizer);
+
+/* Bytes of the whole output, known from the beginning. */
+uint64_t nibl_quantizer_size(const nibl_quantizer *quantizer);
+
+/* What has come out since the last call, the header first: *length may be 0. Owned by the quantizer, valid until the loader
+ * is fed again. */
+void nibl_quantizer_output(nibl_quantizer *quantizer, const void **bytes, size_t *length);
+
+/* What becomes of every tensor as JSON: name, rows, columns, types (`wanted` and `why` where the type is not the one asked
+ * for), bytes before and after; sums and bits per weight. Lengths as in nibl_loader_inspect. */
+nibl_status nibl_quantizer_report(const nibl_quantizer *quantizer, char *json, size_t capacity,
+                                  size_t *needed);
+
 /* ---- Evaluation: how well a model predicts a text, and how far it is from a reference ------------------------------ */
 
 /* A mean over positions and its standard error. Positions are taken as independent; differences to the reference are

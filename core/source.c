@@ -31,6 +31,7 @@ struct nibl_source {
     uint32_t *order; /* by rank: index in pieces */
     size_t count;
     size_t needed; /* lowest rank that has not arrived */
+    bool in_order;
     uint64_t arrived, total;
 };
 
@@ -79,6 +80,8 @@ void nibl_source_free(nibl_source *s) {
     nibl_free(s->order);
     nibl_free(s);
 }
+
+void nibl_source_in_order(nibl_source *s) { s->in_order = true; }
 
 bool nibl_source_complete(const nibl_source *s) { return s->needed == s->count; }
 
@@ -188,14 +191,15 @@ nibl_status nibl_source_feed(nibl_source *s, uint64_t offset, const uint8_t *byt
     uint64_t end = offset + length;
     for (size_t i = find_piece(s, offset); length > 0 && i < s->count && s->pieces[i].begin < end; i++) {
         piece *p = &s->pieces[i];
+        if (s->in_order && p->rank > s->needed) break;
         uint64_t from = offset > p->begin ? offset : p->begin, to = end < p->end ? end : p->end;
         if (from > p->next)
             return nibl_fail(
                 NIBL_E_ARGUMENT, "tensor '%.*s': bytes at %llu were fed, but it has arrived only up to %llu",
                 (int)p->name.length, p->name.bytes, (unsigned long long)from, (unsigned long long)p->next);
         if (to > p->next) NIBL_TRY(take(s, p, bytes + (p->next - offset), (size_t)(to - p->next)));
+        s->needed = next_missing(s, s->needed);
     }
-    s->needed = next_missing(s, s->needed);
     return nibl_source_complete(s) ? NIBL_OK : NIBL_NEED_DATA;
 }
 

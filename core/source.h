@@ -24,6 +24,10 @@ nibl_status nibl_source_new(const nibl_source_item *items, size_t count, nibl_so
                             void *context, nibl_source **out);
 void nibl_source_free(nibl_source *source); /* NULL is legal; calls nobody */
 
+/* From now on items are taken one after the other, in the order of need: what comes before its turn is ignored, and wanted
+ * again. */
+void nibl_source_in_order(nibl_source *source);
+
 bool nibl_source_complete(const nibl_source *source);
 void nibl_source_progress(const nibl_source *source, uint64_t *arrived, uint64_t *total); /* bytes */
 

@@ -39,16 +39,18 @@ typedef enum nibl_kind {
 
 /* What a code is multiplied by, per row and 32 columns (or 16, where the name ends so): value = (code - zero) d + m. The
  * zero is the middle of the range (8 for nibbles, 16, 32, 4, and 1 for two bits), or 0 where there is a minimum or a
- * table or int8, or stored. d and m are exact in f32. Names of fields: the head per 256 columns, then the block's. */
+ * table or int8, or stored. d and m are exact in f32, or
+ * where a matrix has a factor rounded once. Names of fields: the head per 256 columns, then the block's. */
 typedef enum nibl_scale {
     NIBL_SCALE_F16, /* d */
     NIBL_SCALE_F16_MIN, /* d, m */
-    NIBL_SCALE_F16_ZERO, /* d, zero u8 */
+    NIBL_SCALE_F16_ZERO, /* d, zero i8 */
     NIBL_SCALE_BF16, /* d */
-    NIBL_SCALE_BF16_ZERO, /* d, zero u8 */
+    NIBL_SCALE_BF16_ZERO, /* d, zero i8 */
     NIBL_SCALE_F32, /* d */
     NIBL_SCALE_E8M0, /* e u8: d = 2^(e - 128) */
-    NIBL_SCALE_UE4M3_16, /* two u8, one per 16 columns: half of a float without sign, 4 exponent bits, 3 of mantissa */
+    NIBL_SCALE_UE4M3_16, /* two u8 e, one per 16 columns: a float without sign, 4 exponent bits, 3 of mantissa:
+                            d = e / 2 times the matrix's factor */
     NIBL_SCALE_SUPER, /* head f16 D: d = D */
     NIBL_SCALE_SUPER_I8, /* head f16 D; i8 s: d = D s */
     NIBL_SCALE_SUPER_U8_MIN, /* head f16 D, M; u8 s, u8 t: d = D s, m = -(M t) */
@@ -129,6 +131,8 @@ typedef struct nibl_matrix {
     uint8_t kind; /* nibl_kind */
     uint8_t scale; /* nibl_scale; not of floats */
     uint8_t layout; /* nibl_layout of the file's rows, for pack_row */
+    float factor; /* of UE4M3_16: multiplies every d; 1 where the file has none */
+    const uint32_t *gather; /* column j takes input gather[j]; NULL: input j. Kernels know nothing of it */
     bool has_m128; /* INT8: holds a weight of -128, which the sign trick of some variants cannot take */
 } nibl_matrix;
 

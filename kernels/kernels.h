@@ -6,6 +6,21 @@
 
 enum { NIBL_ATTN_BLOCK = 64, NIBL_MAX_HEAD_WIDTH = 512 };
 
+/* What a query sees of a block, positions [first, n), and what becomes of its dot products: s = dot scale, and then, where
+ * cap is not 0, cap tanh(s / cap). */
+typedef struct nibl_view {
+    uint32_t first, n;
+    float scale, cap;
+} nibl_view;
+
+/* Between the halves of a feed-forward block. */
+typedef enum nibl_activation {
+    NIBL_ACTIVATE_SILU, /* g sigmoid(g) */
+    NIBL_ACTIVATE_GELU, /* g Phi(g), approximated by tanh: g sigmoid(2 sqrt(2 / pi) (g + 0.044715 g^3)) */
+    NIBL_ACTIVATE_RELU2, /* max(g, 0)^2 */
+    NIBL_ACTIVATE_CLAMPED /* g sigmoid(1.702 g) with g at most 7; times up + 1, with up within -7..7 */
+} nibl_activation;
+
 /* 64 positions of one KV head in int8: K is code d + m with codes of 0..127, V is code dv with codes of -127..127, where
  * d, m and dv are finite and belong to a position. With `width` rounded up to 16 as W, codes holds 64 W bytes of K (byte
  * i of quad (c, position), at (c 64 + position) 4, is dimension 4c + i), then as many of V (byte i of quad (g, d), at

@@ -47,6 +47,16 @@ static inline float nibl_expf(float x) {
     return p * nibl_bits_float((nibl_float_bits(shifted) - NIBL_ROUNDER_BITS + 127u) << 23);
 }
 
+/* GELU's argument of the sigmoid: 2 sqrt(2 / pi), and times 0.044715. */
+#define NIBL_GELU_LINEAR 1.5957691f
+#define NIBL_GELU_CUBIC 0.071354816f
+#define NIBL_CLAMP 7.0f
+#define NIBL_CLAMPED_SLOPE 1.702f
+
+static inline float nibl_soft_cap(float x, float cap) {
+    return cap - 2.0f * cap / (nibl_expf(x * (2.0f / cap)) + 1.0f);
+}
+
 /* Exact for finite values: shifts the exponent field into place and corrects the bias by 2^112. */
 static inline float nibl_f16_to_f32(uint16_t h) {
     float magnitude = nibl_bits_float((uint32_t)(h & 0x7FFF) << 13) * 0x1p112f;

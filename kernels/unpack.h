@@ -55,16 +55,16 @@ static inline nibl_row_scale nibl_row_scale_of(const nibl_matrix *w, const uint8
     case NIBL_SCALE_SUPER: s.d = nibl_f16_to_f32(x); break;
     case NIBL_SCALE_F16_ZERO:
         s.d = nibl_f16_to_f32(x);
-        s.zero = p[16 + r];
+        s.zero = (int8_t)p[16 + r];
         break;
     case NIBL_SCALE_BF16: s.d = nibl_bf16_to_f32(x); break;
     case NIBL_SCALE_BF16_ZERO:
         s.d = nibl_bf16_to_f32(x);
-        s.zero = p[16 + r];
+        s.zero = (int8_t)p[16 + r];
         break;
     case NIBL_SCALE_F32: s.d = ((const float *)(const void *)p)[r]; break;
     case NIBL_SCALE_E8M0: s.d = nibl_e8m0_half(first); break;
-    case NIBL_SCALE_UE4M3_16: s.d = nibl_ue4m3_half(half ? second : first); break;
+    case NIBL_SCALE_UE4M3_16: s.d = nibl_ue4m3_half(half ? second : first) * w->factor; break;
     case NIBL_SCALE_SUPER_I8: s.d = nibl_f16_to_f32(x) * (float)(int8_t)first; break;
     case NIBL_SCALE_SUPER_U8_MIN:
         s.d = nibl_f16_to_f32(x) * (float)first;

@@ -131,4 +131,6 @@ static inline vf vexp(vf x) {
     return vexp_of_small(choose(x > splat(NIBL_EXP_HIGH), splat(NIBL_EXP_HIGH), x));
 }
 
+static inline vf vsoft_cap(vf x, float cap) { return cap - 2.0f * cap / (vexp(x * (2.0f / cap)) + 1.0f); }
+
 #endif

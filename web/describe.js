@@ -2,18 +2,19 @@
 import { NiblError } from './errors.js'
 import { fileNameOf, isPart } from './folder.js'
 import { isNode, nodeModule } from './platform.js'
-import { checkStatus, responseLength } from './source.js'
+import { refusal, responseLength } from './http.js'
+import { parseName } from './hub.js'
 
 /** @typedef {import('./relay.js').OpenDescriptor} Descriptor */
 
-/** @param {any} source @param {HeadersInit} [headers] @returns {Descriptor} */
-export function describeSource(source, headers) {
+/** @param {any} source @param {{ headers?: HeadersInit, hub?: string, token?: string }} [options] @returns {Descriptor} */
+export function describeSource(source, options = {}) {
   if (isFiles(source)) return describeFiles([...source])
   if (source instanceof Blob) return describeBlob(source, 'name' in source ? String(source.name) : 'the blob')
-  if (typeof source === 'string' || source instanceof URL) return describeAddress(source, headers)
+  if (typeof source === 'string' || source instanceof URL) return describeAddress(source, options)
   if (source instanceof Response) {
     const name = source.url || 'the response'
-    checkStatus(source, name)
+    if (!source.ok) throw refusal(source, name)
     if (source.bodyUsed || !source.body) {
       throw new NiblError('BAD_ARGUMENT', `${name}: the body of this response is gone. Was it read before?`)
     }
@@ -62,15 +63,18 @@ function describeBlob(blob, name) {
   return { kind: 'blob', blob, name }
 }
 
-/** @param {string | URL} address @param {HeadersInit} [headers] @returns {Descriptor} */
-function describeAddress(address, headers) {
+/** @param {string | URL} address @param {{ headers?: HeadersInit, hub?: string, token?: string }} options
+ * @returns {Descriptor} */
+function describeAddress(address, { headers: given, hub = '', token }) {
   const text = String(address)
+  const headers = given && Object.fromEntries(new Headers(given))
+  if (text.startsWith('hf:')) return { kind: 'hub', hub: new URL(hub, pageAddress()).href, model: parseName(text), token, headers }
   if (isNode && text.startsWith('file:')) return { kind: 'path', path: nodeModule('node:url').fileURLToPath(text) }
   if (isNode && !/^(https?|data|blob):/.test(text)) return { kind: 'path', path: text }
   /* The worker's own address differs from the page's: only this side can complete a relative one. */
   const url = new URL(text, pageAddress())
   if (url.pathname.endsWith('/')) url.pathname += 'config.json'
-  return { kind: 'url', url: url.href, part: isPart(fileNameOf(url.href)), headers: headers && Object.fromEntries(new Headers(headers)) }
+  return { kind: 'url', url: url.href, part: isPart(fileNameOf(url.href)), headers }
 }
 
 /** A copy in small parts, made as they are asked for: the caller keeps the array.

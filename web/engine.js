@@ -3,7 +3,7 @@
  * prompt already; where all are taken it waits for its turn.
  */
 import { Batch } from './batch.js'
-import { NiblError, abortReason, unlessAborted } from './errors.js'
+import { NiblError, abortReason, toRecord, unlessAborted } from './errors.js'
 import { chooseBinary } from './features.js'
 import { Generation, emptyStats } from './generation.js'
 import { Loading } from './loading.js'
@@ -45,7 +45,9 @@ export class Engine {
     /* Early, the download outlives this call; see `ready`. */
     const download = new AbortController()
     signal.addEventListener('abort', () => download.abort())
-    const loading = await Loading.start(descriptor, options, chooseBinary(options), { signal: download.signal, onProgress })
+    const onWarning = (/** @type {NiblError} */ warning) => emit({ warning: toRecord(warning) })
+    const hooks = { signal: download.signal, onProgress, onWarning }
+    const loading = await Loading.start(descriptor, options, chooseBinary(options), hooks)
     const { binding, model, plan, complete, choice } = loading
     const sessionOptions = { ...options, contextLength: plan.contextLength, threads: choice.threads }
     const sessions = Array.from({ length: options.sessions }, () => binding.newSession(model, sessionOptions))
@@ -86,6 +88,7 @@ export class Engine {
   async ready({ emit, signal }) {
     signal.addEventListener('abort', () => this.#download.abort())
     this.#loading.onProgress = (progress) => emit({ progress })
+    this.#loading.onWarning = (warning) => emit({ warning: toRecord(warning) })
     await this.#loading.complete
     return { bytes: this.#loading.bytes }
   }

@@ -6,13 +6,15 @@ export class NiblError extends Error {
   /**
    * @param {string} code
    * @param {string} message what is wrong, where, what to do
-   * @param {{ status?: number, cause?: unknown }} [detail] `status`: of an HTTP answer
+   * @param {{ status?: number, retryAfter?: number, cause?: unknown }} [detail] `status`: of an HTTP answer;
+   *   `retryAfter`: the same may succeed later, not before this many milliseconds
    */
-  constructor(code, message, { status, cause } = {}) {
+  constructor(code, message, { status, retryAfter, cause } = {}) {
     super(message, cause === undefined ? undefined : { cause })
     this.name = 'NiblError'
     this.code = code
     this.status = status
+    this.retryAfter = retryAfter
   }
 }
 

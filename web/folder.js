@@ -20,10 +20,12 @@ export function ggufModels(names) {
   return names.filter((name) => name.endsWith('.gguf') && (PART.exec(name)?.[1] ?? '00001') === '00001').sort()
 }
 
-/** The file of a folder that a load starts with. @param {string[]} names @param {string} where for messages */
+/** The file of a folder that a load starts with. Folders of GGUF files often have a config.json too.
+ * @param {string[]} names @param {string} where for messages */
 export function firstFile(names, where) {
-  if (names.includes('config.json')) return 'config.json'
   const models = ggufModels(names)
+  const hasConfig = names.includes('config.json')
+  if (hasConfig && (models.length === 0 || names.some((name) => name.endsWith('.safetensors')))) return 'config.json'
   if (models.length === 1) return models[0]
   const found = models.length ? `${models.length} models (${models.join(', ')}): name one` : 'neither config.json nor a GGUF file'
   throw new NiblError(models.length ? 'BAD_ARGUMENT' : 'FILE_FAILED', `${where}: in this directory is ${found}.`)

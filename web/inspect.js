@@ -6,13 +6,13 @@ import { Input, located, marginOf, planFile } from './planning.js'
 
 /**
  * @param {import('./source.js').Descriptor} descriptor
- * @param {import('./planning.js').PlanOptions & { timeout: number, binary?: string, threads?: number, inProcess: boolean }} options
+ * @param {import('./planning.js').PlanOptions & import('./planning.js').InputOptions & { binary?: string, threads?: number, inProcess: boolean }} options
  * @param {import('./protocol.js').CallContext} context
  * @returns {Promise<import('./nibl.d.ts').Inspection>}
  */
 export async function inspectSource(descriptor, options, { signal }) {
   const first = chooseBinary(options)
-  const input = Input.of(descriptor, { signal, timeout: options.timeout, jumps: true })
+  const input = await Input.of(descriptor, options, { signal, jumps: true })
   try {
     const compiling = compileBinary(first.binary, options.wasmUrl)
     compiling.catch(() => {})
@@ -32,6 +32,6 @@ export async function inspectSource(descriptor, options, { signal }) {
   } catch (error) {
     throw located(error, input.name)
   } finally {
-    await input.close()
+    await input.end()
   }
 }

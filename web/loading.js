@@ -14,7 +14,9 @@ const PROGRESS_INTERVAL = 100 /* ms */
 /** @typedef {{ phase: string, loaded: number, total: number }} Progress */
 
 /**
- * @typedef {object} LoadOptions
+ * @typedef {import('./planning.js').InputOptions & ModelOptions} LoadOptions
+ *
+ * @typedef {object} ModelOptions
  * @property {boolean} early
  * @property {number} contextLength
  * @property {number} chunk
@@ -22,7 +24,6 @@ const PROGRESS_INTERVAL = 100 /* ms */
  * @property {number} sessions
  * @property {string} [quantize]
  * @property {'i8' | 'f32'} activations
- * @property {number} timeout
  * @property {string} [wasmUrl]
  */
 
@@ -36,6 +37,8 @@ export class Loading {
   #waiting = []
   /** @type {(progress: Progress) => void} */
   onProgress
+  /** @type {(warning: NiblError) => void} */
+  onWarning = () => {}
 
   /** @param {{ input: Input, binding: Binding, loader: number, model: number, status: number, choice: Choice,
    *   plan: import('./binding.js').Plan, onProgress: (progress: Progress) => void }} parts */
@@ -60,12 +63,14 @@ export class Loading {
    * @param {Descriptor} descriptor
    * @param {LoadOptions} options
    * @param {Choice} choice
-   * @param {{ signal: AbortSignal, onProgress: (progress: Progress) => void }} hooks
+   * @param {{ signal: AbortSignal, onProgress: (progress: Progress) => void, onWarning: (warning: NiblError) => void }} hooks
    */
-  static async start(descriptor, options, choice, { signal, onProgress }) {
+  static async start(descriptor, options, choice, { signal, onProgress, onWarning }) {
     const compiling = compileBinary(choice.binary, options.wasmUrl)
     compiling.catch(() => {})
-    const input = Input.of(descriptor, { signal, timeout: options.timeout, jumps: options.early })
+    /** @type {Loading | undefined} */
+    let loading
+    const input = await Input.of(descriptor, options, { signal, jumps: options.early }, (warning) => (loading?.onWarning ?? onWarning)(warning))
     try {
       /* The first request goes out while the binary is compiled. */
       const opening = input.start()
@@ -84,9 +89,11 @@ export class Loading {
       /* What came with the header of a file is here already. */
       let status = NEED_DATA
       for (const chunk of header) status = binding.feed(loader, chunk)
-      return new Loading({ input, binding, loader, model, status, plan, choice: used, onProgress })
+      loading = new Loading({ input, binding, loader, model, status, plan, choice: used, onProgress })
+      loading.onWarning = onWarning
+      return loading
     } catch (error) {
-      await input.close()
+      await input.end(error)
       throw located(error, input.name)
     }
   }
@@ -106,11 +113,13 @@ export class Loading {
         this.#report(false)
         this.#wake()
       }
+      await this.#input.complete()
+      await this.#input.end()
       this.#report(true)
     } catch (error) {
+      await this.#input.end(error)
       throw located(error, this.#input.name)
     } finally {
-      await this.#input.close()
       binding.free('loader', loader)
       this.#wake()
     }

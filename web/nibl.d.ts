@@ -14,6 +14,10 @@
  * Where a model comes from: a URL (a relative one is the page's), a File or Blob, a Response, a stream, bytes (copied),
  * or under Node a path. Of a split GGUF name the first part; of a Hugging Face
  * folder the folder or its config.json (a URL of a folder ends in a slash), or give a list of all its files. A Response or stream is used up.
+ *
+ * 'hf:owner/repository[:quant][@revision][/path]' names a model on a model hub: the path of a GGUF file or of a folder (ends
+ * in a slash) in it; without one the safetensors model, or the only GGUF file, or that of type Q4_K_M. `:Q4_0` takes
+ * the GGUF file of that type.
  */
 export type Source = string | URL | Blob | File[] | FileList | Response | ReadableStream<Uint8Array> | Uint8Array | ArrayBuffer
 
@@ -41,12 +45,36 @@ export interface LoadOptions {
   kv?: 'i8' | 'f16' | 'f32'
   /** Stops the load; in early mode the download as well. */
   signal?: AbortSignal
+  /** How often what fails in passing (connection, silence, 429, 5xx) is tried again, each time after a longer pause. Default: 4. */
+  retries?: number
+  /**
+   * Keeps what a URL or hub name gives on this machine, and takes it from there the next time: `true` or a name, in the
+   * origin's private file system (needs the worker), under Node in ~/.cache/nibl (a name with a slash is a path); or a
+   * backend of one's own (with `worker: false`). A download that was cut off, by a closed tab too, goes on where it
+   * was; of two tabs one downloads. Where the cache cannot be used, for want of space or otherwise, the load goes on
+   * without it and says so: see `onWarning`. Default: none. See openCache().
+   */
+  cache?: boolean | string | CacheBackend
+  /** A model that is in the cache is used without asking its server if that cannot be reached. Default: false. */
+  allowOffline?: boolean
+  /**
+   * SHA-256 of the file, hexadecimal or as 'sha256-' and base64; of several files by file name; or true for what the
+   * model hub tells. The load (early: `ready`) fails with INTEGRITY where it is another. A model of several files is
+   * read once more for it, from the cache if there is one.
+   */
+  integrity?: true | string | Record<string, string>
   /** For the request of a URL. From another origin they cost a preflight that many servers refuse. */
   headers?: HeadersInit
+  /** Origin of the model hub of 'hf:' names. Default: 'https://huggingface.co'. */
+  hub?: string | URL
+  /** Access token for that hub; sent to its origin alone. */
+  token?: string
   /** Milliseconds without a byte after which the load fails with TIMEOUT; 0 waits for ever. Default: 30000. */
   timeout?: number
   /** Told at most 10 times a second, and at the end. `loaded` never falls. */
   onProgress?: (progress: Progress) => void
+  /** Told what did not work and was done without: code QUOTA or CACHE_FAILED. Default: console.warn. */
+  onWarning?: (warning: NiblError) => void
   /** Folder with the .wasm files, ending in a slash. Default: dist/ beside this module. */
   wasmUrl?: string | URL
   /** Address of worker.js. Default: beside this module. */
@@ -176,7 +204,7 @@ export function load(source: Source, options?: LoadOptions): Promise<Model>
 /** As for load(), where they say what would be loaded and how. */
 export type InspectOptions = Pick<
   LoadOptions,
-  'quantize' | 'contextLength' | 'threads' | 'sessions' | 'kv' | 'binary' | 'worker' | 'timeout' | 'headers' | 'wasmUrl' | 'workerUrl' | 'signal'
+  'quantize' | 'contextLength' | 'threads' | 'sessions' | 'kv' | 'binary' | 'worker' | 'timeout' | 'retries' | 'headers' | 'hub' | 'token' | 'wasmUrl' | 'workerUrl' | 'signal'
 >
 
 export interface TensorInfo {
@@ -240,13 +268,68 @@ export interface Inspection {
  */
 export function inspect(source: Source, options?: InspectOptions): Promise<Inspection>
 
+export interface CachedModel {
+  /** As load() was asked for it. */
+  readonly model: string
+  readonly files: string[]
+  /** Bytes: of the files, and of what is there of them. */
+  readonly size: number
+  readonly bytes: number
+  /** A load has succeeded with it. */
+  readonly complete: boolean
+  /** When it was loaded last: milliseconds as of Date.now(). */
+  readonly used: number
+}
+
+export interface Cache {
+  /** Last used first. */
+  list(): Promise<CachedModel[]>
+  /** Bytes, of all models. */
+  size(): Promise<number>
+  /** Of all models without a name. false if there is no such model; fails with CACHE_FAILED while a tab uses it. */
+  delete(model?: string): Promise<boolean>
+  /** Asks the browser not to delete the origin's data when space runs short. Whether it agreed; under Node false. */
+  persist(): Promise<boolean>
+}
+
+/** What load({ cache }) keeps. */
+export function openCache(cache?: true | string | CacheBackend): Promise<Cache>
+
+/** A place for a cache's files, which all stand beside each other. */
+export interface CacheBackend {
+  names(): Promise<string[]>
+  /** A small file; null if there is none. */
+  text(name: string): Promise<string | null>
+  /** Opens a file, for writing made where there is none. */
+  open(name: string, mode: 'read' | 'write'): Promise<CacheFile>
+  /** No error if there is none. */
+  remove(name: string): Promise<void>
+  /** Waits until nobody else has it; gives what lets it go again. */
+  lock(id: string, signal?: AbortSignal): Promise<() => void>
+}
+
+export interface CacheFile {
+  /** Fills the buffer from an offset on; gives the number of bytes, which is less at the file's end. */
+  read(offset: number, buffer: Uint8Array): Promise<number>
+  /** All of them, at an offset that may lie behind the end. A want of space is an error named QuotaExceededError. */
+  write(offset: number, bytes: Uint8Array): Promise<void>
+  /** Comes back when all that was written would survive a loss of power. */
+  flush(): Promise<void>
+  close(): void
+}
+
 export type ErrorCode =
   | 'BAD_ARGUMENT' /* an option or argument is wrong */
   | 'BAD_FILE' /* not a valid model file */
   | 'TRUNCATED' /* the file ends too early */
   | 'UNSUPPORTED_MODEL' /* valid, but something in it is not known here */
   | 'DOWNLOAD_FAILED' /* the server refused (`status`), or the connection broke */
-  | 'FILE_FAILED' /* a path that cannot be read */
+  | 'NOT_FOUND' /* the hub has no such repository, revision or file */
+  | 'ACCESS_DENIED' /* the hub wants a token, or another one */
+  | 'FILE_FAILED' /* a path that cannot be read, or a folder without a model */
+  | 'INTEGRITY' /* the file is not the one that was expected */
+  | 'QUOTA' /* a warning: no space in the cache */
+  | 'CACHE_FAILED' /* a warning, or of openCache(): the cache cannot be used */
   | 'TIMEOUT' /* no byte came for `timeout` ms */
   | 'OUT_OF_MEMORY'
   | 'CONTEXT_FULL' /* the prompt is longer than the context */

@@ -1,11 +1,13 @@
 /** The public module: `load` and the model it gives. Types and manual: nibl.d.ts. */
 import { renderChat } from './chat.js'
 import { describeSource, pageAddress } from './describe.js'
-import { NiblError, abortReason, throwIfAborted } from './errors.js'
+import { NiblError, abortReason, fromRecord, throwIfAborted } from './errors.js'
+import { readIntegrity } from './integrity.js'
 import { biasEntries, generateOptions, inspectOptions, loadOptions, readOptions } from './options.js'
 import { connect } from './connect.js'
 import { startRelay } from './relay.js'
 
+export { openCache } from './cache.js'
 export { NiblError } from './errors.js'
 
 /** @typedef {import('./protocol.js').Link} Link */
@@ -16,9 +18,13 @@ export { NiblError } from './errors.js'
 const advised = new Set()
 
 /** Starts an engine for a source, and what the two calls below ask it with. @param {any} source @param {any} given */
-async function open(source, { signal, headers, worker, workerUrl, wasmUrl, onProgress, ...options }) {
+async function open(source, { signal, headers, hub, token, worker, workerUrl, wasmUrl, onProgress, onWarning, ...options }) {
   throwIfAborted(signal)
-  const descriptor = describeSource(source, headers)
+  const descriptor = describeSource(source, { headers, hub: String(hub), token })
+  if (options.integrity) options.integrity = readIntegrity(options.integrity)
+  if (typeof options.cache === 'object' && worker) {
+    throw new NiblError('BAD_ARGUMENT', 'A cache of your own cannot be used by the worker: give its name, or worker: false.')
+  }
   const base = pageAddress()
   const engineOptions = { ...options, inProcess: !worker, wasmUrl: wasmUrl && new URL(wasmUrl, base).href }
   const { link, close: closeEngine } = await connect(worker, workerUrl && new URL(workerUrl, base))
@@ -27,9 +33,17 @@ async function open(source, { signal, headers, worker, workerUrl, wasmUrl, onPro
     relay?.cancel()
     closeEngine()
   }
-  const onEvent = (/** @type {any} */ event) => onProgress?.(event.progress)
+  const onEvent = (/** @type {any} */ { progress, warning }) => {
+    if (progress) onProgress?.(progress)
+    if (warning) warn(/** @type {NiblError} */ (fromRecord(warning)), onWarning)
+  }
   const calls = { onEvent, signal, transfer: relay ? [relay.port] : [] }
   return { link, close, args: [relay?.descriptor ?? descriptor, engineOptions], calls }
+}
+
+/** @param {NiblError} warning @param {(warning: NiblError) => void} [listener] */
+function warn(warning, listener = (warning) => console.warn(`nibl: ${warning.message}`)) {
+  listener(warning)
 }
 
 /** @type {typeof import('./nibl.d.ts').load} */

@@ -38,6 +38,11 @@ const callback = { check: (/** @type {any} */ value) => typeof value === 'functi
 /** @param {any} value */
 const isObject = (value) => typeof value === 'object' && value !== null
 
+/** @param {any} value */
+function isWord(value) {
+  return typeof value === 'string' && value.search(/[^!-~]/) < 0 && value !== ''
+}
+
 /** @type {Record<string, Option>} */
 export const loadOptions = {
   early: { fallback: false, ...flag },
@@ -51,15 +56,25 @@ export const loadOptions = {
   worker: { fallback: true, ...flag },
   quantize: { check: (value) => typeof value === 'string' && value !== '', must: "be a type's name, as 'q4_0'" },
   timeout: { fallback: 30000, ...number(0, 2 ** 31 - 1) },
+  retries: { fallback: 4, ...integer(0, 100) },
+  cache: {
+    check: (value) => typeof value === 'boolean' || (typeof value === 'string' && value !== '') || (isObject(value) && typeof value.open === 'function'),
+    must: 'be true, a name or a backend',
+  },
+  allowOffline: { fallback: false, ...flag },
+  integrity: { check: (value) => value === true || typeof value === 'string' || isObject(value), must: 'be true, a SHA-256 or an object of them by file name' },
   headers: { check: isObject, must: 'be an object or Headers' },
+  hub: { fallback: 'https://huggingface.co', ...address },
+  token: { check: isWord, must: 'be a string without spaces' },
   wasmUrl: address,
   workerUrl: address,
   signal: instance(AbortSignal),
   onProgress: callback,
+  onWarning: callback,
 }
 
 const inspectNames = [
-  'quantize', 'contextLength', 'threads', 'sessions', 'kv', 'binary', 'worker', 'timeout', 'headers', 'wasmUrl', 'workerUrl', 'signal',
+  'quantize', 'contextLength', 'threads', 'sessions', 'kv', 'binary', 'worker', 'timeout', 'retries', 'headers', 'hub', 'token', 'wasmUrl', 'workerUrl', 'signal',
 ]
 /** @type {Record<string, Option>} */
 export const inspectOptions = Object.fromEntries(inspectNames.map((name) => [name, loadOptions[name]]))

@@ -8,7 +8,8 @@ import { LARGEST, checkSize, compileBinary, instantiate } from './binaries.js'
 import { NiblError, unlessAborted } from './errors.js'
 import { chooseLarger } from './features.js'
 import { RelaySource } from './relay.js'
-import { isMissing, openSource } from './source.js'
+import { openSource } from './source.js'
+import { isMissing } from './stream.js'
 import { isPart } from './folder.js'
 
 /* Static data, stacks, the staging buffer and what the allocator needs between blocks. */
@@ -19,7 +20,8 @@ const PLANNER_MAXIMUM = 512 << 20
 /** Before anything is known: enough for the header of most files, little to wait for. */
 export const FIRST_RANGE = 1 << 20
 
-/** @typedef {import('./source.js').Stream} Stream */
+/** @typedef {import('./stream.js').Stream} Stream */
+/** @typedef {import('./stream.js').Source} Source */
 /** @typedef {import('./source.js').Descriptor} Descriptor */
 /** @typedef {import('./features.js').Choice} Choice */
 /** @typedef {import('./binaries.js').Compiled} Compiled */
@@ -27,6 +29,8 @@ export const FIRST_RANGE = 1 << 20
 /** `offset`: an address, the file's number times FILE and the offset in it. `bytes`: null where the file has no more.
  * @typedef {{ offset: number, bytes: Uint8Array | null }} Chunk */
 /** What the core asks for. @typedef {{ wanted: () => { offset: number, length: number }, fileName: (file: number) => string }} Asker */
+/** @typedef {{ timeout: number, retries: number, cache?: any, allowOffline?: boolean, integrity?: true | Record<string, string> }} InputOptions
+ *   how bytes are brought */
 /** @typedef {{ planner: Planner, header: Chunk[], compiled: Compiled, choice: Choice, plan: Plan | null,
  *   unsupported: unknown }} Planned */
 /** @typedef {{ contextLength: number, kv: 'i8' | 'f16' | 'f32', sessions: number, quantize?: string, wasmUrl?: string }} PlanOptions */
@@ -39,6 +43,9 @@ export class Input {
   /** @type {Stream | null} */
   #stream = null
   #source
+  #shelf
+  /** Of the other files, by number. @type {Source[]} */
+  #siblings = []
   #jumps
   #file = 0
   /** Of each file opened so far: its size as far as it is known, else 0. @type {number[]} */
@@ -48,18 +55,30 @@ export class Input {
   /** Bytes read so far. */
   loaded = 0
 
-  /** @param {import('./source.js').Source} source @param {boolean} jumps */
-  constructor(source, jumps) {
-    this.name = source.name
+  /** @param {Source} source @param {boolean} jumps @param {import('./cache.js').Shelf} [shelf] */
+  constructor(source, jumps, shelf) {
+    this.#shelf = shelf
     this.#source = source
     this.#jumps = jumps
   }
 
-  /** @param {Descriptor} descriptor @param {import('./source.js').Limits & { jumps: boolean }} how */
-  static of(descriptor, { signal, timeout, jumps }) {
+  /** @param {Descriptor} descriptor @param {InputOptions} options @param {{ jumps: boolean, signal?: AbortSignal }} how
+   * @param {(warning: NiblError) => void} [warn] */
+  static async of(descriptor, options, { jumps, signal }, warn = () => {}) {
+    const { timeout, retries, cache, allowOffline = false, integrity } = options
     const isRelay = descriptor.kind === 'relay'
-    const source = isRelay ? new RelaySource(descriptor.port, descriptor.name) : openSource(descriptor, { signal, timeout })
-    return new Input(source, jumps)
+    let source = isRelay ? new RelaySource(descriptor.port, descriptor.name) : openSource(descriptor, { signal, timeout, retries })
+    let shelf
+    if (cache && (descriptor.kind === 'url' || descriptor.kind === 'hub')) {
+      const { CachedSource, Shelf } = await import('./cache.js')
+      shelf = new Shelf({ cache, allowOffline, signal }, source.name, warn)
+      source = new CachedSource(/** @type {any} */ (source), shelf)
+    }
+    if (integrity) {
+      const { CheckedSource } = await import('./integrity.js')
+      source = new CheckedSource(source, integrity)
+    }
+    return new Input(source, jumps, shelf)
   }
 
   /** Sends the first request. */
@@ -67,6 +86,11 @@ export class Input {
     await this.#source.resolve?.()
     this.#jumps ||= isPart(this.fileName)
     await this.#open(this.#source, { offset: 0, length: FIRST_RANGE })
+  }
+
+  /** For messages. */
+  get name() {
+    return this.#source.name
   }
 
   /** Of file 0. */
@@ -84,7 +108,7 @@ export class Input {
     return this.#sizes.every(Boolean) ? this.#sizes.reduce((sum, size) => sum + size, 0) : 0
   }
 
-  /** @param {import('./source.js').Source} source @param {{ offset: number, length: number }} range */
+  /** @param {Source} source @param {{ offset: number, length: number }} range */
   async #open(source, { offset, length }) {
     const start = offset % FILE
     this.#file = Math.floor(offset / FILE)
@@ -127,8 +151,7 @@ export class Input {
       throw new NiblError('TRUNCATED', `the file ends at ${range.offset % FILE} bytes, before its data does.`)
     }
     try {
-      const source = file === 0 ? this.#source : this.#source.sibling(asker.fileName(file))
-      const isNews = await this.#open(source, range)
+      const isNews = await this.#open(file === 0 ? this.#source : this.#sibling(file, asker), range)
       return isNews && file > 0 ? { offset: file * FILE + this.#sizes[file], bytes: null } : null
     } catch (error) {
       if (file === 0 || !isMissing(error)) throw error
@@ -137,15 +160,31 @@ export class Input {
     }
   }
 
+  /** @param {number} file @param {Asker} asker */
+  #sibling(file, asker) {
+    return (this.#siblings[file] ??= this.#source.sibling(asker.fileName(file)))
+  }
+
   /** Leaves the file at hand where another one is wanted. @param {Asker} asker */
   async turn({ wanted }) {
     const { offset, length } = wanted()
     if (length > 0 && Math.floor(offset / FILE) !== this.#file) await this.close()
   }
 
+  /** All that the model needs has been read. */
+  async complete() {
+    await this.#source.verify?.()
+  }
+
   async close() {
     await this.#stream?.cancel()
     this.#stream = null
+  }
+
+  /** Ends it for good. @param {unknown} [error] what the load failed with */
+  async end(error) {
+    await this.close()
+    await this.#shelf?.close(error)
   }
 }
 

@@ -4,7 +4,7 @@
  *
  *   caller -> engine   { id, call, args }   call: 'load' | 'inspect' | 'ready' | 'generate' | 'tokenize' | 'detokenize'
  *                      { id, abort: true }  the caller has lost interest in call `id`
- *   engine -> caller   { id, event }        any number of them, in order: { progress }, { piece }, { stats }
+ *   engine -> caller   { id, event }        any number of them, in order: { progress }, { warning }, { piece }, { stats }
  *                      { id, value }        the call's end: its result
  *                      { id, error }        the call's end: an ErrorRecord
  *

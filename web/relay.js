@@ -10,14 +10,15 @@
  */
 import { fromRecord, toRecord } from './errors.js'
 import { fileNameOf } from './folder.js'
-import { alone, openSource } from './source.js'
+import { openSource } from './source.js'
+import { alone } from './stream.js'
 
 const CHUNK = 512 << 10
 const CHUNKS = 16 /* under way */
 
 /** @typedef {import('./source.js').Descriptor} Descriptor */
 /** @typedef {Exclude<Descriptor, { kind: 'relay' }>} OpenDescriptor */
-/** @typedef {import('./source.js').ByteStream} ByteStream */
+/** @typedef {import('./stream.js').ByteStream} ByteStream */
 
 /** Wakes one who waits. */
 class Bell {
@@ -40,12 +41,12 @@ export function startRelay(descriptor, { signal, timeout }) {
   const stop = new AbortController()
   const cancel = () => stop.abort()
   signal?.addEventListener('abort', cancel, { once: true })
-  const source = openSource(descriptor, { signal: stop.signal, timeout })
+  const source = /** @type {import('./stream.js').Source<ByteStream>} */ (openSource(descriptor, { signal: stop.signal, timeout }))
   send(source, port1, stop).finally(() => signal?.removeEventListener('abort', cancel))
   return { descriptor: { kind: 'relay', port: port2, name: source.name }, port: port2, cancel }
 }
 
-/** @param {import('./source.js').Source<ByteStream>} source @param {MessagePort} port @param {AbortController} stop */
+/** @param {import('./stream.js').Source<ByteStream>} source @param {MessagePort} port @param {AbortController} stop */
 async function send(source, port, stop) {
   /** @type {ArrayBuffer[]} */
   const buffers = []

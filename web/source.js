@@ -2,12 +2,16 @@
  * Where a model's bytes come from. A source is opened at a range (or from its start) and gives a stream; the stream
  * gives chunks in file order. Nothing here knows what the bytes mean.
  */
-import { NiblError, abortReason, throwIfAborted, unlessAborted } from './errors.js'
+import { NiblError } from './errors.js'
 import { fileNameOf, firstFile } from './folder.js'
+import { UrlSource } from './http.js'
+import { HubSource } from './hub.js'
 import { isNode, nodeModule } from './platform.js'
+import { ByteStream, CHUNK, alone, emptyStream, reasonOf } from './stream.js'
 
 /**
  * @typedef {{ kind: 'url', url: string, headers?: Record<string, string>, part?: boolean, response?: Promise<Response> }
+ *   | { kind: 'hub', hub: string, model: import('./hub.js').Name, token?: string, headers?: Record<string, string> }
  *   | { kind: 'blob', blob: Blob, name: string }
  *   | { kind: 'files', files: { name: string, blob: Blob }[] }
  *   | { kind: 'path', path: string }
@@ -15,138 +19,17 @@ import { isNode, nodeModule } from './platform.js'
  *   | { kind: 'relay', port: MessagePort, name: string }} Descriptor `relay`: opened by another thread (relay.js)
  */
 
-/** @typedef {{ start: number, end: number }} Range */
-/** @typedef {{ signal?: AbortSignal, timeout: number }} Limits `timeout`: milliseconds without a byte; 0 = none */
+/** @typedef {import('./stream.js').Limits} Limits */
+/** @typedef {import('./stream.js').Range} Range */
+/** @template {import('./stream.js').Stream} [T=import('./stream.js').Stream] @typedef {import('./stream.js').Source<T>} Source */
 
-/**
- * @typedef {object} Stream
- * @property {number} offset of the next byte in the file
- * @property {number} size of the file, 0 if unknown
- * @property {boolean} ranged other ranges can be opened
- * @property {() => Promise<Uint8Array | null>} read the next chunk, valid until the next call; null at the end
- * @property {() => Promise<void>} cancel gives up what has not been read
- */
-
-/**
- * @template {Stream} [T=Stream]
- * @typedef {object} Source
- * @property {string} name for messages
- * @property {string} fileName without its folder; '' if unknown
- * @property {() => Promise<void>} [resolve] finds the file that a load starts with; to be called first
- * @property {(range?: Range) => Promise<T>} open
- * @property {(fileName: string) => Source<T>} sibling another file of the same folder
- */
-
-const CHUNK = 512 << 10
-
-/** Bytes in file order, from `offset` on. */
-export class ByteStream {
-  /** @type {ReadableStreamDefaultReader<Uint8Array> | ReadableStreamBYOBReader} */
-  #reader
-  /** @type {ArrayBuffer | null} */
-  #buffer = null
-  /** Reading into buffers given spares the engine an allocation for each chunk. */
-  fills = true
-  #limits
-  #start
-  #expired = false
-
-  /**
-   * @param {ReadableStream<Uint8Array>} stream
-   * @param {{ name: string, offset: number, size: number, expected: number, ranged: boolean }} about `size`: of the
-   *   file, `expected`: bytes of this stream; both 0 if unknown
-   * @param {Limits} limits
-   */
-  constructor(stream, { name, offset, size, expected, ranged }, limits) {
-    this.name = name
-    this.offset = this.#start = offset
-    this.size = size
-    this.expected = expected
-    this.ranged = ranged
-    this.#limits = limits
-    try {
-      this.#reader = stream.getReader({ mode: 'byob' })
-    } catch {
-      this.#reader = stream.getReader()
-      this.fills = false
-    }
-  }
-
-  /** The next chunk, valid until the next call; null at the end.
-   * @param {ArrayBuffer} [buffer] to be filled and used up, where the stream `fills` buffers; else one of its own
-   * @returns {Promise<Uint8Array | null>} */
-  async read(buffer) {
-    const { signal, timeout } = this.#limits
-    const cancel = () => void this.cancel()
-    const expire = () => {
-      this.#expired = true
-      cancel()
-    }
-    throwIfAborted(signal)
-    const timer = timeout ? setTimeout(expire, timeout) : undefined
-    signal?.addEventListener('abort', cancel)
-    let chunk
-    try {
-      chunk = await this.#next(buffer)
-    } catch (cause) {
-      this.#checkInterrupted()
-      if (cause instanceof NiblError) throw cause
-      throw this.#lost(cause)
-    } finally {
-      clearTimeout(timer)
-      signal?.removeEventListener('abort', cancel)
-    }
-    this.#checkInterrupted()
-    if (chunk) this.offset += chunk.length
-    else if (this.#received < this.expected) throw this.#lost()
-    return chunk
-  }
-
-  /** @param {ArrayBuffer} [buffer] */
-  async #next(buffer) {
-    const reader = /** @type {any} */ (this.#reader)
-    const view = this.fills && new Uint8Array(buffer ?? this.#buffer ?? new ArrayBuffer(CHUNK))
-    const { value, done } = view ? await reader.read(view) : await reader.read()
-    if (done) return null
-    if (this.fills && !buffer) this.#buffer = value.buffer
-    if (value instanceof Uint8Array) return value
-    if (value instanceof ArrayBuffer) return new Uint8Array(value)
-    throw new NiblError('BAD_ARGUMENT', `${this.name} gives ${typeof value} where Uint8Array is needed.`)
-  }
-
-  get #received() {
-    return this.offset - this.#start
-  }
-
-  #checkInterrupted() {
-    throwIfAborted(this.#limits.signal)
-    if (!this.#expired) return
-    throw timedOut(this.name, this.#limits.timeout, `after ${this.offset} bytes`)
-  }
-
-  /** @param {unknown} [cause] */
-  #lost(cause) {
-    const whole = this.expected ? ` of ${this.#start + this.expected}` : ''
-    const message = `${this.name}: the connection was lost after ${this.offset}${whole} bytes. Try again.`
-    return new NiblError('DOWNLOAD_FAILED', message, { cause })
-  }
-
-  /** Gives up what has not been read. */
-  async cancel() {
-    await this.#reader.cancel().catch(() => {})
-  }
-}
-
-/** @param {string} name @param {number} timeout @param {string} when */
-function timedOut(name, timeout, when) {
-  return new NiblError('TIMEOUT', `${name}: no byte came for ${timeout / 1000} s ${when}. Try again. (timeout)`)
-}
-
-/** @param {Exclude<Descriptor, { kind: 'relay' }>} descriptor @param {Limits} limits @returns {Source<ByteStream>} */
+/** @param {Exclude<Descriptor, { kind: 'relay' }>} descriptor @param {Limits} limits @returns {Source} */
 export function openSource(descriptor, limits) {
   switch (descriptor.kind) {
     case 'url':
       return new UrlSource(descriptor, limits)
+    case 'hub':
+      return new HubSource(descriptor, limits)
     case 'blob':
       return new BlobSource(descriptor, limits)
     case 'files':
@@ -155,90 +38,6 @@ export function openSource(descriptor, limits) {
       return new PathSource(descriptor, limits)
     case 'stream':
       return new StreamSource(descriptor, limits)
-  }
-}
-
-class UrlSource {
-  #descriptor
-  #limits
-  /** @type {string | null} */
-  #validator = null
-
-  /** @param {Extract<Descriptor, { kind: 'url' }>} descriptor @param {Limits} limits */
-  constructor(descriptor, limits) {
-    this.name = descriptor.url
-    this.fileName = fileNameOf(descriptor.url)
-    this.#descriptor = descriptor
-    this.#limits = limits
-  }
-
-  /** @param {string} fileName @returns {Source<ByteStream>} */
-  sibling(fileName) {
-    const url = new URL(encodeURIComponent(fileName), this.name)
-    url.search = new URL(this.name).search
-    return new UrlSource({ kind: 'url', url: url.href, headers: this.#descriptor.headers }, this.#limits)
-  }
-
-  /** @param {Range} [range] @returns {Promise<ByteStream>} */
-  async open(range) {
-    const response = await this.#fetch(range)
-    if (range && response.status === 416) {
-      return new ByteStream(emptyStream(), this.#about(range.start, 0, 0, true), this.#limits)
-    }
-    checkStatus(response, this.name)
-    const validator = response.headers.get('ETag') ?? response.headers.get('Last-Modified')
-    if (this.#validator !== null && validator !== this.#validator) {
-      throw new NiblError('DOWNLOAD_FAILED', `${this.name} changed while it was downloaded. Load it again.`)
-    }
-    this.#validator = validator
-    const { size, length } = responseLength(response)
-    const ranged = range !== undefined && response.status === 206
-    const stream = response.body ?? emptyStream()
-    if (!ranged) return new ByteStream(stream, this.#about(0, size, length, false), this.#limits)
-
-    /* Not exposed to other origins unless the server says so: then 206 alone has to do. */
-    const contentRange = /^bytes (\d+)-\d+\/(\d+)$/.exec(response.headers.get('Content-Range') ?? '')
-    if (contentRange && Number(contentRange[1]) !== range.start) {
-      throw new NiblError('DOWNLOAD_FAILED', `${this.name}: the server sent another range than it was asked for.`)
-    }
-    const whole = contentRange ? Number(contentRange[2]) : 0
-    return new ByteStream(stream, this.#about(range.start, whole, length, true), this.#limits)
-  }
-
-  /** @param {number} offset @param {number} size @param {number} expected @param {boolean} ranged */
-  #about(offset, size, expected, ranged) {
-    return { name: this.name, offset, size, expected, ranged }
-  }
-
-  /** @param {Range} [range] */
-  async #fetch(range) {
-    const { signal, timeout } = this.#limits
-    const headers = { ...this.#descriptor.headers, ...(range && { Range: `bytes=${range.start}-${range.end - 1}` }) }
-    const controller = new AbortController()
-    const abort = () => controller.abort()
-    let expired = false
-    const expire = () => {
-      expired = true
-      abort()
-    }
-    throwIfAborted(signal)
-    const timer = timeout ? setTimeout(expire, timeout) : undefined
-    signal?.addEventListener('abort', abort)
-    try {
-      /* A worker has asked already, before this code was there (worker.js); an abort ends the whole worker. */
-      const asked = range ? undefined : this.#descriptor.response
-      return await unlessAborted(asked ?? fetch(this.name, { headers, signal: controller.signal }), controller.signal)
-    } catch (cause) {
-      if (signal?.aborted) throw abortReason(signal)
-      if (expired) throw timedOut(this.name, timeout, 'after the request')
-      const message =
-        `${this.name} cannot be reached: ${reasonOf(cause)}. Check the address and the network; ` +
-        'a server of another origin must allow this page (Access-Control-Allow-Origin).'
-      throw new NiblError('DOWNLOAD_FAILED', message, { cause })
-    } finally {
-      clearTimeout(timer)
-      signal?.removeEventListener('abort', abort)
-    }
   }
 }
 
@@ -367,42 +166,3 @@ class StreamSource {
   }
 }
 
-/** @param {string} name @param {string} fileName */
-export function alone(name, fileName) {
-  const message = `${name} is one file, but the model needs ${fileName} too. Give a URL, a path or all files.`
-  return new NiblError('BAD_ARGUMENT', message)
-}
-
-/** The file is not there at all: a folder may lack some. @param {unknown} error */
-export function isMissing(error) {
-  return error instanceof NiblError && error.status === 404
-}
-
-/** @param {Response} response @param {string} name */
-export function checkStatus(response, name) {
-  if (response.ok) return
-  const { status, statusText } = response
-  const hint = status === 404 ? 'Check the address.' : status < 500 ? 'Is a login needed? (headers)' : 'Try again later.'
-  const message = `${name}: the server answered ${status} ${statusText}`.trimEnd()
-  throw new NiblError('DOWNLOAD_FAILED', `${message}. ${hint}`, { status })
-}
-
-/** What a response's headers promise. Content-Length counts the bytes on the wire: where a Content-Encoding is (or,
- * from another origin, may hide), it says nothing sure about the file.
- * @param {Response} response
- * @returns {{ size: number, length: number }} of the file as far as sure, and of this body as far as sure; else 0 */
-export function responseLength(response) {
-  const sure = response.type !== 'cors' && !response.headers.has('Content-Encoding')
-  const length = sure ? Number(response.headers.get('Content-Length')) : 0
-  return { size: length, length }
-}
-
-function emptyStream() {
-  return new ReadableStream({ start: (controller) => controller.close() })
-}
-
-/** @param {unknown} error */
-function reasonOf(error) {
-  if (!(error instanceof Error)) return String(error)
-  return error.cause instanceof Error ? error.cause.message : error.message
-}

@@ -21,12 +21,15 @@ const engine = Promise.all([
   import('./features.js'),
   import('./folder.js'),
   import('./generation.js'),
+  import('./http.js'),
+  import('./hub.js'),
   import('./loading.js'),
   import('./planning.js'),
   import('./platform.js'),
   import('./relay.js'),
   import('./source.js'),
   import('./stop.js'),
+  import('./stream.js'),
 ]).then(([{ engineCalls }, { serveCalls }]) => serveCalls(engineCalls(), (message) => port.postMessage(message)))
 
 /** @param {any} request as in protocol.js */
@@ -42,8 +45,8 @@ async function receive(request) {
 }
 
 /** @param {any} descriptor as in source.js, which takes the answer over @param {any} options */
-function askEarly(descriptor, { early }) {
-  if (descriptor.kind !== 'url' || descriptor.part || early) return
+function askEarly(descriptor, { early, cache }) {
+  if (descriptor.kind !== 'url' || descriptor.part || early || cache) return
   descriptor.response = fetch(descriptor.url, { headers: descriptor.headers })
   descriptor.response.catch(() => {})
 }

@@ -49,9 +49,12 @@ struct nibl_cli_verb {
     size_t option_count;
     const void *defaults; /* an options struct */
     size_t options_size;
+    const char *
+        places; /* options that may be given by place behind the model, in this order: "--output --type"; or NULL */
     int (*run)(const char *model, const void *options);
 };
 
-extern const nibl_cli_verb nibl_cli_run, nibl_cli_inspect, nibl_cli_eval, nibl_cli_bench, nibl_cli_hash;
+extern const nibl_cli_verb nibl_cli_run, nibl_cli_quantize, nibl_cli_inspect, nibl_cli_eval, nibl_cli_bench,
+    nibl_cli_hash;
 
 #endif

@@ -22,8 +22,9 @@ typedef struct source {
     int fd; /* of the file at hand */
     uint32_t file; /* its index */
     const char *quantize; /* NULL = not */
-    bool header_only, show_progress;
-    double last_progress;
+    const nibl_cli_receiver *receiver; /* NULL = a model is built */
+    bool header_only, begun, show_progress;
+    double start, last_progress;
     char *buffer;
 } source;
 
@@ -39,28 +40,43 @@ static void show_progress(source *s, bool last) {
     uint64_t arrived, total;
     nibl_loader_progress(s->model->loader, &arrived, &total);
     if (total == 0) return;
-    fprintf(stderr, "\rloading %3.0f %%  %.0f of %.0f MB", 100 * (double)arrived / (double)total,
-            (double)arrived * 1e-6, (double)total * 1e-6);
+    fprintf(stderr, "\r%s %3.0f %%  %.0f of %.0f MB", s->receiver ? s->receiver->doing : "loading",
+            100 * (double)arrived / (double)total, (double)arrived * 1e-6, (double)total * 1e-6);
+    const double left = (now - s->start) * (double)(total - arrived) / (double)arrived;
+    if (now - s->start > 1 && arrived > 0) fprintf(stderr, "  %.0f s left\033[K", left);
 }
 
 static int fail_system(const char *path) { return nibl_cli_fail("%s: %s", path, strerror(errno)); }
 
-/* Feeds bytes that stand at `address`; builds the model as soon as the header is there. *done: nothing more is wanted. */
+/* The header is there. */
+static int begin(source *s) {
+    nibl_cli_model *m = s->model;
+    s->begun = true;
+    if (s->receiver) return s->receiver->begin(s->receiver->context, m);
+    return nibl_loader_begin(m->loader, &m->model) < 0 ? nibl_cli_fail_library(m->path) : NIBL_EXIT_OK;
+}
+
+/* Feeds bytes that stand at `address`; begins as soon as the header is there. *done: nothing more is wanted. */
 static int feed(source *s, uint64_t address, size_t length, bool *done) {
     nibl_cli_model *m = s->model;
     nibl_status status = nibl_loader_feed(m->loader, address, s->buffer, length);
     if (status < 0) return nibl_cli_fail_library(m->path);
-    if (!m->model && nibl_loader_header_ready(m->loader)) {
+    if (!s->begun && nibl_loader_header_ready(m->loader)) {
         if (s->header_only) {
             *done = true;
             return NIBL_EXIT_OK;
         }
-        if (nibl_loader_begin(m->loader, &m->model) < 0) return nibl_cli_fail_library(m->path);
+        int code = begin(s);
+        if (code != NIBL_EXIT_OK) return code;
         /* What followed the header in these bytes has not been taken yet. */
         status = nibl_loader_feed(m->loader, address, s->buffer, length);
         if (status < 0) return nibl_cli_fail_library(m->path);
     }
-    *done = m->model && status == NIBL_OK;
+    *done = s->begun && status == NIBL_OK;
+    if (s->begun && s->receiver) {
+        int code = s->receiver->fed(s->receiver->context);
+        if (code != NIBL_EXIT_OK) return code;
+    }
     show_progress(s, false);
     if (nibl_cli_interrupted()) return nibl_cli_fail("interrupted while loading %s", m->path);
     return NIBL_EXIT_OK;
@@ -100,7 +116,7 @@ static int load_ranges(source *s) {
         uint64_t address, wanted;
         if (nibl_loader_want(s->model->loader, &address, &wanted) < 0)
             return nibl_cli_fail_library(s->model->path);
-        if (wanted == 0) return s->model->model ? NIBL_EXIT_OK : fail_end(s, s->model->file_size);
+        if (wanted == 0) return s->begun ? NIBL_EXIT_OK : fail_end(s, s->model->file_size);
         if (NIBL_ADDRESS_FILE(address) != s->file) {
             int code = open_sibling(s, NIBL_ADDRESS_FILE(address));
             if (code != NIBL_EXIT_OK) return code;
@@ -167,26 +183,36 @@ static int load_source(source *s) {
     return ranges ? load_ranges(s) : load_stream(s);
 }
 
-int nibl_cli_model_open(const char *path, const char *quantize, bool header_only, nibl_cli_model *out) {
-    double start = nibl_cli_seconds();
+/* Reads from `path` what `s` is for. */
+static int read_source(source *s, const char *path) {
+    nibl_cli_model *m = s->model;
     bool is_stdin = strcmp(path, "-") == 0;
-    *out = (nibl_cli_model){.path = is_stdin ? "standard input" : path, .info.size = sizeof out->info};
-    source s = {.model = out,
-                .quantize = quantize,
-                .header_only = header_only,
-                .show_progress = !header_only && nibl_cli_stderr_is_terminal()};
-    s.fd = is_stdin ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
-    if (s.fd < 0) return fail_system(path);
-    s.buffer = malloc(BUFFER);
-    int code = s.buffer ? load_source(&s) : nibl_cli_fail("out of memory");
-    show_progress(&s, true);
-    free(s.buffer);
-    nibl_cli_text_free(&s.folder);
-    if (!is_stdin && s.fd >= 0) close(s.fd);
+    *m = (nibl_cli_model){.path = is_stdin ? "standard input" : path, .info.size = sizeof m->info};
+    s->start = nibl_cli_seconds();
+    s->show_progress = !s->header_only && nibl_cli_stderr_is_terminal();
+    s->fd = is_stdin ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
+    if (s->fd < 0) return fail_system(path);
+    s->buffer = malloc(BUFFER);
+    int code = s->buffer ? load_source(s) : nibl_cli_fail("out of memory");
+    show_progress(s, true);
+    free(s->buffer);
+    nibl_cli_text_free(&s->folder);
+    if (!is_stdin && s->fd >= 0) close(s->fd);
+    m->seconds = nibl_cli_seconds() - s->start;
+    return code;
+}
+
+int nibl_cli_model_open(const char *path, const char *quantize, bool header_only, nibl_cli_model *out) {
+    source s = {.model = out, .quantize = quantize, .header_only = header_only};
+    int code = read_source(&s, path);
     if (code == NIBL_EXIT_OK && !header_only && nibl_model_get_info(out->model, &out->info) < 0)
         code = nibl_cli_fail_library(out->path);
-    out->seconds = nibl_cli_seconds() - start;
     return code;
+}
+
+int nibl_cli_model_read(const char *path, const nibl_cli_receiver *receiver, nibl_cli_model *out) {
+    source s = {.model = out, .receiver = receiver};
+    return read_source(&s, path);
 }
 
 void nibl_cli_model_close(nibl_cli_model *model) {

@@ -22,6 +22,18 @@ typedef struct nibl_cli_model {
 int nibl_cli_model_open(const char *path, const char *quantize, bool header_only, nibl_cli_model *out);
 void nibl_cli_model_close(nibl_cli_model *model);
 
+/* Who takes the bytes instead of a model: `begin` when the header is there, `fed` after all that was fed; both return an
+ * exit code. */
+typedef struct nibl_cli_receiver {
+    const char *doing; /* for the progress: "loading" */
+    int (*begin)(void *context, const nibl_cli_model *model);
+    int (*fed)(void *context);
+    void *context;
+} nibl_cli_receiver;
+
+/* As above, but the model stays with the receiver. */
+int nibl_cli_model_read(const char *path, const nibl_cli_receiver *receiver, nibl_cli_model *out);
+
 /* Appends a whole file ("-": stdin) of at most `limit` bytes. Returns an exit code. */
 int nibl_cli_read_file(const char *path, size_t limit, nibl_cli_text *out);
 

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const nibl_cli_verb *const verbs[] = {&nibl_cli_run, &nibl_cli_inspect, &nibl_cli_bench,
-                                             &nibl_cli_eval, &nibl_cli_hash};
+static const nibl_cli_verb *const verbs[] = {&nibl_cli_run,   &nibl_cli_quantize, &nibl_cli_inspect,
+                                             &nibl_cli_bench, &nibl_cli_eval,     &nibl_cli_hash};
 enum { VERBS = sizeof verbs / sizeof *verbs };
 
 /* ---- Messages ---- */
@@ -57,7 +57,7 @@ static int fail_unknown(const char *name) {
 }
 
 static void print_help(void) {
-    puts("usage: nibl VERB MODEL [options]\n\nRuns 4-bit language models.\n");
+    puts("usage: nibl VERB MODEL [options]\n\nRuns 4-bit language models, and makes them.\n");
     for (size_t i = 0; i < VERBS; i++) printf("  %-10s%s\n", verbs[i]->name, verbs[i]->summary);
     puts("\n  nibl help VERB    the options of a verb\n"
          "  nibl --version    the version and the instruction set in use\n\n"

@@ -153,14 +153,22 @@ static int set_value(const nibl_cli_verb *verb, const nibl_cli_option *option, c
 int nibl_cli_parse(const nibl_cli_verb *verb, int argc, char **argv, void *options, const char **model,
                    bool *help) {
     bool options_over = false;
-    const char *path = NULL;
+    const char *path = NULL, *places = verb->places ? verb->places : "";
     for (int i = 0; i < argc; i++) {
         const char *argument = argv[i];
         if (options_over || argument[0] != '-' || argument[1] == '\0') {
-            if (path)
+            const char *word;
+            size_t length;
+            if (path && !next_word(&places, " ", &word, &length))
                 return nibl_cli_fail_usage(verb->name, "one MODEL is expected; '%s' is one too many",
                                            argument);
-            path = argument;
+            if (path) {
+                int code =
+                    set_value(verb, find_option(verb, word, length), word, (int)length, argument, options);
+                if (code != NIBL_EXIT_OK) return code;
+            } else {
+                path = argument;
+            }
             continue;
         }
         if (strcmp(argument, "--") == 0) {

@@ -19,7 +19,7 @@ typedef struct nibl_cli_settings {
      "the model's, 4096 at most", "tokens the context holds"}
 #define NIBL_CLI_QUANTIZE_OPTION(type)                                                                       \
     {"--quantize", NIBL_CLI_TEXT, NIBL_CLI_SETTING(type, quantize), "q4_0", 0, 0,                            \
-     NULL, "pack weights of 16 and 32 bits as 4 bits while they are read"}
+     NULL, "pack weights of 16 and 32 bits as this type while they are read"}
 #define NIBL_CLI_COMPUTE_OPTIONS(type)                                                                       \
     {"-t, --threads", NIBL_CLI_INTEGER, NIBL_CLI_SETTING(type, threads), "N", 0, NIBL_MAX_THREADS,       \
      "one per physical core, at most 8", "threads; the result does not depend on them"},                               \

@@ -20,17 +20,19 @@ static float score(const nibl_act *q, const nibl_attn_i8 *kv, uint32_t j, uint32
     return dot * kv->d[j] + kv->m[j] * q_sum;
 }
 
-static void attend(float *o, float *ml, const nibl_act *q, const nibl_attn_i8 *kv, uint32_t n, uint32_t width,
-                   float scale) {
+static void attend(float *o, float *ml, const nibl_act *q, const nibl_attn_i8 *kv, const nibl_view *view,
+                   uint32_t width) {
+    const uint32_t first = view->first, n = view->n;
     const uint32_t padded = nibl_attn_i8_width(width);
     const int8_t *v = kv->codes + (size_t)NIBL_ATTN_BLOCK * padded;
     float p[NIBL_ATTN_BLOCK], lane[LANES] = {0}, m = -INFINITY, most = 0.0f;
-    for (uint32_t j = 0; j < n; j++) {
-        p[j] = score(q, kv, j, width) * scale;
+    for (uint32_t j = first; j < n; j++) {
+        p[j] = score(q, kv, j, width) * view->scale;
+        if (view->cap > 0.0f) p[j] = nibl_soft_cap(p[j], view->cap);
         if (p[j] > m) m = p[j];
     }
     m += 0.0f; /* of two zeros the positive one, in whatever order they were compared */
-    for (uint32_t j = 0; j < n; j++) {
+    for (uint32_t j = first; j < n; j++) {
         p[j] = nibl_expf(p[j] - m);
         lane[j % LANES] += p[j];
         p[j] *= kv->dv[j];
@@ -40,12 +42,12 @@ static void attend(float *o, float *ml, const nibl_act *q, const nibl_attn_i8 *k
     if (r < FLT_MIN) r = 0.0f;
     const float inverse = r > 0.0f ? 1.0f / r : 0.0f;
     int32_t u[NIBL_ATTN_BLOCK];
-    for (uint32_t j = 0; j < n; j++)
+    for (uint32_t j = first; j < n; j++)
         u[j] =
             p[j] > 0.0f ? (int32_t)(nibl_float_bits(p[j] * inverse + NIBL_ROUNDER) - NIBL_ROUNDER_BITS) : 0;
     for (uint32_t d = 0; d < width; d++) {
         int32_t isum = 0;
-        for (uint32_t j = 0; j < n; j++) isum += u[j] * v[((size_t)(j % 16) * padded + d) * 4 + j / 16];
+        for (uint32_t j = first; j < n; j++) isum += u[j] * v[((size_t)(j % 16) * padded + d) * 4 + j / 16];
         o[d] = (float)isum * r;
     }
     for (int half = LANES / 2; half > 0; half /= 2)
@@ -55,8 +57,8 @@ static void attend(float *o, float *ml, const nibl_act *q, const nibl_attn_i8 *k
 }
 
 void nibl_attn_block_i8_scalar(float *o, float *ml, size_t stride, const nibl_act *q, const nibl_attn_i8 *kv,
-                               uint32_t n, uint32_t width, float scale, uint32_t heads) {
+                               const nibl_view *view, uint32_t width, uint32_t heads) {
     const size_t blocks = (width + NIBL_BLOCK - 1) / NIBL_BLOCK;
     for (uint32_t h = 0; h < heads; h++)
-        attend(o + h * stride, ml + h * stride, q + h * blocks, kv, n, width, scale);
+        attend(o + h * stride, ml + h * stride, q + h * blocks, kv, view, width);
 }

@@ -134,7 +134,7 @@ test('errors come typed from the worker, and the page goes on', async (t) => {
       const { NiblError, load } = await import('nibl')
       const attempt = async (/** @type {any} */ source, /** @type {any} */ options) => {
         try {
-          await load(source, options)
+          await load(source, { retries: 0, ...options })
           return 'loaded'
         } catch (error) {
           if (error instanceof NiblError) return error.code

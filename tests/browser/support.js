@@ -23,6 +23,8 @@ const flags = [
   '--disable-component-update', '--disable-sync',
 ]
 
+const launch = { executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: flags }
+
 /** @type {import('playwright-core').Browser} */
 let browser
 /** @type {Awaited<ReturnType<typeof serve>>} */
@@ -33,7 +35,7 @@ let plain
 /** Starts what the tests of a file need; ends it behind them. */
 export function withBrowser() {
   before(async () => {
-    browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: flags })
+    browser = await chromium.launch(launch)
     isolated = await serve({ port: 0, roots })
     plain = await serve({ port: 0, roots, isolated: false })
   })
@@ -44,15 +46,24 @@ export function withBrowser() {
   })
 }
 
+/** What several pages of a test share: as tabs of one window. @param {{ after: (fn: () => any) => void }} t
+ * @param {string} [profile] folder for what pages keep: as in no private window */
+export async function openContext(t, profile) {
+  const context = await (profile ? chromium.launchPersistentContext(profile, launch) : browser.newContext())
+  t.after(() => context.close())
+  return context
+}
+
 /**
  * A page of its own for one test. Afterwards: nothing was asked from another host, no error was on the console.
  * @param {{ after: (fn: () => any) => void }} t
  * @param {string} path below the server's address
- * @param {{ isolation?: boolean, expectErrors?: boolean } & import('playwright-core').BrowserContextOptions} [options]
+ * @param {{ isolation?: boolean, expectErrors?: boolean, context?: import('playwright-core').BrowserContext }
+ *   & import('playwright-core').BrowserContextOptions} [options]
  */
-export async function openPage(t, path, { isolation = true, expectErrors = false, ...context } = {}) {
+export async function openPage(t, path, { isolation = true, expectErrors = false, context, ...options } = {}) {
   const { url } = isolation ? isolated : plain
-  const page = await browser.newPage(context)
+  const page = await (context ? context.newPage() : browser.newPage(options))
   /** @type {{ type: string, text: string }[]} */
   const log = []
   /** @type {string[]} */

@@ -15,7 +15,10 @@ typedef struct shape {
     uint32_t begin, end; /* panels */
     uint32_t tokens;
     uint32_t n, width; /* of vectors, heads and attention blocks; n also: a row of the matrix */
-    bool flag; /* rope: neox; rmsnorm: in place */
+    bool flag; /* rope: neox; rmsnorm: in place; activate: without `up` */
+    nibl_activation function;
+    uint32_t first; /* of attention blocks */
+    float cap; /* 0 = none */
     profile profile;
 } shape;
 

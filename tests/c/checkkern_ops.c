@@ -85,7 +85,13 @@ static void call_rmsnorm(const trial *t, void (*function)(void)) {
     AS(rmsnorm, function)(y, t->shape.flag ? y : t->inputs[1], t->inputs[0], t->shape.n, t->scale);
 }
 
-static void make_silu_mul(trial *t) {
+static void pick_activation(shape *s, uint64_t *random, uint32_t round) {
+    pick_vector(s, random, round);
+    s->function = (nibl_activation)(round / 2 % 4);
+    s->flag = round % 16 > 11;
+}
+
+static void make_activate(trial *t) {
     const uint32_t n = t->shape.n;
     float *gate = floats_in(t, n);
     for (uint32_t i = 0; i < n && t->shape.profile != PROFILE_PLAIN; i += 3)
@@ -95,8 +101,35 @@ static void make_silu_mul(trial *t) {
     floats_out(t, n);
 }
 
-static void call_silu_mul(const trial *t, void (*function)(void)) {
-    AS(silu_mul, function)(output(t, 0), t->inputs[0], t->inputs[1], t->shape.n);
+static void call_activate(const trial *t, void (*function)(void)) {
+    AS(activate, function)(output(t, 0), t->inputs[0], t->shape.flag ? NULL : t->inputs[1], t->shape.n,
+                           t->shape.function);
+}
+
+static void make_soft_cap(trial *t) {
+    float *x = floats_out(t, t->shape.n);
+    random_numbers(x, t->shape.n, &t->random, t->shape.profile);
+    spoil(t, x, t->shape.n);
+}
+
+static void call_soft_cap(const trial *t, void (*function)(void)) {
+    AS(soft_cap, function)(output(t, 0), t->shape.n, 30.0f);
+}
+
+static void work_cap(const shape *s, double *bytes, double *macs) {
+    *bytes = 8.0 * s->n;
+    *macs = 0;
+}
+
+static void make_layernorm(trial *t) {
+    const uint32_t n = t->shape.n;
+    t->scale = 1e-5f;
+    for (int i = 0; i < 3; i++) floats_in(t, n); /* x, weight, bias */
+    floats_out(t, n);
+}
+
+static void call_layernorm(const trial *t, void (*function)(void)) {
+    AS(layernorm, function)(output(t, 0), t->inputs[0], t->inputs[1], t->inputs[2], t->shape.n, t->scale);
 }
 
 static void work_three(const shape *s, double *bytes, double *macs) {
@@ -148,6 +181,12 @@ static void pick_attention(shape *s, uint64_t *random, uint32_t round) {
     s->n = round % 4 == 0 ? NIBL_ATTN_BLOCK : random_between(random, 1, NIBL_ATTN_BLOCK);
     s->width = round % 3 ? widths[round % 8] : random_between(random, 1, 200);
     s->tokens = random_between(random, 1, 9); /* heads */
+    s->first = round % 5 == 0 ? random_below(random, s->n) : 0;
+    s->cap = round % 7 == 0 ? 20.0f : 0.0f;
+}
+
+static nibl_view view_of(const trial *t) {
+    return (nibl_view){t->shape.first, t->shape.n, t->scale, t->shape.cap};
 }
 
 /* Positions behind the n-th hold anything. */
@@ -168,8 +207,9 @@ static void make_attn_block(trial *t) {
 }
 
 static void call_attn_block(const trial *t, void (*function)(void)) {
-    AS(attn_block, function)(output(t, 0), output(t, 1), t->inputs[0], t->inputs[1], t->inputs[2], t->shape.n,
-                             t->shape.width, t->scale);
+    const nibl_view view = view_of(t);
+    AS(attn_block, function)(output(t, 0), output(t, 1), t->inputs[0], t->inputs[1], t->inputs[2], &view,
+                             t->shape.width);
 }
 
 static void work_attention(const shape *s, double *bytes, double *macs) {
@@ -220,8 +260,9 @@ static void make_attn_block_i8(trial *t) {
 
 static void call_attn_block_i8(const trial *t, void (*function)(void)) {
     float *out = output(t, 0);
-    AS(attn_block_i8, function)(out + 2, out, 2 + t->shape.width, t->inputs[0], t->inputs[1], t->shape.n,
-                                t->shape.width, t->scale, t->shape.tokens);
+    const nibl_view view = view_of(t);
+    AS(attn_block_i8, function)(out + 2, out, 2 + t->shape.width, t->inputs[0], t->inputs[1], &view,
+                                t->shape.width, t->shape.tokens);
 }
 
 static void work_attention_i8(const shape *s, double *bytes, double *macs) {
@@ -304,7 +345,11 @@ static void pick_any(shape *s, uint64_t *random, uint32_t round) {
 static void make_weights(trial *t) {
     const shape *s = &t->shape;
     t->w =
-        (nibl_matrix){.rows = s->rows, .cols = s->cols, .kind = (uint8_t)s->kind, .scale = (uint8_t)s->scale};
+        (nibl_matrix){.rows = s->rows,
+                      .cols = s->cols,
+                      .kind = (uint8_t)s->kind,
+                      .scale = (uint8_t)s->scale,
+                      .factor = random_below(&t->random, 2) ? 1.0f : random_number(&t->random, s->profile)};
     t->w.data =
         trial_input(t, nibl_panels(&t->w) * nibl_panel_bytes(&t->w), random_below(&t->random, 4) * 16);
     random_weights(&t->w, &t->random, s->profile);
@@ -395,7 +440,8 @@ static void make_pack_row(trial *t) {
                          .cols = s->cols,
                          .kind = (uint8_t)s->kind,
                          .scale = (uint8_t)s->scale,
-                         .layout = NIBL_LAYOUT_PLAIN};
+                         .layout = NIBL_LAYOUT_PLAIN,
+                         .factor = 1};
     uint8_t *row = trial_input(t, row_bytes(&t->w), random_below(&t->random, 64));
     for (size_t i = 0; i < row_bytes(&t->w); i++) row[i] = (uint8_t)random_below(&t->random, 256);
     const size_t panel = nibl_panel_bytes(&t->w);
@@ -482,8 +528,14 @@ static const operation check_matmul_float = {pick_any,
 static const operation check_rmsnorm = {pick_vector, make_rmsnorm, call_rmsnorm, work_three, {{.n = 576}}};
 static const operation check_rope = {
     pick_rope, make_rope, call_rope, work_rope, {{.n = 32, .flag = true}, {.n = 32}}};
-static const operation check_silu_mul = {
-    pick_vector, make_silu_mul, call_silu_mul, work_three, {{.n = 1536}}};
+static const operation check_layernorm = {
+    pick_vector, make_layernorm, call_layernorm, work_three, {{.n = 768}}};
+static const operation check_activate = {pick_activation,
+                                         make_activate,
+                                         call_activate,
+                                         work_three,
+                                         {{.n = 1536}, {.n = 1536, .function = NIBL_ACTIVATE_GELU}}};
+static const operation check_soft_cap = {pick_vector, make_soft_cap, call_soft_cap, work_cap, {{.n = 1536}}};
 static const operation check_widen_f16 = {
     pick_vector, make_widen_f16, call_widen_f16, work_widen, {{.n = 2 * 64 * 64}}};
 static const operation check_attn_block = {

@@ -10,7 +10,11 @@ typedef struct spoilt {
     const char *text; /* its whole contents; NULL: as below */
     const char *replace,
         *with; /* the first occurrence of one text by another of the same length; NULL: as below */
-    size_t length; /* it is cut to so many bytes; 0: missing */
+    const char
+        *tensor; /* not NULL: `length` bytes at `offset` of this tensor of a .safetensors file are these */
+    size_t offset;
+    const uint8_t *bytes;
+    size_t length; /* else: it is cut to so many bytes; 0: missing */
 } spoilt;
 
 typedef struct load_options {
@@ -18,6 +22,7 @@ typedef struct load_options {
     size_t piece; /* bytes fed at once; 0 = all that is wanted */
     bool quiet; /* about sizes: they are told only where a file ends */
     const char *quantize;
+    const char *layout; /* of tests/fixtures/quantized: its files stand for those of a folder */
 } load_options;
 
 typedef struct model_files {
@@ -28,6 +33,19 @@ typedef struct model_files {
     size_t length;
 } model_files;
 
+/* Where a tensor whose name ends so stands in a .safetensors file, whose header is as `safetensors` writes it. */
+static inline size_t tensor_at(const model_files *m, const char *tensor) {
+    const size_t header = (size_t)nibl_load_u64(m->bytes);
+    char *text = calloc(1, header + 1), key[128];
+    memcpy(text, m->bytes + 8, header);
+    snprintf(key, sizeof key, "%s\":", tensor);
+    const char *at = strstr(text, key), *offsets = at ? strstr(at, "offsets\":[") : NULL;
+    const size_t found = offsets ? 8 + header + strtoull(offsets + 10, NULL, 10) : 0;
+    free(text);
+    CHECK(found > 0);
+    return found;
+}
+
 static inline void spoil(model_files *m) {
     const spoilt *s = &m->options.spoilt;
     if (s->text) {
@@ -35,6 +53,10 @@ static inline void spoil(model_files *m) {
         m->length = strlen(s->text);
         m->bytes = malloc(m->length + 1);
         memcpy(m->bytes, s->text, m->length + 1);
+        return;
+    }
+    if (s->tensor) {
+        memcpy(m->bytes + tensor_at(m, s->tensor) + s->offset, s->bytes, s->length);
         return;
     }
     if (!s->replace) {
@@ -50,12 +72,25 @@ static inline void spoil(model_files *m) {
     CHECK_EQ(0, 1 /* the text to be replaced is there */);
 }
 
+/* Where a file of a model lies. */
+static inline void path_of(const model_files *m, const char *name, char path[512]) {
+    const char *from = m->folder, *layout = m->options.layout;
+    char renamed[256];
+    snprintf(renamed, sizeof renamed, "%s", name);
+    if (layout && strstr(name, "tokenizer")) from = "tests/fixtures/tiny-hf-f16";
+    if (layout && strstr(name, ".index.json")) snprintf(renamed, sizeof renamed, "index.json");
+    if (layout && strcmp(name, "config.json") == 0) snprintf(renamed, sizeof renamed, "%s.json", layout);
+    if (layout && strcmp(name, "layout.safetensors") == 0)
+        snprintf(renamed, sizeof renamed, "%s.safetensors", layout);
+    snprintf(path, 512, "%s/%s", from, renamed);
+}
+
 /* Makes a file the one at hand; one that does not exist has no bytes. */
 static inline nibl_status open_model_file(model_files *m, nibl_loader *loader, uint32_t file) {
     const char *name = nibl_loader_file_name(loader, file);
     if (!CHECK(name != NULL)) return NIBL_E_ARGUMENT;
     char path[512];
-    snprintf(path, sizeof path, "%s/%s", m->folder, name);
+    path_of(m, name, path);
     free(m->bytes);
     m->length = 0;
     m->bytes = read_file(path, &m->length);

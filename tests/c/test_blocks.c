@@ -49,7 +49,8 @@ static nibl_matrix new_matrix(const nibl_dtype *type, uint32_t rows, uint32_t co
                      .cols = cols,
                      .kind = (uint8_t)type->kind,
                      .scale = (uint8_t)type->scale,
-                     .layout = (uint8_t)type->layout};
+                     .layout = (uint8_t)type->layout,
+                     .factor = 1};
     const size_t bytes = nibl_panels(&w) * nibl_panel_bytes(&w);
     w.data = malloc(bytes);
     memset(w.data, 0xFF, bytes);

@@ -217,6 +217,18 @@ static void quantize_at_the_ends(void) {
     for (int j = 0; j < NIBL_BLOCK; j++) CHECK_EQ(a.q[j], j % 2 ? 127 : -127);
 }
 
+static double activation(double g, double up, nibl_activation function) {
+    static const double pi = 3.14159265358979323846;
+    switch (function) {
+    case NIBL_ACTIVATE_GELU: return 0.5 * g * (1 + tanh(sqrt(2 / pi) * (g + 0.044715 * g * g * g))) * up;
+    case NIBL_ACTIVATE_RELU2: return g > 0 ? g * g * up : 0;
+    case NIBL_ACTIVATE_CLAMPED:
+        g = fmin(g, 7);
+        return g / (1 + exp(-1.702 * g)) * (fmax(fmin(up, 7), -7) + 1);
+    default: return g / (1 + exp(-g)) * up;
+    }
+}
+
 static void norms_and_activation_functions(void) {
     static const uint32_t lengths[] = {1, 7, 16, 33, 576, 2049};
     static float x[2049], g[2049], y[2049];
@@ -232,13 +244,32 @@ static void norms_and_activation_functions(void) {
             worst = fmax(worst, fabs((double)y[i] - expected) / (fabs(expected) + 1e-30));
         }
         CHECK(worst < 1e-6);
+        double mean = 0, variance = 0;
+        for (uint32_t i = 0; i < n; i++) mean += (double)x[i] / n;
+        for (uint32_t i = 0; i < n; i++) variance += ((double)x[i] - mean) * ((double)x[i] - mean) / n;
         worst = 0;
-        k->silu_mul(y, g, x, n);
+        k->layernorm(y, x, g, x, n, 1e-5f);
         for (uint32_t i = 0; i < n; i++) {
-            const double expected = (double)g[i] / (1 + exp(-(double)g[i])) * (double)x[i];
-            worst = fmax(worst, fabs((double)y[i] - expected) / (fabs(expected) + 1e-30));
+            const double expected =
+                ((double)x[i] - mean) / sqrt(variance + (double)1e-5f) * (double)g[i] + (double)x[i];
+            worst = fmax(worst, fabs((double)y[i] - expected) / (fabs(expected) + 1));
         }
-        CHECK(worst < 1e-6);
+        CHECK(worst < 1e-5);
+        for (int f = 0; f < 4; f++) {
+            worst = 0;
+            k->activate(y, g, x, n, (nibl_activation)f);
+            for (uint32_t i = 0; i < n; i++) {
+                const double expected = activation((double)g[i], (double)x[i], (nibl_activation)f);
+                worst = fmax(worst, fabs((double)y[i] - expected) / (fabs(expected) + 1e-6));
+            }
+            CHECK(worst < 3e-6);
+            k->activate(y, g, NULL, n, (nibl_activation)f);
+            CHECK(fabs((double)y[0] - activation((double)g[0], 1, (nibl_activation)f)) <
+                  1e-5 * fabs((double)y[0]) + 1e-9);
+        }
+        memcpy(y, g, n * sizeof *y);
+        k->soft_cap(y, n, 12.5f);
+        for (uint32_t i = 0; i < n; i++) CHECK(fabs((double)y[i] - 12.5 * tanh((double)g[i] / 12.5)) < 5e-6);
     }
 }
 
@@ -291,7 +322,8 @@ static void attention(uint32_t count, uint32_t width, float size) {
 
     for (uint32_t b = 0; b < blocks; b++) {
         const uint32_t n = count - b * 64 < 64 ? count - b * 64 : 64;
-        k->attn_block(o2, ml2, q, keys + b * half, values + b * half, n, width, scale);
+        const nibl_view view = {0, n, scale, 0};
+        k->attn_block(o2, ml2, q, keys + b * half, values + b * half, &view, width);
         k->attn_merge(o, ml, o2, ml2, width);
     }
     CHECK(fabs((double)ml[0] - most) <= 1e-5 * (1 + fabs(most)));

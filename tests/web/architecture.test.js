@@ -21,7 +21,7 @@ const layers = [
   { name: 'kernels', files: ['kernels/'] },
   { name: 'base', files: ['core/base', 'core/maths', 'core/index_table', 'core/lookup'] },
   { name: 'plat', files: ['core/plat', 'core/plat/', 'core/pool'] },
-  { name: 'dtype', files: ['core/dtype', 'core/encode'] },
+  { name: 'dtype', files: ['core/dtype', 'core/encode', 'core/encode_parts', 'core/encode_search', 'core/encode_write'] },
   { name: 'parsers', files: ['core/json', 'core/gguf', 'core/gguf_parts', 'core/gguf_read', 'core/gguf_join', 'core/gguf_build',
     'core/safetensors'] },
   {
@@ -30,12 +30,13 @@ const layers = [
       'core/special', 'core/vocabulary', 'core/tokenizer', 'core/detokenize', 'core/jinja', 'core/jinja_tokens',
       'core/jinja_value', 'core/template'],
   },
-  { name: 'arch', files: ['core/arch'] },
+  { name: 'arch', files: ['core/arch', 'core/hyper'] },
+  { name: 'quantized layouts', files: ['core/hf_quant', 'core/hf_quant_bind'] },
   { name: 'model', files: ['core/model', 'core/text'] },
   { name: 'kvcache', files: ['core/kvcache'] },
-  { name: 'forward', files: ['core/forward'] },
+  { name: 'forward', files: ['core/forward', 'core/run', 'core/layer', 'core/attention', 'core/experts'] },
   { name: 'session', files: ['core/session', 'core/sampler'] },
-  { name: 'loader', files: ['core/plan', 'core/hf', 'core/hf_family', 'core/hf_tokenizer', 'core/header', 'core/source', 'core/loader', 'core/inspect'] },
+  { name: 'loader', files: ['core/plan', 'core/hf', 'core/hf_config', 'core/hf_family', 'core/hf_tokenizer', 'core/header', 'core/source', 'core/loader', 'core/inspect'] },
   { name: 'quant', files: ['core/quant/'] },
   { name: 'eval', files: ['core/eval/'] },
 ]
@@ -47,7 +48,7 @@ const clients = [
 ]
 
 /** All that the library above the kernels may see of them. */
-const kernelHeaders = /^kernels\/(kernels|blocks|maths)\.h$/
+const kernelHeaders = /^kernels\/(kernels|blocks|maths|place)\.h$/
 
 /** Headers of C itself; the rest belongs to an OS, a compiler or a CPU. */
 const cHeaders = /^(assert|ctype|errno|float|inttypes|limits|math|stdalign|stdarg|stdatomic|stdbool|stddef|stdint|stdio|stdlib|string)\.h$/

@@ -619,3 +619,49 @@ describe('hash', () => {
     assert.equal(new Set(hashes).size, ways.length)
   })
 })
+
+describe('quantize', () => {
+  const out = path.join(folder, 'quantized.gguf')
+  const leftovers = () => fs.readdirSync(folder).filter(name => name.startsWith('quantized.gguf'))
+
+  test('makes a file that loads, says what it did, and leaves nothing else', () => {
+    const { stdout } = succeed(['quantize', fixture('tiny-llama-f16.gguf'), out, '--embedding', 'q4_0'])
+    assert.match(stdout, /quantized\.gguf: 0\.1 MB from 0\.3 MB, 4\.\d{3} bits per weight/)
+    assert.deepEqual(leftovers(), ['quantized.gguf'])
+    const hash = (/** @type {string} */ model) => json(['hash', model, '--prefill', '20', '--decode', '4'])[0].hash
+    assert.equal(hash(out), hash(fixture('tiny-llama-f16-as-q4_0.gguf')))
+  })
+
+  test('takes a folder, standard input, types by place and by name, and tells exceptions', () => {
+    const source = fixture('tiny-hf-f16')
+    const [{ tensors }] = json(['quantize', source, out, 'Q5_1', '--head=f16', '--tensor', 'blk.0.*_down.weight=q8_0'])
+    const to = (/** @type {string} */ name) => tensors.find((/** @type {any} */ tensor) => tensor.name === name).to
+    assert.deepEqual(['blk.0.ffn_down.weight', 'blk.1.ffn_down.weight', 'blk.1.attn_norm.weight'].map(to), ['Q8_0', 'Q5_1', 'F32'])
+    const input = fs.readFileSync(fixture('tiny-llama-bf16.gguf'))
+    const { stdout } = succeed(['quantize', '-', '--type', 'q4_k', '-o', out], input)
+    assert.match(stdout, /Q5_0 \(96 columns are no multiple of 256\)/)
+    assert.equal(stdout.trimEnd().split('\n').length, 2)
+  })
+
+  test('refuses what it cannot do, and leaves what was there', () => {
+    fs.writeFileSync(out, 'old')
+    const source = fixture('tiny-llama-f16.gguf')
+    refuse(['quantize', source], 2, /OUT is missing/)
+    refuse(['quantize', source, out, 'q4_0', 'more'], 2, /one too many/)
+    refuse(['quantize', source, out, '--tensor', 'a'], 2, /PATTERN=TYPE/)
+    refuse(['quantize', source, out, 'q9'], 1, /'q9'; possible are: f32, /)
+    refuse(['quantize', tiny, out], 1, /is Q4_1 already/)
+    refuse(['quantize', source, path.join(folder, 'none', 'x.gguf')], 1, /No such file/)
+    const spoilt = file('spoilt.gguf', (() => {
+      const bytes = fs.readFileSync(source)
+      bytes.fill(0xff, bytes.length - 4000, bytes.length - 3990)
+      return bytes
+    })())
+    refuse(['quantize', spoilt, out], 1, /tensor '.*', row \d+: a value is infinite or NaN/)
+    const cut = file('cut.gguf', fs.readFileSync(source).subarray(0, 150000))
+    refuse(['quantize', cut, out], 1, /ends/)
+    assert.equal(fs.readFileSync(out, 'utf8'), 'old')
+    assert.deepEqual(leftovers(), ['quantized.gguf'])
+    if (fs.existsSync('/dev/full')) refuse(['quantize', source, '/dev/full'], 1, /No space left/)
+  })
+})

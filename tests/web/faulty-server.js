@@ -18,23 +18,27 @@ import { createServer } from 'node:http'
 const PART = 64 << 10
 
 /**
- * @param {Uint8Array} body of every path
- * @param {Faults} [faults]
- * @returns {Promise<{ url: string, sent: number, ranges: string[], open: () => number, close: () => Promise<void> }>}
- *   `sent`: bytes of bodies so far; `ranges`: the Range header of each request or ''; `open`: answers under way
+ * @param {Uint8Array} firstBody of every path
+ * @param {Faults} [firstFaults]
+ * @returns {Promise<{ url: string, sent: number, body: Uint8Array, faults: Faults, choose: () => Faults, ranges: string[], open: () => number, close: () => Promise<void> }>}
+ *   `sent`: bytes of bodies so far; `ranges`: the Range header of each request or ''; `open`: answers under way;
+ *   `body` and `faults` may be exchanged, `choose` gives the faults of a request
  */
-export async function faultyServer(body, faults = {}) {
+export async function faultyServer(firstBody, firstFaults = {}) {
   let open = 0
   const server = createServer((request, response) => {
     const range = request.headers.range ?? ''
+    const { body } = state
+    const faults = state.choose()
     state.ranges.push(range)
     open++
     response.on('close', () => open--)
-    setTimeout(() => void answer(response, range), faults.delay ?? 0)
+    setTimeout(() => void answer(response, range, body, faults), faults.delay ?? 0)
   })
 
-  /** @param {import('node:http').ServerResponse} response @param {string} range */
-  async function answer(response, range) {
+  /** @param {import('node:http').ServerResponse} response @param {string} range
+   * @param {Uint8Array} body @param {Faults} faults */
+  async function answer(response, range, body, faults) {
     if (faults.silent) return
     const type = faults.type ?? 'application/octet-stream'
     const headers = { 'Content-Type': type, 'Access-Control-Allow-Origin': '*', ...faults.headers }
@@ -53,11 +57,12 @@ export async function faultyServer(body, faults = {}) {
     const partial = match ? { 'Content-Range': `bytes ${start}-${end - 1}/${body.length}` } : {}
     response.writeHead(match ? 206 : 200, { ...headers, ...length, ...partial })
     response.flushHeaders()
-    await send(response, start, end)
+    await send(response, start, end, body, faults)
   }
 
-  /** @param {import('node:http').ServerResponse} response @param {number} start @param {number} end */
-  async function send(response, start, end) {
+  /** @param {import('node:http').ServerResponse} response @param {number} start @param {number} end
+   * @param {Uint8Array} body @param {Faults} faults */
+  async function send(response, start, end, body, faults) {
     const cut = Math.floor(body.length * (faults.cutAt ?? 1))
     const stall = Math.floor(body.length * (faults.stallAt ?? 1))
     for (let at = start; at < end && !response.destroyed; ) {
@@ -84,6 +89,9 @@ export async function faultyServer(body, faults = {}) {
   const state = {
     url: `http://127.0.0.1:${port}/model.gguf`,
     sent: 0,
+    body: firstBody,
+    faults: firstFaults,
+    choose: () => state.faults,
     /** @type {string[]} */
     ranges: [],
     open: () => open,

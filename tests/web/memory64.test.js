@@ -57,7 +57,7 @@ const cuts = (source) =>
     .map(([text]) => text)
 
 test('no size or offset in web/ is cut to 32 bits', () => {
-  const files = readdirSync(fromRoot('web')).filter((name) => name.endsWith('.js'))
+  const files = readdirSync(fromRoot('web')).filter((name) => name.endsWith('.js') && name !== 'sha256.js') /* words of 32 bits are what it is about */
   assert.ok(files.length > 15)
   for (const name of files) assert.deepEqual(cuts(readFileSync(fromRoot(`web/${name}`), 'utf8')), [], name)
   for (const wrong of ['a | 0', 'x(a) >> 0', 'a >>> 0', '~~a', 'a |= 0', 'a >>= 1', '1 << a', 'a << 20', 'a & b', 'a ^ 1', 'f(a)|0'])

@@ -1,0 +1,182 @@
+#include "core/cli/json.h"
+#include "core/cli/session.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct quantize_options {
+    nibl_cli_settings settings; /* threads */
+    const char *output, *type, *embedding, *head, *method;
+    nibl_cli_texts tensors; /* PATTERN=TYPE */
+    bool requantize, json;
+} quantize_options;
+
+static const quantize_options defaults = {.type = "q4_0"};
+
+#define FIELD(member) offsetof(quantize_options, member)
+static const nibl_cli_option table[] = {
+    {"-o, --output", NIBL_CLI_TEXT, FIELD(output), "OUT", 0, 0, NULL, "the GGUF file to be made"},
+    {"--type", NIBL_CLI_TEXT, FIELD(type), "TYPE", 0, 0, "q4_0",
+     "type of matrices: any that GGUF has, q4_k, mxfp4, f16, ..."},
+    {"--embedding, --token-embedding-type", NIBL_CLI_TEXT, FIELD(embedding), "TYPE", 0, 0, "q8_0",
+     "type of the embedding"},
+    {"--head, --output-tensor-type", NIBL_CLI_TEXT, FIELD(head), "TYPE", 0, 0, "q8_0",
+     "type of the head; of both where they are one tensor"},
+    {"--tensor, --tensor-type", NIBL_CLI_TEXTS, FIELD(tensors), "PATTERN=TYPE", 0, 0, NULL,
+     "another type for some, as '*.ffn_down.weight=q6_k'; the first that fits counts"},
+    {"--method", NIBL_CLI_TEXT, FIELD(method), "rtn|clip", 0, 0, "rtn",
+     "rtn rounds by each type's rule, clip searches the scales that lose least"},
+    {"--allow-requantize", NIBL_CLI_FLAG, FIELD(requantize), NULL, 0, 0, NULL,
+     "the source may be quantized already: its loss stays, and another is added"},
+    {"-t, --threads", NIBL_CLI_INTEGER, FIELD(settings.threads), "N", 0, NIBL_MAX_THREADS,
+     "one per physical core, at most 8", "threads; the result does not depend on them"},
+    {"--json", NIBL_CLI_FLAG, FIELD(json), NULL, 0, 0, NULL,
+     "what became of every tensor, as one JSON object"},
+};
+
+typedef struct job {
+    const char *path;
+    nibl_quantize_options options;
+    nibl_quantizer *quantizer;
+    nibl_cli_output output;
+    uint64_t written;
+} job;
+
+static int write_output(void *context) {
+    job *j = context;
+    const void *bytes;
+    size_t length;
+    nibl_quantizer_output(j->quantizer, &bytes, &length);
+    j->written += length;
+    return length > 0 ? nibl_cli_output_write(&j->output, bytes, length) : NIBL_EXIT_OK;
+}
+
+static int begin(void *context, const nibl_cli_model *model) {
+    job *j = context;
+    if (nibl_quantizer_new(model->loader, &j->options, &j->quantizer) < 0)
+        return nibl_cli_fail_library(model->path);
+    return nibl_cli_output_open(j->path, &j->output);
+}
+
+/* ---- What came out ---- */
+
+static bool same_member(const nibl_cli_document *d, size_t a, size_t b, const char *key) {
+    const size_t x = nibl_cli_document_member(d, a, key), y = nibl_cli_document_member(d, b, key);
+    return x && y && d->nodes[x].length == d->nodes[y].length &&
+           memcmp(d->nodes[x].bytes, d->nodes[y].bytes, d->nodes[x].length) == 0;
+}
+
+/* One line for all tensors that got another type for the same reason as tensor `t`, at the first of them. */
+static void print_exceptions(const nibl_cli_document *d, size_t tensors, size_t t) {
+    const size_t why = nibl_cli_document_member(d, t, "why");
+    uint32_t alike = 0;
+    if (!why) return;
+    for (size_t other = tensors + 1; other < d->nodes[tensors].next; other = d->nodes[other].next) {
+        if (!same_member(d, t, other, "why") || !same_member(d, t, other, "to")) continue;
+        if (other < t) return;
+        alike++;
+    }
+    const nibl_cli_node *name = &d->nodes[nibl_cli_document_member(d, t, "name")],
+                        *to = &d->nodes[nibl_cli_document_member(d, t, "to")];
+    printf("%.*s%s: %.*s (%.*s)\n", (int)name->length, name->bytes, alike > 1 ? " and others" : "",
+           (int)to->length, to->bytes, (int)d->nodes[why].length, d->nodes[why].bytes);
+}
+
+static void print_summary(const nibl_cli_document *d, const char *path, double seconds) {
+    const double mb = 1e-6;
+    const uint64_t parameters = nibl_cli_document_integer(d, nibl_cli_document_member(d, 0, "parameters"));
+    const size_t bits = nibl_cli_document_member(d, 0, "bits_per_weight"),
+                 tensors = nibl_cli_document_member(d, 0, "tensors");
+    printf("%s: %.1f MB from %.1f MB, %.*s bits per weight, %.1f s (%.0f million weights/s)\n", path,
+           (double)nibl_cli_document_integer(d, nibl_cli_document_member(d, 0, "file_bytes")) * mb,
+           (double)nibl_cli_document_integer(d, nibl_cli_document_member(d, 0, "source_bytes")) * mb,
+           (int)d->nodes[bits].length, d->nodes[bits].bytes, seconds, (double)parameters * mb / seconds);
+    for (size_t t = tensors + 1; t < d->nodes[tensors].next; t = d->nodes[t].next)
+        print_exceptions(d, tensors, t);
+}
+
+static int report(const job *j, const quantize_options *o, double seconds) {
+    nibl_cli_text json = {0};
+    nibl_cli_document document = {0};
+    size_t needed = 0;
+    int code = NIBL_EXIT_OK;
+    nibl_quantizer_report(j->quantizer, NULL, 0, &needed);
+    if (!nibl_cli_text_reserve(&json, needed) ||
+        nibl_quantizer_report(j->quantizer, json.bytes, json.capacity, &needed) < 0 ||
+        !nibl_cli_document_parse(json.bytes, &document)) {
+        code = nibl_cli_fail("the report could not be made");
+    } else if (o->json) {
+        puts(json.bytes);
+    } else {
+        print_summary(&document, j->path, seconds);
+    }
+    nibl_cli_document_free(&document);
+    nibl_cli_text_free(&json);
+    return code;
+}
+
+/* "PATTERN=TYPE", taken apart in `room`. */
+static int read_tensors(const quantize_options *o, nibl_tensor_type *tensors, char **room) {
+    for (size_t i = 0; i < o->tensors.count; i++) {
+        const char *text = o->tensors.items[i], *equals = strrchr(text, '=');
+        if (!equals || equals == text)
+            return nibl_cli_fail_usage(nibl_cli_quantize.name, "--tensor must be PATTERN=TYPE, not '%s'",
+                                       text);
+        const size_t length = (size_t)(equals - text);
+        room[i] = malloc(length + 1);
+        if (!room[i]) return nibl_cli_fail("out of memory");
+        memcpy(room[i], text, length);
+        room[i][length] = 0;
+        tensors[i] = (nibl_tensor_type){room[i], equals + 1};
+    }
+    return NIBL_EXIT_OK;
+}
+
+static int quantize(const char *path, const void *given) {
+    const quantize_options *o = given;
+    nibl_tensor_type tensors[NIBL_CLI_MAX_TEXTS];
+    char *room[NIBL_CLI_MAX_TEXTS] = {0};
+    if (!o->output)
+        return nibl_cli_fail_usage(nibl_cli_quantize.name, "OUT is missing: the path of the file to be made");
+    job j = {.path = o->output,
+             .options = {.size = sizeof j.options,
+                         .type = o->type,
+                         .embedding = o->embedding,
+                         .head = o->head,
+                         .tensors = tensors,
+                         .tensor_count = o->tensors.count,
+                         .method = o->method,
+                         .threads = nibl_cli_threads(&o->settings),
+                         .requantize = o->requantize}};
+    nibl_cli_model model = {0};
+    const nibl_cli_receiver receiver = {"quantizing", begin, write_output, &j};
+    int code = read_tensors(o, tensors, room);
+    if (code == NIBL_EXIT_OK) code = nibl_cli_model_read(path, &receiver, &model);
+    if (code == NIBL_EXIT_OK && j.written != nibl_quantizer_size(j.quantizer))
+        code = nibl_cli_fail("%s: %" PRIu64 " bytes came out instead of %" PRIu64, path, j.written,
+                             nibl_quantizer_size(j.quantizer));
+    if (code == NIBL_EXIT_OK) code = nibl_cli_output_commit(&j.output);
+    nibl_cli_output_discard(&j.output);
+    if (code == NIBL_EXIT_OK) code = report(&j, o, model.seconds);
+    nibl_cli_model_close(&model);
+    nibl_quantizer_free(j.quantizer);
+    for (size_t i = 0; i < NIBL_CLI_MAX_TEXTS; i++) free(room[i]);
+    return code;
+}
+
+const nibl_cli_verb nibl_cli_quantize = {
+    .name = "quantize",
+    .arguments = "MODEL OUT [TYPE] [options]",
+    .summary = "Makes a smaller GGUF file of a GGUF file, a split one, or a Hugging Face folder.",
+    .details =
+        "\n"
+        "OUT appears when it is complete, or not at all. Rows that do not divide into a type's blocks get\n"
+        "another, which is told.\n",
+    .options = table,
+    .option_count = sizeof table / sizeof *table,
+    .defaults = &defaults,
+    .options_size = sizeof defaults,
+    .places = "--output --type",
+    .run = quantize,
+};

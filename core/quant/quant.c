@@ -1,0 +1,337 @@
+/*
+ * From a source of bytes to a GGUF file, tensor by tensor in the order of the source: the loader hands over rows, some of
+ * them are gathered, encoded by all workers, and go out. Never more than those is held.
+ */
+#include "core/encode.h"
+#include "core/loader.h"
+#include "core/plat.h"
+#include "core/quant/recipe.h"
+#include "kernels/kernels.h"
+
+#include <string.h>
+
+enum { GATHER = 2 << 20 /* bytes of rows that are encoded at a time */, TOGETHER = NIBL_PANEL };
+
+#define SHOW(s) (int)((s).length < 64 ? (s).length : 64), (s).bytes
+
+/* What a worker needs of its own. */
+typedef struct desk {
+    float *values; /* (widest row) */
+    uint8_t *panel; /* rows of a quantized source, packed */
+    uint64_t bad_row; /* the first it refused; UINT64_MAX = none */
+    bool not_finite; /* it; else too large */
+} desk;
+
+struct nibl_quantizer {
+    nibl_recipe recipe;
+    const nibl_kernels *kernels;
+    nibl_pool *pool;
+    bool search;
+    desk *desks;
+    uint32_t desk_count;
+    uint64_t size; /* of the output */
+    /* the tensor at hand */
+    size_t at;
+    uint64_t rows_done; /* encoded */
+    uint8_t *rows; /* gathered, as the source has them */
+    size_t capacity;
+    uint32_t gathered, most; /* rows */
+    uint64_t row_bytes, out_bytes; /* of a row */
+    /* what has come out */
+    uint8_t *out;
+    size_t out_length, out_capacity;
+    bool taken; /* the caller has it */
+};
+
+/* ---- Encoding ---- */
+
+static void refuse(desk *d, uint64_t row, bool not_finite) {
+    if (d->bad_row != UINT64_MAX) return;
+    d->bad_row = row;
+    d->not_finite = not_finite;
+}
+
+/* Where gathered row `row` goes: row i and row i + halves/2 of a head become its rows 2 i and 2 i + 1. */
+static uint32_t place_of(const nibl_quant_tensor *t, uint32_t row) {
+    if (t->halves == 0) return row;
+    const uint32_t within = row % t->halves, half = t->halves / 2;
+    return row - within + (within < half ? 2 * within : 2 * (within - half) + 1);
+}
+
+static void encode_row(nibl_quantizer *q, const nibl_quant_tensor *t, desk *d, uint32_t row) {
+    uint8_t *out = q->out + q->out_length + place_of(t, row) * q->out_bytes;
+    if (!nibl_encode_values(t->to, d->values, NULL, (uint32_t)t->cols, q->search, out))
+        refuse(d, q->rows_done + row, false);
+}
+
+/* Rows [begin, end) of a quantized source, at most TOGETHER. */
+static void encode_panel(nibl_quantizer *q, const nibl_quant_tensor *t, desk *d, uint32_t begin,
+                         uint32_t end) {
+    nibl_matrix w = {.data = d->panel,
+                     .rows = TOGETHER,
+                     .cols = (uint32_t)t->cols,
+                     .kind = (uint8_t)t->from->kind,
+                     .scale = (uint8_t)t->from->scale,
+                     .layout = (uint8_t)t->from->layout,
+                     .factor = 1};
+    for (uint32_t row = begin; row < end; row++) {
+        bool finite = true;
+        q->kernels->pack_row(&w, row - begin, q->rows + row * q->row_bytes, &finite);
+        if (!finite) refuse(d, q->rows_done + row, true);
+    }
+    for (uint32_t row = begin; row < end && d->bad_row == UINT64_MAX; row++) {
+        q->kernels->unpack_row(d->values, &w, row - begin);
+        encode_row(q, t, d, row);
+    }
+}
+
+static void encode_job(void *context, uint32_t worker, uint32_t workers) {
+    nibl_quantizer *q = context;
+    const nibl_quant_tensor *t = &q->recipe.tensors[q->at];
+    desk *d = &q->desks[worker];
+    nibl_claims claims =
+        nibl_pool_divide(q->pool, worker, workers, (q->gathered + TOGETHER - 1) / TOGETHER, 1);
+    for (uint32_t first, last; nibl_pool_claim(&claims, &first, &last);) {
+        for (uint32_t i = first; i < last && d->bad_row == UINT64_MAX; i++) {
+            const uint32_t begin = i * TOGETHER,
+                           end = q->gathered - begin < TOGETHER ? q->gathered : begin + TOGETHER;
+            if (!nibl_kind_is_float(t->from->kind)) {
+                encode_panel(q, t, d, begin, end);
+                continue;
+            }
+            for (uint32_t row = begin; row < end; row++) {
+                if (!nibl_decode_floats(t->from, q->rows + row * q->row_bytes, (uint32_t)t->cols, d->values))
+                    refuse(d, q->rows_done + row, true);
+                else
+                    encode_row(q, t, d, row);
+            }
+        }
+    }
+}
+
+static nibl_status check_desks(nibl_quantizer *q) {
+    const nibl_quant_tensor *t = &q->recipe.tensors[q->at];
+    const desk *first = &q->desks[0];
+    for (uint32_t i = 1; i < q->desk_count; i++)
+        if (q->desks[i].bad_row < first->bad_row) first = &q->desks[i];
+    if (first->bad_row == UINT64_MAX) return NIBL_OK;
+    if (first->not_finite)
+        return nibl_fail(NIBL_E_NUMERIC,
+                         "tensor '%.*s', row %llu: a value is infinite or NaN: the model is damaged, or was "
+                         "converted to a type that cannot hold it",
+                         SHOW(t->source->name), (unsigned long long)first->bad_row);
+    return nibl_fail(NIBL_E_NUMERIC, "tensor '%.*s', row %llu: a value is too large for type %s",
+                     SHOW(t->source->name), (unsigned long long)first->bad_row, t->to->name);
+}
+
+/* ---- The stream ---- */
+
+static nibl_status reserve_out(nibl_quantizer *q, size_t more) {
+    if (q->taken) q->out_length = 0;
+    q->taken = false;
+    if (more > SIZE_MAX - q->out_length) return nibl_fail_memory(more, "the output");
+    void *out = q->out;
+    const nibl_status status = nibl_reserve(&out, &q->out_capacity, q->out_length + more, 1, "the output");
+    q->out = out;
+    return status;
+}
+
+/* Makes tensor `at` the one at hand: how many of its rows are gathered. */
+static nibl_status open_tensor(nibl_quantizer *q) {
+    if (q->at == q->recipe.count) return NIBL_OK;
+    const nibl_quant_tensor *t = &q->recipe.tensors[q->at];
+    nibl_dtype_row_bytes(t->from, t->cols, &q->row_bytes);
+    nibl_dtype_row_bytes(t->to, t->cols, &q->out_bytes);
+    const uint64_t unit = t->halves && t->halves % TOGETHER ? (uint64_t)t->halves * TOGETHER
+                          : t->halves                       ? t->halves
+                                                            : TOGETHER;
+    uint64_t rows = GATHER / q->row_bytes / unit * unit;
+    if (rows < unit) rows = unit;
+    if (rows > t->rows) rows = t->rows;
+    q->most = (uint32_t)(rows < UINT32_MAX ? rows : UINT32_MAX / unit * unit);
+    q->rows_done = 0;
+    q->gathered = 0;
+    uint64_t bytes;
+    size_t size;
+    if (!nibl_mul_u64(q->most, q->row_bytes, &bytes) || !nibl_u64_to_size(bytes, &size))
+        return nibl_fail_memory(UINT64_MAX, "rows of a tensor");
+    void *grown = q->rows;
+    const nibl_status status = nibl_reserve(&grown, &q->capacity, size, 1, "rows of a tensor");
+    q->rows = grown;
+    return status;
+}
+
+static nibl_status encode_gathered(nibl_quantizer *q) {
+    const nibl_quant_tensor *t = &q->recipe.tensors[q->at];
+    const uint64_t end = q->rows_done + q->gathered == t->rows ? t->bytes : 0,
+                   gap = (NIBL_QUANT_ALIGNMENT - end % NIBL_QUANT_ALIGNMENT) % NIBL_QUANT_ALIGNMENT;
+    const size_t length = (size_t)(q->gathered * q->out_bytes);
+    NIBL_TRY(reserve_out(q, length + (size_t)gap));
+    if (t->from == t->to && !t->halves && !nibl_kind_is_float(t->from->kind)) {
+        memcpy(q->out + q->out_length, q->rows, length);
+    } else {
+        for (uint32_t i = 0; i < q->desk_count; i++) q->desks[i].bad_row = UINT64_MAX;
+        nibl_pool_run(q->pool, encode_job, q);
+        NIBL_TRY(check_desks(q));
+    }
+    memset(q->out + q->out_length + length, 0, (size_t)gap);
+    q->out_length += length + (size_t)gap;
+    q->rows_done += q->gathered;
+    q->gathered = 0;
+    if (q->rows_done < t->rows) return NIBL_OK;
+    q->at++;
+    return open_tensor(q);
+}
+
+static nibl_status take_row(void *context, size_t item, const uint8_t *row) {
+    nibl_quantizer *q = context;
+    (void)item; /* always the one at hand */
+    memcpy(q->rows + q->gathered * q->row_bytes, row, (size_t)q->row_bytes);
+    return ++q->gathered == q->most || q->rows_done + q->gathered == q->recipe.tensors[q->at].rows
+               ? encode_gathered(q)
+               : NIBL_OK;
+}
+
+/* ---- Beginning and end ---- */
+
+static nibl_status make_desks(nibl_quantizer *q, uint32_t threads) {
+    uint64_t values = 0, panel = 0;
+    for (size_t i = 0; i < q->recipe.count; i++) {
+        const nibl_quant_tensor *t = &q->recipe.tensors[i];
+        const nibl_matrix w = {
+            .cols = (uint32_t)t->cols, .kind = (uint8_t)t->from->kind, .scale = (uint8_t)t->from->scale};
+        const uint64_t bytes = nibl_kind_is_float(t->from->kind) ? 0 : nibl_panel_bytes(&w);
+        values = 4 * t->cols > values ? 4 * t->cols : values;
+        panel = bytes > panel ? bytes : panel;
+    }
+    if (threads > 1) NIBL_TRY(nibl_pool_new(threads, &q->pool));
+    q->desk_count = nibl_pool_workers(q->pool);
+    q->desks = nibl_alloc_zero(q->desk_count * sizeof *q->desks);
+    if (!q->desks) return nibl_fail_memory(q->desk_count * sizeof *q->desks, "the workers");
+    for (uint32_t i = 0; i < q->desk_count; i++) {
+        q->desks[i].values = nibl_alloc(values);
+        q->desks[i].panel = panel > 0 ? nibl_alloc_zero(panel) : NULL;
+        if (!q->desks[i].values || (panel > 0 && !q->desks[i].panel))
+            return nibl_fail_memory(values + panel, "rows of a tensor");
+    }
+    return NIBL_OK;
+}
+
+/* Methods without calibration. */
+static nibl_status read_method(nibl_quantizer *q, const char *method) {
+    if (!method || strcmp(method, "rtn") == 0) return NIBL_OK;
+    if (strcmp(method, "clip") != 0)
+        return nibl_fail(NIBL_E_ARGUMENT, "there is no method '%.64s'; possible are: rtn, clip", method);
+    q->search = true;
+    return NIBL_OK;
+}
+
+static nibl_status begin(nibl_quantizer *q, nibl_loader *loader, const nibl_quantize_options *o) {
+    nibl_gguf *gguf;
+    NIBL_TRY(nibl_loader_header(loader, &gguf));
+    NIBL_TRY(read_method(q, o->method));
+    if (o->threads > NIBL_MAX_THREADS)
+        return nibl_fail(NIBL_E_ARGUMENT, "threads is %u; at most %u are possible", o->threads,
+                         NIBL_MAX_THREADS);
+    q->kernels = nibl_kernels_get(nibl_plat_isa_cap());
+    if (!q->kernels)
+        return nibl_fail(NIBL_E_ARGUMENT, "NIBL_ISA=%s names no instruction set of this machine",
+                         nibl_plat_isa_cap());
+    NIBL_TRY(nibl_recipe_choose(gguf, o, &q->recipe));
+    NIBL_TRY(make_desks(q, o->threads));
+    NIBL_TRY(nibl_recipe_header(&q->recipe, o, &q->out, &q->out_length));
+    q->out_capacity = q->out_length;
+    q->size = q->out_length;
+    for (size_t i = 0; i < q->recipe.count; i++) {
+        const uint64_t bytes = q->recipe.tensors[i].bytes;
+        q->size += (bytes + NIBL_QUANT_ALIGNMENT - 1) / NIBL_QUANT_ALIGNMENT * NIBL_QUANT_ALIGNMENT;
+    }
+    NIBL_TRY(open_tensor(q));
+    const uint64_t bytes = q->recipe.count * sizeof(nibl_source_item);
+    nibl_source_item *items = nibl_alloc(bytes);
+    if (!items) return nibl_fail_memory(bytes, "the list of tensors");
+    for (size_t i = 0; i < q->recipe.count; i++) {
+        const nibl_quant_tensor *t = &q->recipe.tensors[i];
+        items[i] = (nibl_source_item){.offset = t->source->offset, .rows = t->rows, .name = t->source->name};
+        nibl_dtype_row_bytes(t->from, t->cols, &items[i].row_bytes);
+    }
+    const nibl_status status = nibl_loader_begin_rows(loader, items, q->recipe.count, take_row, q);
+    nibl_free(items);
+    return status;
+}
+
+nibl_status nibl_quantizer_new(nibl_loader *loader, const nibl_quantize_options *options,
+                               nibl_quantizer **out) {
+    if (options->size != sizeof *options)
+        return nibl_fail(NIBL_E_ARGUMENT, "nibl_quantize_options.size is %zu, must be %zu", options->size,
+                         sizeof *options);
+    nibl_quantizer *q = nibl_alloc_zero(sizeof *q);
+    if (!q) return nibl_fail_memory(sizeof *q, "the quantizer");
+    const nibl_status status = begin(q, loader, options);
+    if (status < 0)
+        nibl_quantizer_free(q);
+    else
+        *out = q;
+    return status;
+}
+
+void nibl_quantizer_free(nibl_quantizer *q) {
+    if (!q) return;
+    nibl_pool_free(q->pool);
+    for (uint32_t i = 0; q->desks && i < q->desk_count; i++) {
+        nibl_free(q->desks[i].values);
+        nibl_free(q->desks[i].panel);
+    }
+    nibl_free(q->desks);
+    nibl_recipe_free(&q->recipe);
+    nibl_free(q->rows);
+    nibl_free(q->out);
+    nibl_free(q);
+}
+
+uint64_t nibl_quantizer_size(const nibl_quantizer *q) { return q->size; }
+
+void nibl_quantizer_output(nibl_quantizer *q, const void **bytes, size_t *length) {
+    *bytes = q->out;
+    *length = q->taken ? 0 : q->out_length;
+    q->taken = true;
+}
+
+/* ---- The report ---- */
+
+static void write_tensor(nibl_writer *w, const nibl_quant_tensor *t) {
+    nibl_print(w, "{\"name\":");
+    nibl_write_json(w, t->source->name.bytes, t->source->name.length);
+    nibl_print(w, ",\"rows\":%llu,\"columns\":%llu,\"from\":\"%s\",\"to\":\"%s\"",
+               (unsigned long long)t->rows, (unsigned long long)t->cols, t->from->name, t->to->name);
+    if (t->wanted)
+        nibl_print(w, ",\"wanted\":\"%s\",\"why\":\"%llu columns are no multiple of %u\"", t->wanted->name,
+                   (unsigned long long)t->cols, t->wanted->block);
+    nibl_print(w, ",\"source_bytes\":%llu,\"bytes\":%llu}", (unsigned long long)t->source->bytes,
+               (unsigned long long)t->bytes);
+}
+
+nibl_status nibl_quantizer_report(const nibl_quantizer *q, char *json, size_t capacity, size_t *needed) {
+    nibl_writer w = {.text = json, .capacity = capacity};
+    uint64_t parameters = 0, source = 0, bytes = 0;
+    for (size_t i = 0; i < q->recipe.count; i++) {
+        const nibl_quant_tensor *t = &q->recipe.tensors[i];
+        parameters += t->rows * t->cols;
+        source += t->source->bytes;
+        bytes += t->bytes;
+    }
+    /* in thousandths, for C libraries write decimals in the host's locale */
+    const uint64_t bits = (bytes * 8000 + parameters / 2) / parameters;
+    nibl_print(
+        &w,
+        "{\"parameters\":%llu,\"source_bytes\":%llu,\"bytes\":%llu,\"file_bytes\":%llu,\"bits_per_weight\":"
+        "%llu.%03u,\"tensors\":[",
+        (unsigned long long)parameters, (unsigned long long)source, (unsigned long long)bytes,
+        (unsigned long long)q->size, (unsigned long long)(bits / 1000), (unsigned)(bits % 1000));
+    for (size_t i = 0; i < q->recipe.count; i++) {
+        if (i > 0) nibl_print(&w, ",");
+        write_tensor(&w, &q->recipe.tensors[i]);
+    }
+    nibl_print(&w, "]}");
+    return nibl_write_end(&w, needed);
+}

@@ -1,0 +1,272 @@
+#include "core/quant/recipe.h"
+
+#include "core/arch.h"
+#include "core/encode.h"
+#include "core/gguf_build.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SHOW(s) (int)((s).length < 64 ? (s).length : 64), (s).bytes
+
+/* ---- Types ---- */
+
+/* general.file_type of llama.cpp, and what takes the place of a type whose blocks do not divide a row. */
+typedef struct file_type {
+    const char *type, *instead;
+    uint32_t id;
+} file_type;
+
+static const file_type file_types[] = {
+    {"F32", NULL, 0},      {"F16", NULL, 1},         {"Q4_0", "F16", 2},     {"Q4_1", "F16", 3},
+    {"Q5_0", "F16", 8},    {"Q5_1", "F16", 9},       {"Q8_0", "F16", 7},     {"Q2_K", "Q4_0", 10},
+    {"Q3_K", "Q4_0", 11},  {"Q4_K", "Q5_0", 14},     {"Q5_K", "Q5_1", 16},   {"Q6_K", "Q8_0", 18},
+    {"IQ4_NL", "F16", 25}, {"IQ4_XS", "IQ4_NL", 30}, {"BF16", NULL, 32},     {"TQ1_0", "Q4_0", 36},
+    {"TQ2_0", "Q4_0", 37}, {"MXFP4", "F16", 38},     {"NVFP4", "MXFP4", 39},
+};
+
+static const file_type *file_type_of(const nibl_dtype *type) {
+    for (size_t i = 0; i < sizeof file_types / sizeof *file_types; i++)
+        if (strcmp(file_types[i].type, type->name) == 0) return &file_types[i];
+    return NULL;
+}
+
+static const nibl_dtype *fitting(const nibl_dtype *type, uint64_t cols) {
+    while (cols % type->block != 0) type = nibl_encode_type(file_type_of(type)->instead);
+    return type;
+}
+
+static nibl_status find_type(const char *name, const char *absent, const nibl_dtype **out) {
+    if (!name) name = absent;
+    *out = nibl_encode_type(name);
+    return *out ? NIBL_OK : nibl_fail_encode_type(name);
+}
+
+/* ---- Names ---- */
+
+/* '*' stands for any bytes, '?' for one. */
+static bool matches(const char *pattern, nibl_slice name) {
+    const char *star = NULL;
+    size_t at = 0, retry = 0;
+    while (at < name.length) {
+        if (*pattern == '*') {
+            star = ++pattern;
+            retry = at;
+        } else if (*pattern && (*pattern == '?' || *pattern == name.bytes[at])) {
+            pattern++;
+            at++;
+        } else if (star) {
+            pattern = star;
+            at = ++retry;
+        } else {
+            return false;
+        }
+    }
+    while (*pattern == '*') pattern++;
+    return *pattern == 0;
+}
+
+/* Matrices that are looked up or filtered with, or decide between experts: small, and not worth a loss. */
+static const char *const kept[] = {"*ffn_gate_inp*",  "*ssm_conv1d*",          "*shortconv.conv*",
+                                   "*position_embd*", "*token_types*",         "*rope_freqs*",
+                                   "*altup*",         "*per_layer_model_proj*"};
+
+static bool is_kept(const nibl_gguf_tensor *t) {
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
+        if (matches(kept[i], t->name)) return true;
+    return t->n_dims < 2 || !matches("*.weight", t->name);
+}
+
+/* ---- The choice ---- */
+
+static nibl_status choose_type(const nibl_recipe *r, const nibl_quantize_options *o, bool *used,
+                               nibl_quant_tensor *t) {
+    const nibl_slice name = t->source->name;
+    const nibl_dtype *type = r->type, *f32 = nibl_dtype_by_id(0);
+    const bool is_float = nibl_kind_is_float(t->from->kind);
+    if (matches("token_embd.weight", name)) type = r->embedding;
+    if (matches("output.weight", name)) type = r->head;
+    if (t->source->n_dims < 2)
+        type = is_float ? f32 : t->from;
+    else if (is_kept(t->source))
+        type = t->from;
+    for (size_t i = 0; i < o->tensor_count; i++) {
+        if (!matches(o->tensors[i].pattern, name)) continue;
+        used[i] = true;
+        NIBL_TRY(find_type(o->tensors[i].type, NULL, &type));
+        break;
+    }
+    t->to = fitting(type, t->cols);
+    t->wanted = t->to == type ? NULL : type;
+    if (is_float || t->to == t->from || nibl_kind_is_float(t->to->kind) || o->requantize) return NIBL_OK;
+    return nibl_fail(
+        NIBL_E_ARGUMENT,
+        "tensor '%.*s' is %s already: quantizing it again to %s would add a second loss to the first; "
+        "take the 16-bit model, or allow it (requantize)",
+        SHOW(name), t->from->name, t->to->name);
+}
+
+static int compare_addresses(const void *a, const void *b) {
+    const uint64_t x = ((const nibl_quant_tensor *)a)->source->offset,
+                   y = ((const nibl_quant_tensor *)b)->source->offset;
+    return (x > y) - (x < y);
+}
+
+/* What else a Hugging Face folder has otherwise than GGUF is not rewritten here. */
+static nibl_status check_order(const nibl_recipe *r) {
+    static const char *const keys[] = {NIBL_KEY_NORMS_FROM_ZERO, NIBL_KEY_TRANSPOSED};
+    bool other = false, halves = false;
+    nibl_gguf_bool(r->gguf, NIBL_KEY_ROPE_HALVES, &halves);
+    for (size_t i = 0; i < 2 && !other; i++) nibl_gguf_bool(r->gguf, keys[i], &other);
+    for (size_t i = 0; i < r->count; i++)
+        other = other || matches("blk.*.ffn_gate.0.weight", r->tensors[i].source->name) ||
+                (halves && matches("blk.*.attn_q.bias", r->tensors[i].source->name));
+    if (!other) return NIBL_OK;
+    return nibl_fail(
+        NIBL_E_UNSUPPORTED,
+        "a Hugging Face folder of this architecture cannot be written as GGUF by this build: take a "
+        "16-bit GGUF file");
+}
+
+/* Rows of Q and K that a Hugging Face file orders for rotation in halves and GGUF in pairs. */
+static nibl_status mark_halves(const nibl_recipe *r) {
+    bool halves = false;
+    nibl_gguf_bool(r->gguf, NIBL_KEY_ROPE_HALVES, &halves);
+    if (!halves) return NIBL_OK;
+    const nibl_arch *arch;
+    nibl_hyper hyper;
+    NIBL_TRY(nibl_arch_of(r->gguf, &arch));
+    NIBL_TRY(nibl_arch_hyper(arch, r->gguf, &hyper));
+    for (size_t i = 0; i < r->count; i++) {
+        nibl_quant_tensor *t = &r->tensors[i];
+        if (!matches("blk.*.attn_q.weight", t->source->name) &&
+            !matches("blk.*.attn_k.weight", t->source->name))
+            continue;
+        if (t->rows % hyper.head_width != 0 || hyper.head_width % 2 != 0)
+            return nibl_fail(NIBL_E_FILE, "tensor '%.*s' has %llu rows, no multiple of the head's %u",
+                             SHOW(t->source->name), (unsigned long long)t->rows, hyper.head_width);
+        t->halves = hyper.head_width;
+    }
+    return NIBL_OK;
+}
+
+static nibl_status choose(nibl_recipe *r, const nibl_quantize_options *o, bool *used) {
+    bool tied = nibl_gguf_find_tensor(r->gguf, "output.weight") == NULL;
+    NIBL_TRY(find_type(o->type, "q4_0", &r->type));
+    NIBL_TRY(find_type(o->head, "q8_0", &r->head));
+    NIBL_TRY(find_type(o->embedding, tied && o->head ? o->head : "q8_0", &r->embedding));
+    for (size_t i = 0; i < r->count; i++) {
+        nibl_quant_tensor *t = &r->tensors[i];
+        t->source = nibl_gguf_tensor_at(r->gguf, i);
+        const nibl_gguf_tensor *s = t->source;
+        t->from = nibl_dtype_by_id(s->type);
+        t->cols = s->dims[0];
+        t->rows = s->dims[1] * s->dims[2] * s->dims[3];
+        if (!t->from) {
+            const char *name = nibl_dtype_name(s->type);
+            return nibl_fail(NIBL_E_UNSUPPORTED, "tensor '%.*s' has type %s, which this build does not read",
+                             SHOW(s->name), name ? name : "unknown");
+        }
+        if (t->cols > UINT32_MAX / 8)
+            return nibl_fail(NIBL_E_UNSUPPORTED,
+                             "tensor '%.*s' has rows of %llu values; at most %u are possible", SHOW(s->name),
+                             (unsigned long long)t->cols, UINT32_MAX / 8);
+        NIBL_TRY(choose_type(r, o, used, t));
+        uint64_t row_bytes;
+        if (!nibl_dtype_row_bytes(t->to, t->cols, &row_bytes) ||
+            !nibl_mul_u64(row_bytes, t->rows, &t->bytes) || t->bytes > NIBL_MAX_FILE)
+            return nibl_fail(NIBL_E_UNSUPPORTED, "tensor '%.*s' would be too large", SHOW(s->name));
+    }
+    for (size_t i = 0; i < o->tensor_count; i++)
+        if (!used[i])
+            return nibl_fail(NIBL_E_ARGUMENT, "'%.64s' is the name of no tensor", o->tensors[i].pattern);
+    qsort(r->tensors, r->count, sizeof *r->tensors, compare_addresses);
+    NIBL_TRY(mark_halves(r));
+    return check_order(r);
+}
+
+nibl_status nibl_recipe_choose(const nibl_gguf *gguf, const nibl_quantize_options *options,
+                               nibl_recipe *out) {
+    *out = (nibl_recipe){.gguf = gguf, .count = nibl_gguf_tensor_count(gguf)};
+    if (out->count == 0) return nibl_fail(NIBL_E_FILE, "the model has no tensors");
+    nibl_slice method;
+    if (nibl_gguf_string(gguf, "nibl.quantization.method", &method))
+        return nibl_fail(NIBL_E_UNSUPPORTED,
+                         "the weights are quantized by '%.*s' already: take the 16-bit model", SHOW(method));
+    const uint64_t bytes = (uint64_t)out->count * sizeof *out->tensors;
+    bool *used = nibl_alloc_zero((uint64_t)options->tensor_count + 1);
+    out->tensors = nibl_alloc_zero(bytes);
+    const nibl_status status =
+        used && out->tensors ? choose(out, options, used) : nibl_fail_memory(bytes, "the list of tensors");
+    nibl_free(used);
+    return status;
+}
+
+void nibl_recipe_free(nibl_recipe *recipe) {
+    nibl_free(recipe->tensors);
+    recipe->tensors = NULL;
+}
+
+/* ---- The header ---- */
+
+/* What the output says anew, or what is true of the source only. */
+static bool is_dropped(nibl_slice key) {
+    static const char *const dropped[] = {
+        "general.alignment", "general.file_type", "general.quantization_version",
+        "split.*",           "nibl.format",       NIBL_KEY_ROPE_HALVES,
+        "nibl.version",      "nibl.recipe"};
+    for (size_t i = 0; i < sizeof dropped / sizeof *dropped; i++)
+        if (matches(dropped[i], key)) return true;
+    return false;
+}
+
+static void write_text(nibl_writer *w, const char *text) { nibl_write_json(w, text, strlen(text)); }
+
+static void write_recipe(nibl_writer *w, const nibl_recipe *r, const nibl_quantize_options *o) {
+    nibl_print(w, "{\"type\":\"%s\",\"embedding\":\"%s\",\"head\":\"%s\",\"tensors\":[", r->type->name,
+               r->embedding->name, r->head->name);
+    for (size_t i = 0; i < o->tensor_count; i++) {
+        nibl_print(w, "%s[", i > 0 ? "," : "");
+        write_text(w, o->tensors[i].pattern);
+        nibl_print(w, ",");
+        write_text(w, o->tensors[i].type);
+        nibl_print(w, "]");
+    }
+    nibl_print(w, "],\"method\":");
+    write_text(w, o->method ? o->method : "rtn");
+    nibl_print(w, "}");
+}
+
+static nibl_status build_recipe(nibl_gguf_builder *b, const nibl_recipe *r, const nibl_quantize_options *o) {
+    nibl_writer w = {0};
+    write_recipe(&w, r, o);
+    char *text = nibl_alloc((uint64_t)w.length + 1);
+    if (!text) return nibl_fail_memory(w.length, "the recipe");
+    w = (nibl_writer){.text = text, .capacity = w.length + 1};
+    write_recipe(&w, r, o);
+    nibl_gguf_build_string(b, "nibl.recipe", (nibl_slice){text, w.length});
+    nibl_free(text);
+    return NIBL_OK;
+}
+
+nibl_status nibl_recipe_header(const nibl_recipe *r, const nibl_quantize_options *o, uint8_t **bytes,
+                               size_t *length) {
+    nibl_gguf_builder b = {.alignment = NIBL_QUANT_ALIGNMENT};
+    nibl_slice format;
+    const bool folder = nibl_gguf_string(r->gguf, "nibl.format", &format);
+    for (size_t i = 0; i < nibl_gguf_metadata_count(r->gguf); i++)
+        if (!is_dropped(nibl_gguf_metadata_key(r->gguf, i))) nibl_gguf_build_copy(&b, r->gguf, i, folder);
+    nibl_gguf_build_u32(&b, "general.file_type", file_type_of(r->type)->id);
+    nibl_gguf_build_u32(&b, "general.quantization_version", 2);
+    nibl_gguf_build_string(&b, "nibl.version", (nibl_slice){NIBL_VERSION, sizeof NIBL_VERSION - 1});
+    const nibl_status status = build_recipe(&b, r, o);
+    for (size_t i = 0; i < r->count; i++) {
+        const nibl_quant_tensor *t = &r->tensors[i];
+        char name[NIBL_GGUF_MAX_NAME + 1];
+        snprintf(name, sizeof name, "%.*s", (int)t->source->name.length, t->source->name.bytes);
+        nibl_gguf_build_tensor(&b, name, t->to->id, t->source->n_dims, t->source->dims, t->bytes);
+    }
+    if (b.status == NIBL_OK) b.status = status;
+    return nibl_gguf_build_bytes(&b, bytes, length);
+}

@@ -1,0 +1,36 @@
+/* What a model is quantized to: the type of every tensor, and the header of the file that comes out. */
+#ifndef NIBL_RECIPE_H
+#define NIBL_RECIPE_H
+
+#include "core/dtype.h"
+#include "core/gguf.h"
+
+/* One tensor on its way from the source to the output; in the order of both. */
+typedef struct nibl_quant_tensor {
+    const nibl_gguf_tensor *source;
+    const nibl_dtype *from, *to;
+    const nibl_dtype
+        *wanted; /* what the options ask for, where rows do not divide into its blocks; else NULL */
+    uint64_t rows, cols;
+    uint32_t halves; /* rows of a head whose halves are to be interleaved; 0 = rows stand as they come */
+    uint64_t bytes; /* of the output, without the gap that follows */
+} nibl_quant_tensor;
+
+typedef struct nibl_recipe {
+    const nibl_gguf *gguf;
+    const nibl_dtype *type, *embedding, *head;
+    nibl_quant_tensor *tensors; /* by address */
+    size_t count;
+} nibl_recipe;
+
+enum { NIBL_QUANT_ALIGNMENT = 32 };
+
+/* Chooses by the options; every name in them is checked. Free it in any case. */
+nibl_status nibl_recipe_choose(const nibl_gguf *gguf, const nibl_quantize_options *options, nibl_recipe *out);
+void nibl_recipe_free(nibl_recipe *recipe);
+
+/* The header of the output with the recipe in it: the caller's. */
+nibl_status nibl_recipe_header(const nibl_recipe *recipe, const nibl_quantize_options *options,
+                               uint8_t **bytes, size_t *length);
+
+#endif

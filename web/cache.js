@@ -1,0 +1,387 @@
+/**
+ * Models kept on this machine. A cached source reads what is there and fetches the rest, keeping it on its way: nothing is
+ * read twice. One load at a time fills a file (a second one waits, and finds it there); a load that ends early leaves
+ * what it has for the next one; only one that has succeeded calls a file complete.
+ */
+import { openBackend } from './backend.js'
+import { NiblError } from './errors.js'
+import { Entry, readJournal } from './journal.js'
+import { sha256 } from './sha256.js'
+import { CHUNK } from './stream.js'
+
+/** Compared with the server's, where a file may have changed since. */
+const PROBE = 16 << 10
+
+/** @typedef {import('./nibl.d.ts').CacheBackend} Backend */
+/** @typedef {import('./stream.js').Range} Range */
+/** @typedef {import('./stream.js').Source} Source */
+/** @typedef {import('./http.js').UrlSource} UrlSource */
+
+/** @param {string} key */
+const idOf = (key) => sha256().update(new TextEncoder().encode(key)).digest('hex').slice(0, 32)
+
+/** Nothing answered, as it is without a network. @param {unknown} error */
+function isUnreachable(error) {
+  return error instanceof NiblError && (error.code === 'TIMEOUT' || (error.code === 'DOWNLOAD_FAILED' && error.status === undefined && error.retryAfter !== undefined))
+}
+
+/** What one load has to do with the cache. */
+export class Shelf {
+  /** @type {Set<{ entry: Entry, file: UrlSource }>} */
+  #open = new Set()
+  #warn
+  /** @type {Backend | null} */
+  backend = null
+  offline = false
+
+  /** @param {{ cache: true | string | Backend, allowOffline: boolean, signal?: AbortSignal }} options @param {string} model
+   * @param {(warning: NiblError) => void} warn */
+  constructor({ cache, allowOffline, signal }, model, warn) {
+    this.cache = cache
+    this.allowOffline = allowOffline
+    this.signal = signal
+    this.model = model
+    this.#warn = warn
+  }
+
+  async start() {
+    try {
+      this.backend = await openBackend(this.cache)
+    } catch (error) {
+      await this.fail(error)
+    }
+  }
+
+  /** @param {UrlSource} file @returns {Promise<Entry | null>} */
+  async entryOf(file) {
+    if (!this.backend) return null
+    let entry
+    try {
+      entry = await Entry.open(this.backend, idOf(file.key), this.signal)
+    } catch (error) {
+      if (this.signal?.aborted) throw error
+      await this.fail(error)
+      return null
+    }
+    this.#open.add({ entry, file })
+    await this.#compare(entry, file)
+    return entry
+  }
+
+  /** Whether the server still has what the entry holds: one look at some bytes, and at what tells versions apart.
+   * @param {Entry} entry @param {UrlSource} file */
+  async #compare(entry, file) {
+    const { head, ranges, complete } = entry
+    if (!head) return
+    if (file.size && head.size && file.size !== head.size) return entry.clear()
+    if (file.fixed || !ranges.list.length || (this.offline && complete)) return
+    const [first, end] = ranges.list[0]
+    const start = Math.max(first, end - PROBE)
+    try {
+      const mayFail = this.allowOffline && complete
+      const stream = await file.open({ start, end }, mayFail ? 0 : undefined)
+      const same = await sameBytes(entry, stream, start, end)
+      await stream.cancel()
+      const versions = [file.validator === head.validator, !file.size || !head.size || file.size === head.size]
+      const sure = stream.ranged ? same : file.validator !== null
+      if (!sure || versions.includes(false)) await entry.clear()
+    } catch (error) {
+      if (!isUnreachable(error) || !complete) throw error
+      if (this.allowOffline) this.offline = true
+      else {
+        const { message, code } = /** @type {NiblError} */ (error)
+        throw new NiblError(code, `${message} The model is in the cache, which may be used unasked with allowOffline.`, { cause: error })
+      }
+    }
+  }
+
+  /** The cache cannot be written or read: the load goes on without it. @param {unknown} cause */
+  async fail(cause) {
+    const { name, code, message } = /** @type {any} */ (cause)
+    const full = name === 'QuotaExceededError' || code === 'ENOSPC' || code === 'EDQUOT'
+    const reason = full ? 'there is not enough space' : message
+    this.backend = null
+    for (const place of this.#open) {
+      if (place.entry.complete) continue
+      this.#open.delete(place)
+      await place.entry.clear().catch(() => {})
+      await place.entry.close().catch(() => {})
+    }
+    this.#warn(new NiblError(full ? 'QUOTA' : 'CACHE_FAILED', `${this.model} is not kept in the cache: ${reason}. The load goes on without it.`, { cause }))
+  }
+
+  /** The end of a load. @param {unknown} [error] that it ended with */
+  async close(error) {
+    const bad = error instanceof NiblError && ['BAD_FILE', 'TRUNCATED', 'INTEGRITY'].includes(error.code)
+    try {
+      for (const { entry, file } of this.#open) {
+        if (bad) await entry.clear()
+        else if (!error) await entry.commit(file.size)
+      }
+      for (const { entry } of this.#open) await entry.close()
+    } catch (failure) {
+      await this.fail(failure)
+    }
+    this.#open.clear()
+  }
+
+  // ---- The hub's lists, for when it cannot be reached ----
+
+  /** @param {string} key @param {any[]} list */
+  async keep(key, list) {
+    const { backend, model } = this
+    if (!backend || this.offline) return
+    const id = idOf(key)
+    const text = JSON.stringify({ model, list })
+    let release = () => {}
+    try {
+      release = await backend.lock(id, this.signal)
+      if ((await backend.text(`${id}.list`)) === text) return
+      await backend.remove(`${id}.list`)
+      const file = await backend.open(`${id}.list`, 'write')
+      await file.write(0, new TextEncoder().encode(text)).finally(() => file.close())
+    } catch (error) {
+      if (this.signal?.aborted) throw error
+      await this.fail(error)
+    } finally {
+      release()
+    }
+  }
+
+  /** @param {string} key @param {unknown} error why it has to be from here @returns {Promise<any[]>} */
+  async recall(key, error) {
+    const text = this.allowOffline && isUnreachable(error) ? await this.backend?.text(`${idOf(key)}.list`) : null
+    if (!text) throw error
+    this.offline = true
+    return JSON.parse(text).list
+  }
+}
+
+/** @param {Entry} entry @param {import('./stream.js').Stream} stream @param {number} start @param {number} end */
+async function sameBytes(entry, stream, start, end) {
+  if (!stream.ranged) return false
+  const ours = new Uint8Array(end - start)
+  if ((await entry.read(start, ours).catch(() => 0)) < ours.length) return false
+  for (let at = 0; at < ours.length; ) {
+    const bytes = await stream.read()
+    if (!bytes || bytes.some((byte, i) => byte !== ours[at + i])) return false
+    at += bytes.length
+  }
+  return true
+}
+
+/** A file or model of which a part may be on the shelf. @implements {Source} */
+export class CachedSource {
+  #source
+  #shelf
+  /** @type {Promise<Entry | null> | null} */
+  #entry = null
+
+  /** @param {UrlSource | import('./hub.js').HubSource} source @param {Shelf} shelf */
+  constructor(source, shelf) {
+    this.#source = source
+    this.#shelf = shelf
+  }
+
+  get name() {
+    return this.#source.name
+  }
+
+  get fileName() {
+    return this.#source.fileName
+  }
+
+  get #file() {
+    return 'first' in this.#source ? this.#source.first : this.#source
+  }
+
+  get sha256() {
+    return this.#file.sha256
+  }
+
+  async resolve() {
+    await this.#shelf.start()
+    if ('first' in this.#source) await this.#source.resolve(this.#shelf)
+  }
+
+  /** @param {string} fileName */
+  sibling(fileName) {
+    return new CachedSource(this.#source.sibling(fileName), this.#shelf)
+  }
+
+  /** @param {Range} [range] */
+  async open(range) {
+    const file = this.#file
+    const entry = await (this.#entry ??= this.#shelf.entryOf(file))
+    if (!entry) return file.open(range)
+    if (this.#shelf.offline && !entry.head) {
+      throw new NiblError('NOT_FOUND', `${file.name} is not in the cache, and there is no network.`, { status: 404 })
+    }
+    const stream = new CachedStream(file, entry, this.#shelf, range ?? { start: 0, end: Infinity })
+    await stream.start()
+    return stream
+  }
+}
+
+/** @implements {Stream} */
+class CachedStream {
+  #file
+  #entry
+  #shelf
+  #end
+  /** @type {import('./http.js').ResumingStream | null} */
+  #net = null
+  /** @type {Uint8Array | null} */
+  #buffer = null
+  ranged = true
+
+  /** @typedef {import('./stream.js').Stream} Stream */
+  /** @param {UrlSource} file @param {Entry} entry @param {Shelf} shelf @param {Range} range */
+  constructor(file, entry, shelf, { start, end }) {
+    this.#file = file
+    this.#entry = entry
+    this.#shelf = shelf
+    this.offset = start
+    this.#end = end
+  }
+
+  get size() {
+    return this.#file.size || (this.#entry.head?.size ?? 0)
+  }
+
+  /** Where the stream ends; Infinity if unknown. */
+  get #last() {
+    return Math.min(this.#end, this.size || Infinity)
+  }
+
+  async start() {
+    if (this.offset >= this.#last || this.#entry.ranges.endOf(this.offset) > this.offset) return
+    this.#net = await this.#open()
+    this.ranged = this.#net.ranged
+    if (this.ranged) return
+    /* All of it comes, wanted or not. */
+    this.offset = 0
+    this.#end = Infinity
+  }
+
+  #open() {
+    return this.#file.open({ start: this.offset, end: Math.min(this.#entry.ranges.nextStart(this.offset), this.#end) })
+  }
+
+  async read() {
+    while (this.offset < this.#last) {
+      const known = Math.min(this.#entry.ranges.endOf(this.offset), this.#last)
+      const chunk = known > this.offset && !this.#unranged ? await this.#fromCache(known) : await this.#fromNet()
+      if (chunk === undefined) continue
+      if (chunk) this.offset += chunk.length
+      return chunk
+    }
+    return null
+  }
+
+  get #unranged() {
+    return this.#net !== null && !this.#net.ranged
+  }
+
+  /** @param {number} end @returns {Promise<Uint8Array | undefined>} undefined: it cannot be read */
+  async #fromCache(end) {
+    await this.#net?.cancel()
+    this.#net = null
+    this.#buffer ??= new Uint8Array(CHUNK)
+    const view = this.#buffer.subarray(0, Math.min(CHUNK, end - this.offset))
+    try {
+      const got = await this.#entry.read(this.offset, view)
+      if (got === view.length) return view
+      throw new Error(`${got} of ${view.length} bytes are there at ${this.offset}`)
+    } catch (error) {
+      await this.#entry.clear().catch(() => {})
+      await this.#shelf.fail(error)
+      return undefined
+    }
+  }
+
+  /** @returns {Promise<Uint8Array | null | undefined>} undefined: to be asked again, null: the end */
+  async #fromNet() {
+    const net = (this.#net ??= await this.#open())
+    if (net.offset < this.offset) net.skipTo(this.offset)
+    const chunk = await net.read()
+    if (chunk) {
+      await this.#keep(chunk)
+      return chunk
+    }
+    this.#net = null
+    return this.#entry.ranges.endOf(this.offset) > this.offset ? undefined : null
+  }
+
+  /** @param {Uint8Array} bytes */
+  async #keep(bytes) {
+    if (!this.#shelf.backend) return
+    const { key, name, validator } = this.#file
+    try {
+      await this.#entry.write({ key, name, model: this.#shelf.model, size: this.size, validator }, this.offset, bytes)
+    } catch (error) {
+      await this.#shelf.fail(error)
+    }
+  }
+
+  async cancel() {
+    await this.#net?.cancel()
+    this.#net = null
+  }
+}
+
+// ---- For those who want to see ----
+
+/** @type {typeof import('./nibl.d.ts').openCache} */
+export async function openCache(cache = true) {
+  const backend = await openBackend(cache)
+
+  /** By model, the files whose names begin with an id. */
+  async function contents() {
+    /** @type {Map<string, { ids: string[], files: string[], size: number, bytes: number, complete: boolean, used: number }>} */
+    const models = new Map()
+    /** @param {string} model */
+    const of = (model) => {
+      const found = models.get(model) ?? { ids: [], files: [], size: 0, bytes: 0, complete: true, used: 0 }
+      models.set(model, found)
+      return found
+    }
+    for (const name of await backend.names()) {
+      const [id, kind] = name.split('.')
+      if (kind !== 'journal' && kind !== 'list') continue
+      const text = (await backend.text(name)) ?? ''
+      if (kind === 'list') {
+        of(JSON.parse(text).model).ids.push(id)
+        continue
+      }
+      const { head, ranges, complete, used } = readJournal(text)
+      const entry = of(head?.model ?? '')
+      entry.ids.push(id)
+      if (!head) continue
+      entry.files.push(head.name)
+      entry.size += head.size || ranges.bytes
+      entry.bytes += ranges.bytes
+      entry.complete &&= complete
+      entry.used = Math.max(entry.used, used)
+    }
+    return models
+  }
+
+  const list = async () => {
+    const models = [...(await contents())].filter(([, { files }]) => files.length)
+    return models.map(([model, { ids, ...about }]) => ({ model, ...about })).sort((a, b) => b.used - a.used)
+  }
+
+  return {
+    list,
+    size: async () => (await list()).reduce((sum, { bytes }) => sum + bytes, 0),
+    async delete(model) {
+      const all = await contents()
+      if (model !== undefined && !all.has(model)) return false
+      const ids = model === undefined ? [...all.values()].flatMap(({ ids }) => ids) : (all.get(model)?.ids ?? [])
+      for (const name of await backend.names()) if (ids.includes(name.split('.')[0])) await backend.remove(name)
+      return ids.length > 0
+    },
+    persist: async () => Boolean(await globalThis.navigator?.storage?.persist?.()),
+  }
+}
