@@ -113,6 +113,22 @@ static int compare_addresses(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+/* What else a Hugging Face folder has otherwise than GGUF is not rewritten here. */
+static nibl_status check_order(const nibl_recipe *r) {
+    static const char *const keys[] = {NIBL_KEY_NORMS_FROM_ZERO, NIBL_KEY_TRANSPOSED};
+    bool other = false, halves = false;
+    nibl_gguf_bool(r->gguf, NIBL_KEY_ROPE_HALVES, &halves);
+    for (size_t i = 0; i < 2 && !other; i++) nibl_gguf_bool(r->gguf, keys[i], &other);
+    for (size_t i = 0; i < r->count; i++)
+        other = other || matches("blk.*.ffn_gate.0.weight", r->tensors[i].source->name) ||
+                (halves && matches("blk.*.attn_q.bias", r->tensors[i].source->name));
+    if (!other) return NIBL_OK;
+    return nibl_fail(
+        NIBL_E_UNSUPPORTED,
+        "a Hugging Face folder of this architecture cannot be written as GGUF by this build: take a "
+        "16-bit GGUF file");
+}
+
 /* Rows of Q and K that a Hugging Face file orders for rotation in halves and GGUF in pairs. */
 static nibl_status mark_halves(const nibl_recipe *r) {
     bool halves = false;
@@ -166,7 +182,8 @@ static nibl_status choose(nibl_recipe *r, const nibl_quantize_options *o, bool *
         if (!used[i])
             return nibl_fail(NIBL_E_ARGUMENT, "'%.64s' is the name of no tensor", o->tensors[i].pattern);
     qsort(r->tensors, r->count, sizeof *r->tensors, compare_addresses);
-    return mark_halves(r);
+    NIBL_TRY(mark_halves(r));
+    return check_order(r);
 }
 
 nibl_status nibl_recipe_choose(const nibl_gguf *gguf, const nibl_quantize_options *options,
