@@ -50,6 +50,8 @@ struct nibl_run {
     group groups[NIBL_MAX_CHUNK];
     uint32_t group_count, chunk_rows, head_row;
     bool split; /* attention blocks among workers */
+    nibl_run_observer observer;
+    void *observer_context;
 };
 
 static uint32_t padded(uint32_t n) { return (n + NIBL_PANEL - 1) / NIBL_PANEL * NIBL_PANEL; }
@@ -279,6 +281,8 @@ static void multiply_panels(const nibl_run *run, const product *products, uint32
 static void multiply(const nibl_run *run, const product *products, uint32_t count, uint32_t rows,
                      uint32_t worker, uint32_t workers) {
     uint32_t panels = 0;
+    if (run->observer)
+        run->observer(run->observer_context, products[0].w, run->input, run->widest, rows, worker, workers);
     for (uint32_t i = 0; i < count; i++) panels += nibl_panels(products[i].w);
     nibl_claims claims =
         nibl_pool_divide(run->model->pool, worker, workers, panels, panels / (workers * CLAIMS));
@@ -579,4 +583,16 @@ nibl_status nibl_run_advance(nibl_run *run, uint32_t *units) {
 
 const float *nibl_run_logits(const nibl_run *run, uint32_t i) {
     return run->logits + (size_t)i * padded(run->model->hyper.vocabulary);
+}
+
+void nibl_run_observe(nibl_run *run, nibl_run_observer observer, void *context) {
+    run->observer = observer;
+    run->observer_context = context;
+}
+
+float *nibl_run_stream(nibl_run *run, bool repeat, uint32_t *layer) {
+    if (!run->embedded) embed(run);
+    if (repeat) run->layer--;
+    *layer = run->layer;
+    return run->x;
 }

@@ -43,6 +43,50 @@ static nibl_status find_type(const char *name, const char *absent, const nibl_dt
     return *out ? NIBL_OK : nibl_fail_encode_type(name);
 }
 
+/* ---- Methods ---- */
+
+static const struct {
+    const char *name;
+    bool calibrated;
+    nibl_method method;
+} methods[] = {
+    {"rtn", false, {.search = false}},
+    {"clip", false, {.search = true}},
+    {"imatrix", true, {.search = true, .magnitude = true}},
+    {"awq", true, {.awq = true}},
+    {"gptq", true, {.search = true, .gptq = true}},
+};
+enum { METHODS = sizeof methods / sizeof *methods };
+
+static nibl_status fail_method(const char *name, size_t length) {
+    char names[64];
+    nibl_writer w = {.text = names, .capacity = sizeof names};
+    for (size_t i = 0; i < METHODS; i++) nibl_print(&w, "%s%s", i > 0 ? ", " : "", methods[i].name);
+    return nibl_fail(NIBL_E_ARGUMENT, "there is no method '%.*s'; possible are: %s",
+                     (int)(length < 64 ? length : 64), name, names);
+}
+
+nibl_status nibl_method_read(const char *text, bool calibrated, nibl_method *out) {
+    *out = (nibl_method){0};
+    if (!text) text = "rtn";
+    for (bool more = true; more;) {
+        const size_t length = strcspn(text, ",");
+        size_t i = 0;
+        while (i < METHODS &&
+               (strlen(methods[i].name) != length || memcmp(methods[i].name, text, length) != 0))
+            i++;
+        if (i == METHODS) return fail_method(text, length);
+        if (methods[i].calibrated && !calibrated)
+            return nibl_fail(NIBL_E_ARGUMENT, "method %s needs a calibration text", methods[i].name);
+        const nibl_method *m = &methods[i].method;
+        *out = (nibl_method){out->search || m->search, out->magnitude || m->magnitude, out->awq || m->awq,
+                             out->gptq || m->gptq};
+        more = text[length] == ',';
+        text += length + 1;
+    }
+    return NIBL_OK;
+}
+
 /* ---- Names ---- */
 
 /* '*' stands for any bytes, '?' for one. */

@@ -16,6 +16,13 @@ typedef struct nibl_quant_tensor {
     uint64_t bytes; /* of the output, without the gap that follows */
 } nibl_quant_tensor;
 
+/* What the list of methods asks for. */
+typedef struct nibl_method {
+    bool search; /* scales that lose least, by weighted squares where there is a calibration, */
+    bool magnitude; /* which weigh large weights more */
+    bool awq, gptq;
+} nibl_method;
+
 typedef struct nibl_recipe {
     const nibl_gguf *gguf;
     const nibl_dtype *type, *embedding, *head;
@@ -24,6 +31,9 @@ typedef struct nibl_recipe {
 } nibl_recipe;
 
 enum { NIBL_QUANT_ALIGNMENT = 32 };
+
+/* Reads "rtn,clip,...". */
+nibl_status nibl_method_read(const char *text, bool calibrated, nibl_method *out);
 
 /* Chooses by the options; every name in them is checked. Free it in any case. */
 nibl_status nibl_recipe_choose(const nibl_gguf *gguf, const nibl_quantize_options *options, nibl_recipe *out);
