@@ -3,120 +3,268 @@
 #include <stdio.h>
 #include <string.h>
 
-static const nibl_arch archs[] = {
-    {"llama",
-     NIBL_ROPE_INTERLEAVED,
-     {"token_embd.weight", "blk.%u.attn_norm.weight", "blk.%u.attn_q.weight", "blk.%u.attn_k.weight",
-      "blk.%u.attn_v.weight", "blk.%u.attn_output.weight", "blk.%u.ffn_norm.weight", "blk.%u.ffn_gate.weight",
-      "blk.%u.ffn_up.weight", "blk.%u.ffn_down.weight", "output_norm.weight", "output.weight"},
-     "llama",
-     {"model.embed_tokens.weight", "model.layers.%u.input_layernorm.weight",
-      "model.layers.%u.self_attn.q_proj.weight", "model.layers.%u.self_attn.k_proj.weight",
-      "model.layers.%u.self_attn.v_proj.weight", "model.layers.%u.self_attn.o_proj.weight",
-      "model.layers.%u.post_attention_layernorm.weight", "model.layers.%u.mlp.gate_proj.weight",
-      "model.layers.%u.mlp.up_proj.weight", "model.layers.%u.mlp.down_proj.weight", "model.norm.weight",
-      "lm_head.weight"}},
+#define L "blk.%u."
+#define M "model.layers.%u."
+#define H "transformer.h.%u."
+
+const nibl_slot_form nibl_slot_forms[NIBL_SLOT_COUNT] = {
+#define MATRIX(slot, gguf, hf, rows, cols, presence)                                                         \
+    [NIBL_SLOT_##slot] = {gguf, hf, NIBL_DIM_##rows, NIBL_DIM_##cols, NIBL_##presence, false, false, false},
+#define EXPERT(slot, gguf, hf, rows, cols, presence)                                                         \
+    [NIBL_SLOT_##slot] = {gguf, hf, NIBL_DIM_##rows, NIBL_DIM_##cols, NIBL_##presence, false, false, true},
+#define VECTOR(slot, gguf, hf, rows, cols, presence)                                                         \
+    [NIBL_SLOT_##slot] = {gguf, hf, NIBL_DIM_##rows, NIBL_DIM_##cols, NIBL_##presence, true, false, false},
+#define NORM(slot, gguf, hf, cols, presence)                                                                 \
+    [NIBL_SLOT_##slot] = {gguf, hf, NIBL_DIM_ONE, NIBL_DIM_##cols, NIBL_##presence, true, true, false},
+    MATRIX(EMBEDDING, "token_embd.weight", "model.embed_tokens.weight", VOCABULARY, WIDTH, ALWAYS) /**/
+    VECTOR(POSITIONS, "position_embd.weight", "", CONTEXT, WIDTH, WHERE_ASKED) /**/
+    VECTOR(ROPE_FACTORS, "rope_freqs.weight", "", ONE, PAIRS, WHERE_PRESENT) /**/
+    NORM(ATTN_NORM, L "attn_norm.weight", M "input_layernorm.weight", WIDTH, ALWAYS) /**/
+    VECTOR(ATTN_NORM_BIAS, L "attn_norm.bias", M "input_layernorm.bias", ONE, WIDTH, WHERE_ASKED) /**/
+    MATRIX(WQ, L "attn_q.weight", M "self_attn.q_proj.weight", Q, WIDTH, ALWAYS) /**/
+    MATRIX(WK, L "attn_k.weight", M "self_attn.k_proj.weight", KV, WIDTH, ALWAYS) /**/
+    MATRIX(WV, L "attn_v.weight", M "self_attn.v_proj.weight", KV, WIDTH, ALWAYS) /**/
+    VECTOR(BQ, L "attn_q.bias", M "self_attn.q_proj.bias", ONE, Q, WHERE_PRESENT) /**/
+    VECTOR(BK, L "attn_k.bias", M "self_attn.k_proj.bias", ONE, KV, WHERE_PRESENT) /**/
+    VECTOR(BV, L "attn_v.bias", M "self_attn.v_proj.bias", ONE, KV, WHERE_PRESENT) /**/
+    NORM(Q_NORM, L "attn_q_norm.weight", M "self_attn.q_norm.weight", HEAD, WHERE_ASKED) /**/
+    NORM(K_NORM, L "attn_k_norm.weight", M "self_attn.k_norm.weight", HEAD, WHERE_ASKED) /**/
+    VECTOR(SINKS, L "attn_sinks.weight", M "self_attn.sinks", ONE, HEADS, WHERE_ASKED) /**/
+    NORM(ATTN_SUB_NORM, L "attn_sub_norm.weight", M "self_attn.attn_sub_norm.weight", Q, WHERE_ASKED) /**/
+    MATRIX(WO, L "attn_output.weight", M "self_attn.o_proj.weight", WIDTH, Q, ALWAYS) /**/
+    VECTOR(BO, L "attn_output.bias", M "self_attn.o_proj.bias", ONE, WIDTH, WHERE_PRESENT) /**/
+    MATRIX(CONV_IN, L "shortconv.in_proj.weight", M "conv.in_proj.weight", THREE_WIDTHS, WIDTH,
+           WHERE_ASKED) /**/
+    VECTOR(CONV, L "shortconv.conv.weight", M "conv.conv.weight", WIDTH, CONV, WHERE_ASKED) /**/
+    MATRIX(CONV_OUT, L "shortconv.out_proj.weight", M "conv.out_proj.weight", WIDTH, WIDTH, WHERE_ASKED) /**/
+    NORM(POST_ATTN_NORM, L "post_attention_norm.weight", M "post_attention_layernorm.weight", WIDTH,
+         WHERE_ASKED) /**/
+    NORM(FFN_NORM, L "ffn_norm.weight", M "post_attention_layernorm.weight", WIDTH, ALWAYS) /**/
+    VECTOR(FFN_NORM_BIAS, L "ffn_norm.bias", M "post_attention_layernorm.bias", ONE, WIDTH, WHERE_ASKED) /**/
+    MATRIX(ROUTER, L "ffn_gate_inp.weight", M "mlp.gate.weight", EXPERTS, WIDTH, WHERE_ASKED) /**/
+    VECTOR(ROUTER_BIAS, L "ffn_gate_inp.bias", M "mlp.gate.bias", ONE, EXPERTS, WHERE_ASKED) /**/
+    EXPERT(GATE, L "ffn_gate.weight", M "mlp.gate_proj.weight", FFN, WIDTH, ALWAYS) /**/
+    EXPERT(UP, L "ffn_up.weight", M "mlp.up_proj.weight", FFN, WIDTH, ALWAYS) /**/
+    VECTOR(GATE_BIAS, L "ffn_gate.bias", M "mlp.gate_proj.bias", EXPERTS, FFN, WHERE_PRESENT) /**/
+    VECTOR(UP_BIAS, L "ffn_up.bias", M "mlp.up_proj.bias", EXPERTS, FFN, WHERE_PRESENT) /**/
+    NORM(FFN_SUB_NORM, L "ffn_sub_norm.weight", M "mlp.ffn_sub_norm.weight", FFN, WHERE_ASKED) /**/
+    EXPERT(DOWN, L "ffn_down.weight", M "mlp.down_proj.weight", WIDTH, FFN, ALWAYS) /**/
+    VECTOR(DOWN_BIAS, L "ffn_down.bias", M "mlp.down_proj.bias", EXPERTS, WIDTH, WHERE_PRESENT) /**/
+    NORM(POST_FFN_NORM, L "post_ffw_norm.weight", M "post_feedforward_layernorm.weight", WIDTH,
+         WHERE_ASKED) /**/
+    NORM(OUTPUT_NORM, "output_norm.weight", "model.norm.weight", WIDTH, ALWAYS) /**/
+    VECTOR(OUTPUT_NORM_BIAS, "output_norm.bias", "", ONE, WIDTH, WHERE_ASKED) /**/
+    MATRIX(HEAD, "output.weight", "lm_head.weight", VOCABULARY, WIDTH, WHERE_PRESENT) /**/
+#undef MATRIX
+#undef EXPERT
+#undef VECTOR
+#undef NORM
 };
+
+#define QK_NORM (NIBL_BIT(Q_NORM) | NIBL_BIT(K_NORM))
+#define POST_NORMS (NIBL_BIT(POST_ATTN_NORM) | NIBL_BIT(POST_FFN_NORM))
+#define QKV_BIAS (NIBL_BIT(BQ) | NIBL_BIT(BK) | NIBL_BIT(BV))
+#define PART(s, gguf, hf, ...) {NIBL_SLOT_##s, gguf, hf, {__VA_ARGS__}, true}
+#define RENAMED(s, gguf, hf) {NIBL_SLOT_##s, gguf, hf, {NIBL_SLOT_EMBEDDING}, false}
+#define FUSED_QKV(gguf, hf, q, k, v)                                                                         \
+    PART(q, gguf, hf, NIBL_SLOT_EMBEDDING), PART(k, gguf, hf, NIBL_SLOT_##q),                                \
+        PART(v, gguf, hf, NIBL_SLOT_##q, NIBL_SLOT_##k)
+/* One tensor for all experts in GGUF, one for each in Hugging Face's. */
+#define EXPERTS                                                                                              \
+    RENAMED(GATE, L "ffn_gate_exps.weight", M "mlp.experts.%u.gate_proj.weight"),                            \
+        RENAMED(UP, L "ffn_up_exps.weight", M "mlp.experts.%u.up_proj.weight"),                              \
+        RENAMED(DOWN, L "ffn_down_exps.weight", M "mlp.experts.%u.down_proj.weight")
+#define GEMMA_NORMS RENAMED(FFN_NORM, NULL, M "pre_feedforward_layernorm.weight")
+
+static const nibl_arch archs[] = {
+    {.name = "llama", .hf_type = {"llama", "mistral"}, .rope = NIBL_ROPE_INTERLEAVED},
+    {.name = "qwen2", .hf_type = {"qwen2"}, .rope = NIBL_ROPE_NEOX, .has = QKV_BIAS},
+    {.name = "qwen3", .hf_type = {"qwen3"}, .rope = NIBL_ROPE_NEOX, .has = QK_NORM},
+    {.name = "qwen3moe",
+     .hf_type = {"qwen3_moe"},
+     .rope = NIBL_ROPE_NEOX,
+     .has = QK_NORM | NIBL_BIT(ROUTER),
+     .names = {EXPERTS}},
+    {.name = "gemma2",
+     .hf_type = {"gemma2"},
+     .tied = true,
+     .rope = NIBL_ROPE_NEOX,
+     .has = POST_NORMS,
+     .names = {GEMMA_NORMS},
+     .activation = NIBL_ACTIVATE_GELU,
+     .scaled_embedding = true,
+     .norms_from_zero = true,
+     .window_period = 2,
+     .wide_scale_layers = 46},
+    {.name = "gemma3",
+     .hf_type = {"gemma3_text"},
+     .tied = true,
+     .rope = NIBL_ROPE_NEOX,
+     .has = POST_NORMS | QK_NORM,
+     .names = {GEMMA_NORMS},
+     .activation = NIBL_ACTIVATE_GELU,
+     .scaled_embedding = true,
+     .norms_from_zero = true,
+     .window_period = 6,
+     .local_rope_base = 10000,
+     .wide_scale_layers = 62},
+    {.name = "phi3",
+     .hf_type = {"phi3"},
+     .rope = NIBL_ROPE_NEOX,
+     .names = {FUSED_QKV(L "attn_qkv.weight", M "self_attn.qkv_proj.weight", WQ, WK, WV),
+               PART(GATE, L "ffn_up.weight", M "mlp.gate_up_proj.weight", NIBL_SLOT_EMBEDDING),
+               PART(UP, L "ffn_up.weight", M "mlp.gate_up_proj.weight", NIBL_SLOT_GATE)}},
+    {.name = "smollm3",
+     .hf_type = {"smollm3"},
+     .tied = true,
+     .rope = NIBL_ROPE_INTERLEAVED,
+     .rope_period = 4},
+    {.name = "olmo2",
+     .hf_type = {"olmo2"},
+     .rope = NIBL_ROPE_NEOX,
+     .has = POST_NORMS | QK_NORM,
+     .lacks = NIBL_BIT(ATTN_NORM) | NIBL_BIT(FFN_NORM),
+     .whole_qk_norm = true},
+    {.name = "granite", .hf_type = {"granite"}, .rope = NIBL_ROPE_INTERLEAVED},
+    {.name = "gpt2",
+     .hf_type = {"gpt2"},
+     .tied = true,
+     .has = NIBL_BIT(POSITIONS) | NIBL_BIT(ATTN_NORM_BIAS) | NIBL_BIT(FFN_NORM_BIAS) |
+            NIBL_BIT(OUTPUT_NORM_BIAS) | QKV_BIAS | NIBL_BIT(BO) | NIBL_BIT(UP_BIAS) | NIBL_BIT(DOWN_BIAS),
+     .lacks = NIBL_BIT(GATE) | NIBL_BIT(GATE_BIAS),
+     .names = {FUSED_QKV(L "attn_qkv.weight", H "attn.c_attn.weight", WQ, WK, WV),
+               FUSED_QKV(L "attn_qkv.bias", H "attn.c_attn.bias", BQ, BK, BV),
+               RENAMED(EMBEDDING, NULL, "transformer.wte.weight"),
+               RENAMED(POSITIONS, NULL, "transformer.wpe.weight"), RENAMED(ATTN_NORM, NULL, H "ln_1.weight"),
+               RENAMED(ATTN_NORM_BIAS, NULL, H "ln_1.bias"), RENAMED(WO, NULL, H "attn.c_proj.weight"),
+               RENAMED(BO, NULL, H "attn.c_proj.bias"), RENAMED(FFN_NORM, NULL, H "ln_2.weight"),
+               RENAMED(FFN_NORM_BIAS, NULL, H "ln_2.bias"), RENAMED(UP, NULL, H "mlp.c_fc.weight"),
+               RENAMED(UP_BIAS, NULL, H "mlp.c_fc.bias"), RENAMED(DOWN, NULL, H "mlp.c_proj.weight"),
+               RENAMED(DOWN_BIAS, NULL, H "mlp.c_proj.bias"),
+               RENAMED(OUTPUT_NORM, NULL, "transformer.ln_f.weight"),
+               RENAMED(OUTPUT_NORM_BIAS, NULL, "transformer.ln_f.bias")},
+     .activation = NIBL_ACTIVATE_GELU,
+     .layer_norm = true,
+     .ungated = true,
+     .transposed = true,
+     .rope_period = 1},
+    {.name = "bitnet-b1.58",
+     .hf_type = {"bitnet"},
+     .rope = NIBL_ROPE_NEOX,
+     .has = NIBL_BIT(ATTN_SUB_NORM) | NIBL_BIT(FFN_SUB_NORM),
+     .activation = NIBL_ACTIVATE_RELU2},
+    {.name = "gpt-oss",
+     .rope = NIBL_ROPE_NEOX,
+     .has = NIBL_BIT(ROUTER) | NIBL_BIT(ROUTER_BIAS) | NIBL_BIT(SINKS) | QKV_BIAS | NIBL_BIT(BO) |
+            NIBL_BIT(GATE_BIAS) | NIBL_BIT(UP_BIAS) | NIBL_BIT(DOWN_BIAS),
+     .names = {EXPERTS, RENAMED(FFN_NORM, L "post_attention_norm.weight", NULL),
+               RENAMED(ROUTER, NULL, M "mlp.router.weight"), RENAMED(ROUTER_BIAS, NULL, M "mlp.router.bias"),
+               RENAMED(GATE_BIAS, L "ffn_gate_exps.bias", ""), RENAMED(UP_BIAS, L "ffn_up_exps.bias", ""),
+               RENAMED(DOWN_BIAS, L "ffn_down_exps.bias", M "mlp.experts.down_proj_bias")},
+     .activation = NIBL_ACTIVATE_CLAMPED,
+     .exact_ramp = true,
+     .window_period = 2},
+    {.name = "lfm2",
+     .hf_type = {"lfm2"},
+     .tied = true,
+     .rope = NIBL_ROPE_NEOX,
+     .has = QK_NORM | NIBL_BIT(CONV_IN) | NIBL_BIT(CONV) | NIBL_BIT(CONV_OUT),
+     .names = {RENAMED(ATTN_NORM, NULL, M "operator_norm.weight"),
+               RENAMED(FFN_NORM, NULL, M "ffn_norm.weight"),
+               RENAMED(Q_NORM, NULL, M "self_attn.q_layernorm.weight"),
+               RENAMED(K_NORM, NULL, M "self_attn.k_layernorm.weight"),
+               RENAMED(WO, NULL, M "self_attn.out_proj.weight"),
+               RENAMED(GATE, NULL, M "feed_forward.w1.weight"), RENAMED(UP, NULL, M "feed_forward.w3.weight"),
+               RENAMED(DOWN, NULL, M "feed_forward.w2.weight"),
+               RENAMED(OUTPUT_NORM, "token_embd_norm.weight", "model.embedding_norm.weight")}},
+};
+enum { COUNT = sizeof archs / sizeof archs[0] };
+
+static bool equals(const char *name, const char *bytes, size_t length) {
+    return name && strlen(name) == length && memcmp(name, bytes, length) == 0;
+}
 
 nibl_status nibl_arch_of(const nibl_gguf *gguf, const nibl_arch **out) {
     nibl_slice name;
     if (!nibl_gguf_string(gguf, "general.architecture", &name))
         return nibl_fail(NIBL_E_FILE, "metadata key general.architecture is missing: not a model file");
-    for (size_t i = 0; i < sizeof archs / sizeof archs[0]; i++) {
-        if (strlen(archs[i].name) != name.length || memcmp(archs[i].name, name.bytes, name.length) != 0)
-            continue;
+    for (size_t i = 0; i < COUNT; i++) {
+        if (!equals(archs[i].name, name.bytes, name.length)) continue;
         *out = &archs[i];
         return NIBL_OK;
     }
-    return nibl_fail(NIBL_E_UNSUPPORTED, "architecture '%.*s' is not supported; this build knows: llama",
-                     (int)(name.length < 64 ? name.length : 64), name.bytes);
+    char known[256];
+    nibl_arch_list(known, sizeof known, false);
+    return nibl_fail(NIBL_E_UNSUPPORTED, "architecture '%.*s' is not supported; this build knows: %s",
+                     (int)(name.length < 64 ? name.length : 64), name.bytes, known);
 }
 
 const nibl_arch *nibl_arch_of_hf(const char *model_type, size_t length) {
-    for (size_t i = 0; i < sizeof archs / sizeof archs[0]; i++)
-        if (strlen(archs[i].hf_type) == length && memcmp(archs[i].hf_type, model_type, length) == 0)
-            return &archs[i];
+    for (size_t i = 0; i < 2 * COUNT; i++)
+        if (equals(archs[i / 2].hf_type[i % 2], model_type, length)) return &archs[i / 2];
     return NULL;
 }
 
-/* One metadata integer: where it goes, its limits, and what it is when absent. */
-typedef struct field {
-    const char *key;
-    uint32_t *out;
-    uint32_t max;
-    uint32_t absent; /* 0 = required */
-} field;
-
-static nibl_status read_field(const nibl_gguf *gguf, const char *arch, const field *f) {
-    char key[96];
-    uint64_t value = f->absent;
-    snprintf(key, sizeof key, "%s.%s", arch, f->key);
-    if (!nibl_gguf_u64(gguf, key, &value) && f->absent == 0)
-        return nibl_fail(NIBL_E_FILE, "metadata key %s is missing or not an integer", key);
-    if (value == 0 || value > f->max)
-        return nibl_fail(NIBL_E_FILE, "metadata key %s is %llu; 1 to %u is possible", key,
-                         (unsigned long long)value, f->max);
-    *f->out = (uint32_t)value;
-    return NIBL_OK;
+void nibl_arch_list(char *out, size_t capacity, bool hf) {
+    nibl_writer w = {.text = out, .capacity = capacity};
+    for (size_t i = 0; i < 2 * COUNT; i++) {
+        const char *name = hf ? archs[i / 2].hf_type[i % 2] : i % 2 ? NULL : archs[i / 2].name;
+        if (!name) continue;
+        if (w.length > 0) nibl_write(&w, ", ", 2);
+        nibl_write(&w, name, strlen(name));
+    }
+    nibl_write_end(&w, NULL);
 }
 
-nibl_status nibl_arch_hyper(const nibl_arch *arch, const nibl_gguf *gguf, nibl_hyper *out) {
-    nibl_hyper h = {0};
-    const field sizes[] = {
-        {"context_length", &h.context_length, 1u << 24, 0},
-        {"embedding_length", &h.width, 1u << 16, 0},
-        {"block_count", &h.layers, 1024, 0},
-        {"feed_forward_length", &h.ffn_width, 1u << 20, 0},
-        {"attention.head_count", &h.heads, 1024, 0},
-    };
-    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
-        NIBL_TRY(read_field(gguf, arch->name, &sizes[i]));
-    const field derived[] = {
-        {"attention.head_count_kv", &h.kv_heads, h.heads, h.heads},
-        {"attention.key_length", &h.head_width, 512, h.width / h.heads},
-    };
-    for (size_t i = 0; i < sizeof derived / sizeof derived[0]; i++)
-        NIBL_TRY(read_field(gguf, arch->name, &derived[i]));
-    const field rope = {"rope.dimension_count", &h.rope_width, h.head_width, h.head_width};
-    NIBL_TRY(read_field(gguf, arch->name, &rope));
-    if (h.heads % h.kv_heads != 0)
-        return nibl_fail(NIBL_E_FILE, "%u heads cannot be shared by %u KV heads", h.heads, h.kv_heads);
-    if (h.rope_width % 2 != 0)
-        return nibl_fail(NIBL_E_FILE, "%s.rope.dimension_count %u is odd", arch->name, h.rope_width);
-
-    char key[96];
-    double epsilon = 1e-5;
-    snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", arch->name);
-    if (!nibl_gguf_f64(gguf, key, &epsilon)) return nibl_fail(NIBL_E_FILE, "metadata key %s is missing", key);
-    if (!(epsilon > 0 && epsilon < 1)) return nibl_fail(NIBL_E_FILE, "metadata key %s is %g", key, epsilon);
-    h.norm_epsilon = (float)epsilon;
-    h.rope_base = 10000.0;
-    snprintf(key, sizeof key, "%s.rope.freq_base", arch->name);
-    nibl_gguf_f64(gguf, key, &h.rope_base);
-    if (!(h.rope_base >= 1 && h.rope_base <= 1e12))
-        return nibl_fail(NIBL_E_FILE, "metadata key %s is %g", key, h.rope_base);
-    nibl_slice scaling;
-    snprintf(key, sizeof key, "%s.rope.scaling.type", arch->name);
-    if (nibl_gguf_string(gguf, key, &scaling) &&
-        !(scaling.length == 4 && memcmp(scaling.bytes, "none", 4) == 0))
-        return nibl_fail(NIBL_E_UNSUPPORTED, "RoPE scaling '%.*s' (metadata key %s) is not supported",
-                         (int)(scaling.length < 64 ? scaling.length : 64), scaling.bytes, key);
-    *out = h;
-    return NIBL_OK;
+nibl_slot_name nibl_arch_slot(const nibl_arch *arch, nibl_slot slot) {
+    nibl_slot_name name = {.slot = slot};
+    for (size_t i = 0; i < NIBL_ARCH_NAMES && (arch->names[i].gguf || arch->names[i].hf); i++)
+        if (arch->names[i].slot == slot) name = arch->names[i];
+    if (!name.gguf) name.gguf = nibl_slot_forms[slot].gguf;
+    if (!name.hf) name.hf = nibl_slot_forms[slot].hf;
+    return name;
 }
 
-static void write_name(const char *pattern, uint32_t layer, char name[64]) {
-    const char *at = strstr(pattern, "%u");
-    if (at)
-        snprintf(name, 64, "%.*s%u%s", (int)(at - pattern), pattern, layer, at + 2);
-    else
-        snprintf(name, 64, "%s", pattern);
+nibl_presence nibl_arch_presence(const nibl_arch *arch, nibl_slot slot) {
+    if (arch->has >> slot & 1) return NIBL_ALWAYS;
+    if (arch->lacks >> slot & 1) return NIBL_WHERE_ASKED;
+    return nibl_slot_forms[slot].presence;
 }
 
-void nibl_arch_tensor_name(const nibl_arch *arch, nibl_slot slot, uint32_t layer, char name[64]) {
-    write_name(arch->names[slot], layer, name);
+uint32_t nibl_arch_dim(const nibl_hyper *h, nibl_dim dim) {
+    switch (dim) {
+    case NIBL_DIM_VOCABULARY: return h->vocabulary;
+    case NIBL_DIM_CONTEXT: return h->context_length;
+    case NIBL_DIM_WIDTH: return h->width;
+    case NIBL_DIM_Q: return h->heads * h->head_width;
+    case NIBL_DIM_KV: return h->kv_heads * h->head_width;
+    case NIBL_DIM_HEAD: return h->head_width;
+    case NIBL_DIM_HEADS: return h->heads;
+    case NIBL_DIM_PAIRS: return h->rope_width / 2;
+    case NIBL_DIM_FFN: return h->ffn_width;
+    case NIBL_DIM_EXPERTS: return h->experts ? h->experts : 1;
+    case NIBL_DIM_CONV: return h->conv_length;
+    case NIBL_DIM_THREE_WIDTHS: return 3 * h->width;
+    case NIBL_DIM_ONE: break;
+    }
+    return 1;
 }
 
-void nibl_arch_hf_name(const nibl_arch *arch, nibl_slot slot, uint32_t layer, char name[64]) {
-    write_name(arch->hf_names[slot], layer, name);
+void nibl_arch_write_name(const char *pattern, uint32_t layer, uint32_t expert, char name[80]) {
+    const uint32_t numbers[] = {layer, expert};
+    size_t length = 0, used = 0;
+    for (const char *p = pattern; *p && length < 68; p++) {
+        if (p[0] == '%' && p[1] == 'u')
+            length += (size_t)snprintf(name + length, 12, "%u", numbers[used++ % 2]), p++;
+        else
+            name[length++] = *p;
+    }
+    name[length] = 0;
+}
+
+void nibl_arch_write_expert_name(nibl_slot slot, uint32_t layer, uint32_t expert, char name[80]) {
+    char pattern[80];
+    const char *usual = nibl_slot_forms[slot].gguf, *tail = strrchr(usual, '.');
+    snprintf(pattern, sizeof pattern, "%.*s.%%u%s", (int)(tail - usual), usual, tail);
+    nibl_arch_write_name(pattern, layer, expert, name);
 }

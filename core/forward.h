@@ -37,8 +37,8 @@ typedef void (*nibl_run_observer)(void *context, const nibl_matrix *w, const flo
                                   uint32_t rows, uint32_t worker, uint32_t workers);
 void nibl_run_observe(nibl_run *run, nibl_run_observer observer, void *context);
 
-/* The residual stream (rows, width) before the layer that comes next, which *layer names; `repeat`: that is the one just
- * computed, and the caller puts the stream back. */
+/* The residual stream (rows, width) before the layer that comes next, which *layer names: after nibl_run_advance, which may
+ * have had no units. `repeat`: that is the one just computed, and the caller puts the stream back. */
 float *nibl_run_stream(nibl_run *run, bool repeat, uint32_t *layer);
 
 /* After NIBL_OK: logits (vocabulary) of the i-th row that wanted them. */

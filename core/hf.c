@@ -1,7 +1,8 @@
 #include "core/hf.h"
 
-#include "core/arch.h"
 #include "core/dtype.h"
+#include "core/hf_config.h"
+#include "core/hf_family.h"
 #include "core/hf_quant.h"
 #include "core/safetensors.h"
 
@@ -21,11 +22,6 @@ const nibl_hf_file nibl_hf_files[NIBL_HF_DOCUMENTS] = {
 #define SHOW(s) (int)((s).length < 64 ? (s).length : 64), (s).bytes
 
 static const char config_name[] = "config.json";
-
-static nibl_slice text_of(const nibl_json *json, uint32_t node) {
-    if (!nibl_json_is(json, node, NIBL_JSON_STRING)) return (nibl_slice){"", 0};
-    return (nibl_slice){json->text + json->nodes[node].at, json->nodes[node].length};
-}
 
 /* ---- model.safetensors.index.json ---- */
 
@@ -61,7 +57,7 @@ static bool is_file_name(nibl_slice s) {
 static nibl_status read_files(const nibl_json *json, const char *file, named_file *files, size_t *count) {
     const uint32_t map = nibl_json_get(json, NIBL_JSON_ROOT, "weight_map");
     for (uint32_t i = 0; nibl_json_each(json, map, &i); ++*count) {
-        files[*count] = (named_file){text_of(json, i + 1), (uint32_t)*count};
+        files[*count] = (named_file){nibl_hf_string(json, i + 1), (uint32_t)*count};
         if (json->nodes[i + 1].escaped || !is_file_name(files[*count].name))
             return nibl_fail(NIBL_E_FILE,
                              "%s: weight_map points to '%.*s', which is no .safetensors file of this folder",
@@ -96,101 +92,6 @@ nibl_status nibl_hf_read_index(const nibl_hf_text *index, nibl_status (*add)(voi
     nibl_free(files);
     nibl_json_free(&json);
     return status;
-}
-
-/* ---- config.json ---- */
-
-/* What goes from config.json to metadata "<architecture>.<key>" as it is. */
-typedef struct setting {
-    const char *hf, *key;
-    bool real, required;
-} setting;
-
-static const setting settings[] = {
-    {"max_position_embeddings", "context_length", false, true},
-    {"hidden_size", "embedding_length", false, true},
-    {"num_hidden_layers", "block_count", false, true},
-    {"intermediate_size", "feed_forward_length", false, true},
-    {"num_attention_heads", "attention.head_count", false, true},
-    {"num_key_value_heads", "attention.head_count_kv", false, false},
-    {"head_dim", "attention.key_length", false, false},
-    {"head_dim", "attention.value_length", false, false},
-    {"rms_norm_eps", "attention.layer_norm_rms_epsilon", true, true},
-};
-
-static nibl_status write_setting(const nibl_json *config, const char *arch, const setting *s,
-                                 nibl_gguf_builder *b) {
-    char key[96];
-    snprintf(key, sizeof key, "%s.%s", arch, s->key);
-    const uint32_t node = nibl_json_get(config, NIBL_JSON_ROOT, s->hf);
-    if (!s->required && (node == 0 || nibl_json_is(config, node, NIBL_JSON_NULL))) return NIBL_OK;
-    uint64_t number;
-    double real;
-    if (s->real ? !nibl_json_f64(config, node, &real)
-                : !nibl_json_u64(config, node, &number) || number > UINT32_MAX)
-        return nibl_fail(NIBL_E_FILE, "%s: %s is missing or not a possible number", config_name, s->hf);
-    if (s->real)
-        nibl_gguf_build_f64(b, key, real);
-    else
-        nibl_gguf_build_u32(b, key, (uint32_t)number);
-    return NIBL_OK;
-}
-
-/* rope_theta stands at the top or, in newer files, in rope_parameters, beside the kind of scaling. */
-static nibl_status write_rope(const nibl_json *config, const char *arch, nibl_gguf_builder *b) {
-    const uint32_t parameters = nibl_json_get(config, NIBL_JSON_ROOT, "rope_parameters");
-    const uint32_t scalings[] = {parameters, nibl_json_get(config, NIBL_JSON_ROOT, "rope_scaling")};
-    for (size_t i = 0; i < 2; i++) {
-        uint32_t type = nibl_json_get(config, scalings[i], "rope_type");
-        if (type == 0) type = nibl_json_get(config, scalings[i], "type");
-        if (type == 0 && (scalings[i] == 0 || nibl_json_is(config, scalings[i], NIBL_JSON_NULL))) continue;
-        if (nibl_json_equals(config, type, "default")) continue;
-        return nibl_fail(NIBL_E_UNSUPPORTED, "%s: RoPE scaling '%.*s' is not supported", config_name,
-                         SHOW(text_of(config, type)));
-    }
-    uint32_t theta = nibl_json_get(config, parameters, "rope_theta");
-    if (theta == 0) theta = nibl_json_get(config, NIBL_JSON_ROOT, "rope_theta");
-    double base = 10000;
-    if (theta && !nibl_json_f64(config, theta, &base))
-        return nibl_fail(NIBL_E_FILE, "%s: rope_theta is not a number", config_name);
-    char key[96];
-    snprintf(key, sizeof key, "%s.rope.freq_base", arch);
-    nibl_gguf_build_f64(b, key, base);
-    return NIBL_OK;
-}
-
-/* What would change the computation and has no place in metadata. */
-static nibl_status check_traits(const nibl_json *config) {
-    const uint32_t act = nibl_json_get(config, NIBL_JSON_ROOT, "hidden_act");
-    if (act && !nibl_json_equals(config, act, "silu"))
-        return nibl_fail(NIBL_E_UNSUPPORTED, "%s: hidden_act '%.*s' is not supported", config_name,
-                         SHOW(text_of(config, act)));
-    double rotary = 1;
-    nibl_json_f64(config, nibl_json_get(config, NIBL_JSON_ROOT, "partial_rotary_factor"), &rotary);
-    if (rotary < 1 || rotary > 1)
-        return nibl_fail(NIBL_E_UNSUPPORTED, "%s: partial_rotary_factor %g is not supported", config_name,
-                         rotary);
-    return NIBL_OK;
-}
-
-static nibl_status write_config(const nibl_json *config, const nibl_arch **arch, nibl_hfq_config *quantized,
-                                nibl_gguf_builder *b) {
-    const nibl_slice type = text_of(config, nibl_json_get(config, NIBL_JSON_ROOT, "model_type"));
-    *arch = nibl_arch_of_hf(type.bytes, type.length);
-    if (!*arch)
-        return nibl_fail(NIBL_E_UNSUPPORTED,
-                         "%s: model_type '%.*s' is not supported; this build knows: llama", config_name,
-                         SHOW(type));
-    NIBL_TRY(check_traits(config));
-    NIBL_TRY(nibl_hfq_read_config(config, quantized));
-    nibl_gguf_build_string(b, "general.architecture", (nibl_slice){(*arch)->name, strlen((*arch)->name)});
-    nibl_gguf_build_string(b, "nibl.format", (nibl_slice){"safetensors", 11});
-    nibl_gguf_build_u32(b, "general.alignment", 1);
-    nibl_hfq_write_metadata(quantized, b);
-    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++)
-        NIBL_TRY(write_setting(config, (*arch)->name, &settings[i], b));
-    nibl_gguf_build_bool(b, NIBL_KEY_ROPE_HALVES, (*arch)->rope == NIBL_ROPE_INTERLEAVED);
-    return write_rope(config, (*arch)->name, b);
 }
 
 /* ---- Weights ---- */
@@ -285,21 +186,14 @@ static nibl_status write_parts(const char *name, const char *hf_name, const weig
     return NIBL_OK;
 }
 
-/* What may be quantized: the matrices but the embedding. */
-static bool is_linear(nibl_slot slot) {
-    return slot != NIBL_SLOT_EMBEDDING && slot != NIBL_SLOT_ATTN_NORM && slot != NIBL_SLOT_FFN_NORM &&
-           slot != NIBL_SLOT_OUTPUT_NORM;
-}
-
 /* What one tensor becomes; `order` says which weight stands where in the header. */
-static nibl_status write_weight(const nibl_arch *arch, nibl_slot slot, uint32_t layer, const weights *w,
-                                nibl_gguf_builder *b, uint32_t *order) {
-    char name[64], hf_name[64];
-    nibl_arch_hf_name(arch, slot, layer, hf_name);
-    nibl_arch_tensor_name(arch, slot, layer, name);
+static nibl_status write_weight(nibl_slot slot, const char *name, const char *hf_name, bool optional,
+                                const weights *w, nibl_gguf_builder *b, uint32_t *order) {
+    const bool linear = !nibl_slot_forms[slot].vector && slot != NIBL_SLOT_EMBEDDING;
     weight *found = find_weight(w, hf_name);
     const bool floats = found && nibl_dtype_by_id(type_id(found->tensor.dtype));
-    if (w->quantized.method && !floats && is_linear(slot)) return write_parts(name, hf_name, w, b, order);
+    if (w->quantized.method && !floats && linear && !optional) return write_parts(name, hf_name, w, b, order);
+    if (!found && optional) return NIBL_OK;
     if (!found)
         return nibl_fail(NIBL_E_FILE, "tensor '%s' is in no file of weights, but config.json asks for it",
                          hf_name);
@@ -307,6 +201,26 @@ static nibl_status write_weight(const nibl_arch *arch, nibl_slot slot, uint32_t 
         return nibl_fail(NIBL_E_UNSUPPORTED, "tensor '%s' has type %.*s, which this build does not read",
                          hf_name, SHOW(found->tensor.dtype));
     write_tensor(w, found, name, b, order);
+    return NIBL_OK;
+}
+
+static nibl_status write_slot(const nibl_arch *arch, nibl_slot slot, uint32_t layer, uint32_t experts,
+                              const weights *w, nibl_gguf_builder *b, uint32_t *order) {
+    const nibl_slot_name names = nibl_arch_slot(arch, slot);
+    /* a layer with a convolution has no attention: the model knows which lack what */
+    const bool block = (arch->has & NIBL_BIT(CONV)) && slot >= NIBL_SLOT_WQ && slot <= NIBL_SLOT_CONV_OUT;
+    const bool optional =
+        block || (nibl_arch_presence(arch, slot) == NIBL_WHERE_PRESENT && slot != NIBL_SLOT_HEAD);
+    const bool each = experts > 0 && nibl_slot_forms[slot].expert;
+    char name[80], hf_name[80];
+    for (uint32_t e = 0; e < (each ? experts : 1); e++) {
+        nibl_arch_write_name(names.hf, layer, e, hf_name);
+        if (each)
+            nibl_arch_write_expert_name(slot, layer, e, name);
+        else
+            nibl_arch_write_name(names.gguf, layer, e, name);
+        NIBL_TRY(write_weight(slot, name, hf_name, optional, w, b, order));
+    }
     return NIBL_OK;
 }
 
@@ -320,15 +234,18 @@ static bool is_idle(nibl_slice name) {
 static nibl_status write_weights(const nibl_json *config, const nibl_arch *arch, const weights *w,
                                  nibl_gguf_builder *b, uint32_t *order) {
     uint64_t layers = 0, vocabulary = 0;
-    bool tied = false;
+    const bool tied = nibl_hf_is_tied(config, arch);
+    const uint32_t experts = nibl_hf_experts(config, arch);
     nibl_json_u64(config, nibl_json_get(config, NIBL_JSON_ROOT, "num_hidden_layers"), &layers);
-    nibl_json_bool(config, nibl_json_get(config, NIBL_JSON_ROOT, "tie_word_embeddings"), &tied);
+    if (layers == 0) nibl_json_u64(config, nibl_json_get(config, NIBL_JSON_ROOT, "n_layer"), &layers);
     /* Each layer takes a tensor: no more work than the files have. */
     for (nibl_slot slot = 0; slot < NIBL_SLOT_COUNT; slot++) {
-        const bool in_layers = slot >= NIBL_SLOT_ATTN_NORM && slot <= NIBL_SLOT_DOWN;
+        const nibl_slot_name names = nibl_arch_slot(arch, slot);
+        if (nibl_arch_presence(arch, slot) == NIBL_WHERE_ASKED || names.hf[0] == 0) continue;
         if (slot == NIBL_SLOT_HEAD && tied) continue;
-        for (uint32_t layer = 0; layer < (in_layers ? layers : 1); layer++)
-            NIBL_TRY(write_weight(arch, slot, layer, w, b, order));
+        if (names.shared && names.after[0] != NIBL_SLOT_EMBEDDING) continue;
+        for (uint32_t layer = 0; layer < (nibl_slot_in_layer(slot) ? layers : 1); layer++)
+            NIBL_TRY(write_slot(arch, slot, layer, experts, w, b, order));
     }
     for (size_t i = 0; i < w->count; i++) {
         const nibl_slice name = w->list[i].tensor.name;
@@ -351,7 +268,9 @@ static nibl_status write_weights(const nibl_json *config, const nibl_arch *arch,
 static nibl_status build(const nibl_hf_parsed *hf, weights *w, uint32_t *order, nibl_gguf_builder *b) {
     const nibl_json *config = &hf->json[NIBL_HF_CONFIG];
     const nibl_arch *arch;
-    NIBL_TRY(write_config(config, &arch, &w->quantized, b));
+    NIBL_TRY(nibl_hf_write_config(config, &arch, b));
+    NIBL_TRY(nibl_hfq_read_config(config, &w->quantized));
+    nibl_hfq_write_metadata(&w->quantized, b);
     NIBL_TRY(nibl_hf_build_tokenizer(hf, b));
     return write_weights(config, arch, w, b, order);
 }

@@ -15,12 +15,23 @@ static size_t block_bytes(const nibl_kv *kv) {
     return (size_t)2 * NIBL_ATTN_BLOCK * kv->width * (kv->type == NIBL_KV_F32 ? 4 : 2);
 }
 
-void nibl_kv_init(nibl_kv *kv, uint32_t layers, uint32_t heads, uint32_t width, uint32_t type,
-                  uint32_t positions) {
+static size_t conv_bytes(const nibl_kv *kv) /* of a layer in one block */
+{
+    return (size_t)NIBL_ATTN_BLOCK * kv->conv_width * sizeof(float);
+}
+
+void nibl_kv_init(nibl_kv *kv, const nibl_hyper *h, uint32_t type, uint32_t positions) {
     const uint32_t blocks = (positions + NIBL_ATTN_BLOCK - 1) / NIBL_ATTN_BLOCK;
-    *kv = (nibl_kv){.layers = layers, .heads = heads, .width = width, .type = type};
+    *kv = (nibl_kv){.layers = h->layers - h->conv_layers,
+                    .heads = h->kv_heads,
+                    .width = h->head_width,
+                    .conv_layers = h->conv_layers,
+                    .conv_width = h->width,
+                    .type = type};
     kv->page_blocks = blocks < PAGE_BLOCKS ? blocks : PAGE_BLOCKS;
-    kv->page_bytes = (uint64_t)layers * heads * kv->page_blocks * block_bytes(kv);
+    kv->page_bytes =
+        ((uint64_t)kv->layers * kv->heads * block_bytes(kv) + (uint64_t)kv->conv_layers * conv_bytes(kv)) *
+        kv->page_blocks;
 }
 
 static size_t pages_of(const nibl_kv *kv, uint32_t positions) {
@@ -58,6 +69,14 @@ nibl_status nibl_kv_reserve(nibl_kv *kv, uint32_t positions) {
 static uint8_t *at(const nibl_kv *kv, uint32_t layer, uint32_t head, uint32_t block) {
     const size_t run = (size_t)layer * kv->heads + head, within = block % kv->page_blocks;
     return kv->pages[block / kv->page_blocks] + (run * kv->page_blocks + within) * block_bytes(kv);
+}
+
+float *nibl_kv_conv(const nibl_kv *kv, uint32_t layer, uint32_t position) {
+    const uint32_t block = position / NIBL_ATTN_BLOCK;
+    const size_t attention = (size_t)kv->layers * kv->heads * kv->page_blocks * block_bytes(kv);
+    uint8_t *place = kv->pages[block / kv->page_blocks] + attention +
+                     ((size_t)layer * kv->page_blocks + block % kv->page_blocks) * conv_bytes(kv);
+    return (float *)(void *)place + (size_t)(position % NIBL_ATTN_BLOCK) * kv->conv_width;
 }
 
 /* What is not finite, or as good as that, becomes 0. */

@@ -1,14 +1,15 @@
 /* Keys and values of one sequence, in blocks of 64 positions: K transposed, (head_width, 64), then V, (64, head_width),
  * both read along their lanes, or with NIBL_KV_I8 a nibl_attn_i8. Pages of up to 8 blocks of every (layer, KV head) are
- * allocated as the sequence grows; those of one head stand together, for they are read one after the other. */
+ * allocated as the sequence grows; those of one head stand together, for they are read one after the other. Layers with a
+ * convolution keep what it has seen at every position, so that a sequence can go back to any. */
 #ifndef NIBL_KVCACHE_H
 #define NIBL_KVCACHE_H
 
-#include "core/base.h"
-#include "kernels/kernels.h"
+#include "core/arch.h"
 
 typedef struct nibl_kv {
-    uint32_t layers, heads, width;
+    uint32_t layers, heads, width; /* layers that attend */
+    uint32_t conv_layers, conv_width;
     uint32_t type; /* enum nibl_kv_type */
     uint32_t page_blocks; /* of a head in a page */
     uint64_t page_bytes;
@@ -17,8 +18,7 @@ typedef struct nibl_kv {
 } nibl_kv;
 
 /* For sequences of at most `positions`. */
-void nibl_kv_init(nibl_kv *kv, uint32_t layers, uint32_t heads, uint32_t width, uint32_t type,
-                  uint32_t positions);
+void nibl_kv_init(nibl_kv *kv, const nibl_hyper *hyper, uint32_t type, uint32_t positions);
 void nibl_kv_free(nibl_kv *kv);
 
 uint64_t nibl_kv_bytes(const nibl_kv *kv, uint32_t positions); /* of the pages that hold so many */
@@ -34,6 +34,9 @@ void nibl_kv_store(nibl_kv *kv, uint32_t layer, uint32_t head, uint32_t position
  * widened from f16, in `room` (2 * 64 * width floats). */
 const void *nibl_kv_block(const nibl_kv *kv, const nibl_kernels *kernels, uint32_t layer, uint32_t head,
                           uint32_t block, float *room);
+
+/* What a layer with a convolution keeps of a position, (conv_width). */
+float *nibl_kv_conv(const nibl_kv *kv, uint32_t layer, uint32_t position);
 
 /* A query of one head (width) as nibl_kv_attend reads it besides the floats, NIBL_KV_QUERY_BLOCKS(width) blocks: once for
  * all blocks of the cache. Only NIBL_KV_I8 writes them. */

@@ -162,7 +162,7 @@ static nibl_status open_source(const nibl_gguf *gguf, nibl_model *model, uint32_
     for (size_t i = 0; i < model->binding_count; i++) {
         const nibl_binding *b = &model->bindings[i];
         const nibl_gguf_tensor *t = nibl_gguf_tensor_at(gguf, b->tensor);
-        items[i] = (nibl_source_item){t->offset, b->row_bytes, b->rows, t->name};
+        items[i] = (nibl_source_item){t->offset + b->offset, b->row_bytes, b->rows, t->name};
     }
     nibl_status status = check_ends(items, model->binding_count, files);
     if (status == NIBL_OK) status = nibl_source_new(items, model->binding_count, take_row, model, out);

@@ -8,80 +8,143 @@
 
 enum { WEIGHT_ALIGN = 64 };
 
-/* What a slot holds: shape in terms of the hyperparameters. */
+/* What a slot holds. */
 typedef struct slot_shape {
-    uint32_t rows, cols; /* rows 1 and `vector`: a vector of cols */
-    bool vector;
+    uint64_t rows, cols;
 } slot_shape;
 
-static slot_shape shape_of(const nibl_hyper *h, nibl_slot slot) {
-    const uint32_t q = h->heads * h->head_width, kv = h->kv_heads * h->head_width;
-    switch (slot) {
-    case NIBL_SLOT_EMBEDDING:
-    case NIBL_SLOT_HEAD: return (slot_shape){h->vocabulary, h->width, false};
-    case NIBL_SLOT_WQ: return (slot_shape){q, h->width, false};
-    case NIBL_SLOT_WK:
-    case NIBL_SLOT_WV: return (slot_shape){kv, h->width, false};
-    case NIBL_SLOT_WO: return (slot_shape){h->width, q, false};
-    case NIBL_SLOT_GATE:
-    case NIBL_SLOT_UP: return (slot_shape){h->ffn_width, h->width, false};
-    case NIBL_SLOT_DOWN: return (slot_shape){h->width, h->ffn_width, false};
-    case NIBL_SLOT_ATTN_NORM:
-    case NIBL_SLOT_FFN_NORM:
-    case NIBL_SLOT_OUTPUT_NORM:
-    case NIBL_SLOT_COUNT: break;
-    }
-    return (slot_shape){1, h->width, true};
+static slot_shape shape_of(const nibl_model *m, nibl_slot slot) {
+    const nibl_slot_form *form = &nibl_slot_forms[slot];
+    nibl_dim cols = form->cols;
+    if (m->arch->whole_qk_norm && slot == NIBL_SLOT_Q_NORM) cols = NIBL_DIM_Q;
+    if (m->arch->whole_qk_norm && slot == NIBL_SLOT_K_NORM) cols = NIBL_DIM_KV;
+    return (slot_shape){nibl_arch_dim(&m->hyper, form->rows), nibl_arch_dim(&m->hyper, cols)};
 }
 
-static nibl_matrix *matrix_of(nibl_model *m, nibl_layer *l, nibl_slot slot) {
-    switch (slot) {
-    case NIBL_SLOT_EMBEDDING: return &m->embedding;
-    case NIBL_SLOT_HEAD: return &m->head;
-    case NIBL_SLOT_WQ: return &l->wq;
-    case NIBL_SLOT_WK: return &l->wk;
-    case NIBL_SLOT_WV: return &l->wv;
-    case NIBL_SLOT_WO: return &l->wo;
-    case NIBL_SLOT_GATE: return &l->gate;
-    case NIBL_SLOT_UP: return &l->up;
-    case NIBL_SLOT_DOWN: return &l->down;
-    default: return NULL;
-    }
+/* Where a slot stands, in a layer or in the model. */
+static void *place_of(nibl_model *m, nibl_layer *l, nibl_slot slot) {
+    static const size_t offsets[NIBL_SLOT_COUNT] = {
+#define IN_MODEL(slot, member) [NIBL_SLOT_##slot] = offsetof(nibl_model, member)
+#define IN_LAYER(slot, member) [NIBL_SLOT_##slot] = offsetof(nibl_layer, member)
+        IN_MODEL(EMBEDDING, embedding),
+        IN_MODEL(POSITIONS, positions),
+        IN_MODEL(ROPE_FACTORS, rope_factors),
+        IN_LAYER(ATTN_NORM, attn_norm),
+        IN_LAYER(ATTN_NORM_BIAS, attn_norm_bias),
+        IN_LAYER(WQ, wq),
+        IN_LAYER(WK, wk),
+        IN_LAYER(WV, wv),
+        IN_LAYER(BQ, bq),
+        IN_LAYER(BK, bk),
+        IN_LAYER(BV, bv),
+        IN_LAYER(Q_NORM, q_norm),
+        IN_LAYER(K_NORM, k_norm),
+        IN_LAYER(SINKS, sinks),
+        IN_LAYER(ATTN_SUB_NORM, attn_sub_norm),
+        IN_LAYER(WO, wo),
+        IN_LAYER(BO, bo),
+        IN_LAYER(CONV_IN, conv_in),
+        IN_LAYER(CONV, conv),
+        IN_LAYER(CONV_OUT, conv_out),
+        IN_LAYER(POST_ATTN_NORM, post_attn_norm),
+        IN_LAYER(FFN_NORM, ffn_norm),
+        IN_LAYER(FFN_NORM_BIAS, ffn_norm_bias),
+        IN_LAYER(ROUTER, router),
+        IN_LAYER(ROUTER_BIAS, router_bias),
+        IN_LAYER(GATE, gate),
+        IN_LAYER(UP, up),
+        IN_LAYER(GATE_BIAS, gate_bias),
+        IN_LAYER(UP_BIAS, up_bias),
+        IN_LAYER(FFN_SUB_NORM, ffn_sub_norm),
+        IN_LAYER(DOWN, down),
+        IN_LAYER(DOWN_BIAS, down_bias),
+        IN_LAYER(POST_FFN_NORM, post_ffn_norm),
+        IN_MODEL(OUTPUT_NORM, output_norm),
+        IN_MODEL(OUTPUT_NORM_BIAS, output_norm_bias),
+        IN_MODEL(HEAD, head),
+#undef IN_MODEL
+#undef IN_LAYER
+    };
+    return (uint8_t *)(nibl_slot_in_layer(slot) ? (void *)l : (void *)m) + offsets[slot];
 }
 
-static float **vector_of(nibl_model *m, nibl_layer *l, nibl_slot slot) {
-    switch (slot) {
-    case NIBL_SLOT_ATTN_NORM: return &l->attn_norm;
-    case NIBL_SLOT_FFN_NORM: return &l->ffn_norm;
-    case NIBL_SLOT_OUTPUT_NORM: return &m->output_norm;
-    default: return NULL;
-    }
+static nibl_matrix *matrix_of(nibl_model *m, nibl_layer *l, nibl_slot slot, uint32_t expert) {
+    void *place = place_of(m, l, slot);
+    return nibl_slot_forms[slot].expert ? *(nibl_matrix **)place + expert : place;
 }
 
-static uint64_t packed_bytes(const nibl_binding *b, const slot_shape *shape) {
+static uint64_t packed_bytes(const nibl_binding *b) {
     if (b->quantized && !b->owns) return 0;
     uint64_t bytes =
-        b->matrix ? (uint64_t)nibl_panel_bytes(b->matrix) * nibl_panels(b->matrix) : shape->cols * 4ull;
+        b->matrix ? (uint64_t)nibl_panel_bytes(b->matrix) * nibl_panels(b->matrix) : b->length * 4ull;
     return (bytes + WEIGHT_ALIGN - 1) / WEIGHT_ALIGN * WEIGHT_ALIGN;
 }
 
+/* The tensor of a slot, and which of its rows (or numbers, of a vector) come first; NULL where it is absent. */
+static const nibl_gguf_tensor *find_tensor(const nibl_model *m, nibl_slot slot, uint32_t layer,
+                                           uint32_t expert, char name[80], uint64_t *first, bool *whole) {
+    const nibl_slot_name names = nibl_arch_slot(m->arch, slot);
+    const slot_shape shape = shape_of(m, slot);
+    const bool stacked = nibl_slot_forms[slot].expert && m->hyper.experts > 0;
+    nibl_arch_write_name(names.gguf, layer, expert, name);
+    const nibl_gguf_tensor *t = nibl_gguf_find_tensor(m->gguf, name);
+    *whole = !stacked && !names.shared;
+    *first = stacked ? expert * shape.rows : 0;
+    for (int i = 0; i < 2 && names.after[i] != NIBL_SLOT_EMBEDDING; i++) {
+        const slot_shape before = shape_of(m, names.after[i]);
+        *first += nibl_slot_forms[slot].vector ? before.cols : before.rows;
+    }
+    if (t || !stacked) return t;
+    char own[80];
+    nibl_arch_write_expert_name(slot, layer, expert, own);
+    const nibl_gguf_tensor *of_expert = nibl_gguf_find_tensor(m->gguf, own);
+    if (!of_expert) return NULL;
+    memcpy(name, own, sizeof own);
+    *whole = true;
+    *first = 0;
+    return of_expert;
+}
+
+static nibl_status check_shape(const nibl_model *m, const char *name, const nibl_gguf_tensor *t,
+                               nibl_slot slot, uint64_t first, bool whole) {
+    const slot_shape shape = shape_of(m, slot);
+    const bool vector = nibl_slot_forms[slot].vector;
+    const bool transposed = m->transposed && !vector && nibl_slot_in_layer(slot);
+    const uint64_t width = t->dims[0],
+                   rest = t->dims[1] * t->dims[2] * t->dims[3]; /* the parser checked the product */
+    const uint64_t cols = transposed ? rest : width, rows = transposed ? width : rest;
+    bool fits = cols == shape.cols && (whole ? rows == shape.rows : first + shape.rows <= rows);
+    if (vector && !whole) fits = rest == 1 && first + shape.cols <= width;
+    const uint32_t most = vector || (nibl_slot_forms[slot].expert && !whole) ? 3 : 2;
+    if (fits && t->n_dims <= most && shape.rows * shape.cols <= 1ull << 34) return NIBL_OK;
+    return nibl_fail(NIBL_E_FILE, "tensor '%s' has shape [%llu, %llu]; the metadata ask for [%llu, %llu]",
+                     name, (unsigned long long)rows, (unsigned long long)cols, (unsigned long long)shape.rows,
+                     (unsigned long long)shape.cols);
+}
+
+/* Numbers of the file per row of a binding. */
+static uint64_t file_cols(const nibl_binding *b) { return b->row_bytes / b->type->bytes * b->type->block; }
+
 /* What waits for a binding of this slot. */
-static void set_waiting(nibl_model *m, nibl_binding *b, nibl_slot slot, uint32_t layer) {
-    const bool output = slot == NIBL_SLOT_OUTPUT_NORM || slot == NIBL_SLOT_HEAD;
-    b->layer = output || slot == NIBL_SLOT_EMBEDDING ? NULL : &m->layers[layer];
-    b->missing = b->layer ? &b->layer->missing : output ? &m->missing_output : &m->missing_embedding;
+static void set_waiting(nibl_model *m, nibl_binding *b, uint32_t layer) {
+    b->layer = nibl_slot_in_layer(b->slot) ? &m->layers[layer] : NULL;
+    b->missing = b->layer                        ? &b->layer->missing
+                 : b->slot < NIBL_SLOT_ATTN_NORM ? &m->missing_embedding
+                                                 : &m->missing_output;
     ++*b->missing;
 }
 
 static uint32_t halves_of(const nibl_model *m, nibl_slot slot) {
-    return m->rope_halves && (slot == NIBL_SLOT_WQ || slot == NIBL_SLOT_WK) ? m->hyper.head_width : 0;
+    const bool turned =
+        slot == NIBL_SLOT_WQ || slot == NIBL_SLOT_WK || slot == NIBL_SLOT_BQ || slot == NIBL_SLOT_BK;
+    return m->rope_halves && turned ? m->hyper.head_width : 0;
 }
 
 /* Adds the bindings of a matrix that several tensors make. */
-static nibl_status bind_parts(nibl_model *m, nibl_slot slot, uint32_t layer, const char *name) {
-    const slot_shape shape = shape_of(&m->hyper, slot);
-    nibl_matrix *matrix = matrix_of(m, m->layers + layer, slot);
-    *matrix = (nibl_matrix){.rows = shape.rows, .cols = shape.cols, .factor = 1};
+static nibl_status bind_parts(nibl_model *m, nibl_slot slot, uint32_t layer, nibl_matrix *matrix,
+                              const char *name) {
+    const slot_shape shape = shape_of(m, slot);
+    *matrix = (nibl_matrix){.rows = (uint32_t)shape.rows, .cols = (uint32_t)shape.cols, .factor = 1};
     nibl_hfq *q = &m->quantized[m->quantized_count++];
     *q = (nibl_hfq){.config = m->quantization, .w = matrix, .halves = halves_of(m, slot)};
     nibl_hfq_piece pieces[NIBL_HFQ_PARTS];
@@ -89,90 +152,148 @@ static nibl_status bind_parts(nibl_model *m, nibl_slot slot, uint32_t layer, con
     NIBL_TRY(nibl_hfq_bind(m->gguf, name, q, pieces, &count));
     for (size_t i = 0; i < count; i++) {
         nibl_binding b = {.tensor = pieces[i].tensor,
+                          .slot = slot,
                           .row_bytes = pieces[i].row_bytes,
                           .rows = pieces[i].rows,
                           .matrix = matrix,
                           .quantized = q,
                           .part = pieces[i].part,
                           .owns = i == 0};
-        set_waiting(m, &b, slot, layer);
+        set_waiting(m, &b, layer);
         m->bindings[m->binding_count++] = b;
         m->file_bytes += b.row_bytes * b.rows;
-        m->packed_bytes += packed_bytes(&b, &shape);
+        m->packed_bytes += packed_bytes(&b);
     }
     return NIBL_OK;
 }
 
-/* Adds the binding of one slot, checked against the header; absent tensors only where `optional`. */
-static nibl_status bind_slot(nibl_model *m, nibl_slot slot, uint32_t layer, bool optional, bool *present) {
-    char name[64];
-    nibl_arch_tensor_name(m->arch, slot, layer, name);
-    const nibl_gguf_tensor *t = nibl_gguf_find_tensor(m->gguf, name);
-    *present = t != NULL;
-    if (slot != NIBL_SLOT_EMBEDDING && matrix_of(m, m->layers + layer, slot) &&
-        nibl_hfq_has(m->gguf, &m->quantization, name)) {
-        *present = true;
-        return bind_parts(m, slot, layer, name);
+/* Adds the binding of one slot, checked against the header; absent tensors only where they may be. */
+static nibl_status bind_slot(nibl_model *m, nibl_slot slot, uint32_t layer, uint32_t expert) {
+    const nibl_presence presence = nibl_arch_presence(m->arch, slot);
+    if (presence == NIBL_WHERE_ASKED) return NIBL_OK;
+    char name[80];
+    uint64_t first;
+    bool whole;
+    const nibl_gguf_tensor *t = find_tensor(m, slot, layer, expert, name, &first, &whole);
+    const bool is_vector = nibl_slot_forms[slot].vector;
+    if (!is_vector && slot != NIBL_SLOT_EMBEDDING) {
+        char own[80]; /* several tensors may make the matrix */
+        memcpy(own, name, sizeof own);
+        if (nibl_slot_forms[slot].expert && m->hyper.experts > 0)
+            nibl_arch_write_expert_name(slot, layer, expert, own);
+        if (nibl_hfq_has(m->gguf, &m->quantization, own))
+            return bind_parts(m, slot, layer, matrix_of(m, m->layers + layer, slot, expert), own);
     }
-    if (!t) return optional ? NIBL_OK : nibl_fail(NIBL_E_FILE, "tensor '%s' is missing", name);
-
-    const slot_shape shape = shape_of(&m->hyper, slot);
-    const uint64_t rows = t->dims[1] * t->dims[2] * t->dims[3]; /* the parser checked the product */
-    if (t->dims[0] != shape.cols || rows != shape.rows || t->n_dims > 2)
-        return nibl_fail(NIBL_E_FILE, "tensor '%s' has shape [%llu, %llu]; the metadata ask for [%u, %u]",
-                         name, (unsigned long long)rows, (unsigned long long)t->dims[0], shape.rows,
-                         shape.cols);
+    if (!t)
+        return presence == NIBL_WHERE_PRESENT ? NIBL_OK
+                                              : nibl_fail(NIBL_E_FILE, "tensor '%s' is missing", name);
+    const slot_shape shape = shape_of(m, slot);
+    NIBL_TRY(check_shape(m, name, t, slot, first, whole));
     const nibl_dtype *type = nibl_dtype_by_id(t->type);
     if (!type) {
         const char *type_name = nibl_dtype_name(t->type);
         return nibl_fail(NIBL_E_UNSUPPORTED, "tensor '%s' has type %s (%u), which this build does not read",
                          name, type_name ? type_name : "unknown", t->type);
     }
-    if (shape.vector && !nibl_kind_is_float(type->kind))
+    if (is_vector && !nibl_kind_is_float(type->kind))
         return nibl_fail(NIBL_E_UNSUPPORTED, "tensor '%s': a vector of type %s; F32, F16 or BF16 is possible",
                          name, type->name);
+    if (is_vector && shape.rows * shape.cols > UINT32_MAX / 8)
+        return nibl_fail(NIBL_E_UNSUPPORTED, "tensor '%s' is too large", name);
     nibl_binding b = {.tensor = (uint32_t)(t - nibl_gguf_tensor_at(m->gguf, 0)),
+                      .slot = slot,
                       .type = type,
                       .packed = type,
-                      .rows = shape.rows};
-    if (m->quantize && !shape.vector && nibl_kind_is_float(type->kind) &&
-        shape.cols % m->quantize->block == 0)
+                      .rows = is_vector ? 1 : shape.rows,
+                      .transposed = m->transposed && !is_vector && nibl_slot_in_layer(slot)};
+    const uint64_t cols = is_vector ? shape.rows * shape.cols : b.transposed ? t->dims[0] : shape.cols;
+    if (b.transposed && !nibl_kind_is_float(type->kind))
+        return nibl_fail(NIBL_E_UNSUPPORTED, "tensor '%s' is transposed and has type %s: not supported", name,
+                         type->name);
+    if (m->quantize && !is_vector && !b.transposed && slot != NIBL_SLOT_ROUTER &&
+        nibl_kind_is_float(type->kind) && shape.cols % m->quantize->block == 0)
         b.packed = m->quantize;
-    if (!nibl_dtype_row_bytes(type, shape.cols, &b.row_bytes))
-        return nibl_fail(NIBL_E_FILE, "tensor '%s': %u columns are not a multiple of %u, the block of %s",
-                         name, shape.cols, type->block, type->name);
+    if (!nibl_dtype_row_bytes(type, (uint32_t)cols, &b.row_bytes))
+        return nibl_fail(NIBL_E_FILE, "tensor '%s': %llu columns are not a multiple of %u, the block of %s",
+                         name, (unsigned long long)cols, type->block, type->name);
     nibl_layer *l = m->layers + layer;
-    if (shape.vector) {
-        b.vector = vector_of(m, l, slot);
+    if (is_vector) {
+        b.vector = place_of(m, l, slot);
+        b.length = (uint32_t)cols;
+        b.offset = first * type->bytes;
     } else {
-        b.matrix = matrix_of(m, l, slot);
-        *b.matrix = (nibl_matrix){.rows = shape.rows,
-                                  .cols = shape.cols,
+        b.matrix = matrix_of(m, l, slot, expert);
+        *b.matrix = (nibl_matrix){.rows = (uint32_t)shape.rows,
+                                  .cols = (uint32_t)shape.cols,
                                   .kind = (uint8_t)b.packed->kind,
                                   .scale = (uint8_t)b.packed->scale,
                                   .layout = (uint8_t)b.packed->layout,
                                   .factor = 1};
+        b.offset = b.transposed ? 0 : first * b.row_bytes;
     }
     b.halves = halves_of(m, slot);
-    set_waiting(m, &b, slot, layer);
-    m->bindings[m->binding_count++] = b;
+    set_waiting(m, &b, layer);
+    if (b.transposed) {
+        b.first = (uint32_t)first;
+        b.rows = shape.cols;
+        for (size_t i = m->binding_count; first > 0 && i-- > 0;) {
+            nibl_binding *leader = &m->bindings[i];
+            if (leader->tensor != b.tensor || leader->first > 0) continue;
+            b.next = leader->next;
+            b.rows = 0;
+            leader->next = &m->bindings[m->binding_count];
+            break;
+        }
+    }
     m->file_bytes += b.row_bytes * b.rows;
-    m->packed_bytes += packed_bytes(&b, &shape);
+    m->packed_bytes += packed_bytes(&b);
+    m->bindings[m->binding_count++] = b;
     return NIBL_OK;
 }
 
 /* Every tensor must have a place: one left over means a trait this build would silently drop. */
 static nibl_status check_all_used(const nibl_model *m) {
     const size_t count = nibl_gguf_tensor_count(m->gguf);
-    if (count == m->binding_count) return NIBL_OK;
+    uint64_t bound = 0, there = 0;
+    for (size_t i = 0; i < m->binding_count; i++) bound += m->bindings[i].row_bytes * m->bindings[i].rows;
+    bool known = true; /* sizes */
     for (size_t i = 0; i < count; i++) {
-        size_t j = 0;
-        while (j < m->binding_count && m->bindings[j].tensor != i) j++;
-        if (j < m->binding_count) continue;
-        const nibl_slice name = nibl_gguf_tensor_at(m->gguf, i)->name;
-        return nibl_fail(NIBL_E_UNSUPPORTED, "tensor '%.*s' has no place in architecture %s of this build",
-                         (int)name.length, name.bytes, m->arch->name);
+        const uint64_t bytes = nibl_gguf_tensor_at(m->gguf, i)->bytes;
+        there += bytes;
+        known = known && bytes > 0;
     }
+    if (bound == there && known) return NIBL_OK;
+    for (size_t i = 0; i < count; i++) {
+        const nibl_gguf_tensor *t = nibl_gguf_tensor_at(m->gguf, i);
+        bound = 0;
+        for (size_t j = 0; j < m->binding_count; j++)
+            if (m->bindings[j].tensor == i) bound += m->bindings[j].row_bytes * m->bindings[j].rows;
+        if (bound == t->bytes && t->bytes > 0) continue;
+        return nibl_fail(NIBL_E_UNSUPPORTED, "tensor '%.*s' has %s in architecture %s of this build",
+                         (int)t->name.length, t->name.bytes, bound ? "rows without a place" : "no place",
+                         m->arch->name);
+    }
+    return NIBL_OK;
+}
+
+/* Slots of the layer's kind of block. */
+static bool layer_has(const nibl_layer *l, nibl_slot slot) {
+    if (slot >= NIBL_SLOT_WQ && slot <= NIBL_SLOT_BO) return !l->form.conv;
+    if (slot >= NIBL_SLOT_CONV_IN && slot <= NIBL_SLOT_CONV_OUT) return l->form.conv;
+    return true;
+}
+
+static nibl_status bind_layer(nibl_model *m, uint32_t layer) {
+    const uint32_t experts = nibl_arch_dim(&m->hyper, NIBL_DIM_EXPERTS);
+    nibl_layer *l = &m->layers[layer];
+    NIBL_TRY(nibl_arch_layer(m->arch, m->gguf, &m->hyper, layer, &l->form));
+    for (uint32_t i = 0; i < layer; i++) l->index += m->layers[i].form.conv == l->form.conv;
+    l->gate = m->ffn + (size_t)layer * 3 * experts;
+    l->up = l->gate + experts;
+    l->down = l->up + experts;
+    for (nibl_slot s = NIBL_SLOT_ATTN_NORM; s <= NIBL_SLOT_POST_FFN_NORM; s++)
+        for (uint32_t e = 0; layer_has(l, s) && e < (nibl_slot_forms[s].expert ? experts : 1); e++)
+            NIBL_TRY(bind_slot(m, s, layer, e));
     return NIBL_OK;
 }
 
@@ -181,8 +302,8 @@ static nibl_status bind(nibl_model *m) {
     NIBL_TRY(nibl_arch_of(g, &m->arch));
     NIBL_TRY(nibl_arch_hyper(m->arch, g, &m->hyper));
 
-    char name[64];
-    nibl_arch_tensor_name(m->arch, NIBL_SLOT_EMBEDDING, 0, name);
+    char name[80];
+    nibl_arch_write_name(nibl_arch_slot(m->arch, NIBL_SLOT_EMBEDDING).gguf, 0, 0, name);
     const nibl_gguf_tensor *embedding = nibl_gguf_find_tensor(g, name);
     if (!embedding) return nibl_fail(NIBL_E_FILE, "tensor '%s' is missing", name);
     if (embedding->dims[1] > 1u << 22)
@@ -191,27 +312,31 @@ static nibl_status bind(nibl_model *m) {
     m->hyper.vocabulary = (uint32_t)embedding->dims[1];
 
     nibl_gguf_bool(g, NIBL_KEY_ROPE_HALVES, &m->rope_halves);
+    nibl_gguf_bool(g, NIBL_KEY_NORMS_FROM_ZERO, &m->norms_from_zero);
+    nibl_gguf_bool(g, NIBL_KEY_TRANSPOSED, &m->transposed);
     if (m->rope_halves && m->hyper.rope_width != m->hyper.head_width)
         return nibl_fail(NIBL_E_UNSUPPORTED,
                          "RoPE over %u of %u values of a head, in halves, is not supported",
                          m->hyper.rope_width, m->hyper.head_width);
+    const uint64_t experts = nibl_arch_dim(&m->hyper, NIBL_DIM_EXPERTS), layers = m->hyper.layers;
+    /* experts that the file has no tensors for must not cost memory */
+    if (experts * layers > 1u << 17)
+        return nibl_fail(NIBL_E_UNSUPPORTED, "%llu experts are too many",
+                         (unsigned long long)(experts * layers));
     nibl_hfq_read_metadata(g, &m->quantization);
-    const size_t slots = ((size_t)m->hyper.layers + 1) * NIBL_SLOT_COUNT;
-    const size_t most = slots * (m->quantization.method ? NIBL_HFQ_PARTS : 1);
-    m->layers = nibl_alloc_zero(m->hyper.layers * sizeof *m->layers);
+    const uint64_t slots = layers * (NIBL_SLOT_COUNT + 3 * experts) + NIBL_SLOT_COUNT;
+    const uint64_t most = slots * (m->quantization.method ? NIBL_HFQ_PARTS : 1);
+    m->layers = nibl_alloc_zero(layers * sizeof *m->layers);
+    m->ffn = nibl_alloc_zero(3 * experts * layers * sizeof *m->ffn);
     m->bindings = nibl_alloc(most * sizeof *m->bindings);
     if (m->quantization.method) m->quantized = nibl_alloc(slots * sizeof *m->quantized);
-    if (!m->layers || !m->bindings || (m->quantization.method && !m->quantized))
+    if (!m->layers || !m->ffn || !m->bindings || (m->quantization.method && !m->quantized))
         return nibl_fail_memory(most * sizeof *m->bindings, "the list of tensors");
 
-    bool present;
-    NIBL_TRY(bind_slot(m, NIBL_SLOT_EMBEDDING, 0, false, &present));
-    for (uint32_t l = 0; l < m->hyper.layers; l++)
-        for (nibl_slot s = NIBL_SLOT_ATTN_NORM; s <= NIBL_SLOT_DOWN; s++)
-            NIBL_TRY(bind_slot(m, s, l, false, &present));
-    NIBL_TRY(bind_slot(m, NIBL_SLOT_OUTPUT_NORM, 0, false, &present));
-    NIBL_TRY(bind_slot(m, NIBL_SLOT_HEAD, 0, true, &present));
-    m->tied = !present;
+    for (nibl_slot s = NIBL_SLOT_EMBEDDING; s < NIBL_SLOT_ATTN_NORM; s++) NIBL_TRY(bind_slot(m, s, 0, 0));
+    for (uint32_t l = 0; l < layers; l++) NIBL_TRY(bind_layer(m, l));
+    for (nibl_slot s = NIBL_SLOT_OUTPUT_NORM; s < NIBL_SLOT_COUNT; s++) NIBL_TRY(bind_slot(m, s, 0, 0));
+    m->tied = m->head.rows == 0;
     return check_all_used(m);
 }
 
@@ -219,10 +344,10 @@ static void release(nibl_model *m) {
     for (size_t i = 0; i < m->quantized_count; i++) nibl_hfq_free(&m->quantized[i]);
     nibl_free(m->quantized);
     nibl_free(m->layers);
+    nibl_free(m->ffn);
     nibl_free(m->bindings);
     nibl_free(m->weights);
     nibl_free(m->staging);
-    nibl_free(m->rope_frequency);
     nibl_free(m->name);
 }
 
@@ -245,7 +370,6 @@ static nibl_status place(nibl_model *m) {
     uint64_t widest = 0;
     for (size_t i = 0; i < m->binding_count; i++) {
         nibl_binding *b = &m->bindings[i];
-        slot_shape shape = {.cols = m->hyper.width};
         if (b->quantized && !b->owns) continue;
         if (b->matrix) {
             b->matrix->data = p;
@@ -257,7 +381,7 @@ static nibl_status place(nibl_model *m) {
         } else {
             *b->vector = (float *)(void *)p;
         }
-        p += packed_bytes(b, &shape);
+        p += packed_bytes(b);
         uint64_t bytes;
         if (!b->quantized && b->packed != b->type &&
             nibl_dtype_row_bytes(b->packed, b->matrix->cols, &bytes) && bytes > widest)
@@ -279,12 +403,6 @@ static nibl_status build(nibl_model *m) {
     if (!m->kernels)
         return nibl_fail(NIBL_E_ARGUMENT, "NIBL_ISA=%s names no instruction set of this machine",
                          nibl_plat_isa_cap());
-
-    const uint32_t pairs = m->hyper.rope_width / 2;
-    m->rope_frequency = nibl_alloc(pairs * sizeof(double));
-    if (!m->rope_frequency) return nibl_fail_memory(pairs * sizeof(double), "RoPE frequencies");
-    for (uint32_t i = 0; i < pairs; i++)
-        m->rope_frequency[i] = nibl_pow(m->hyper.rope_base, -2.0 * (double)i / (double)m->hyper.rope_width);
 
     nibl_slice name = {"", 0};
     nibl_gguf_string(m->gguf, "general.name", &name);
@@ -320,32 +438,59 @@ void nibl_model_free(nibl_model *m) {
     nibl_free(m);
 }
 
-static nibl_status take_vector(nibl_model *m, const nibl_binding *b, const uint8_t *row) {
-    float *v = *b->vector;
-    bool finite = true;
-    for (uint32_t i = 0; i < m->hyper.width; i++) {
-        uint32_t bits =
-            b->type->kind == NIBL_KIND_F32 ? nibl_load_u32(row + 4 * i) : nibl_load_u16(row + 2 * i);
-        if (b->type->kind == NIBL_KIND_F16) finite = finite && (bits & 0x7C00) != 0x7C00;
-        v[i] = b->type->kind == NIBL_KIND_F32   ? nibl_bits_float(bits)
-               : b->type->kind == NIBL_KIND_F16 ? nibl_f16_to_f32((uint16_t)bits)
-                                                : nibl_bf16_to_f32((uint16_t)bits);
-        finite = finite && (nibl_float_bits(v[i]) & 0x7F800000) != 0x7F800000;
-    }
-    return finite ? NIBL_OK : NIBL_E_FILE;
+/* Where row (or number) i goes: i and i + halves/2 of a head become its 2 i and 2 i + 1. */
+static uint32_t interleaved(const nibl_binding *b, uint32_t i) {
+    const uint32_t half = b->halves / 2;
+    if (half == 0) return i;
+    const uint32_t within = i % b->halves;
+    return i - within + (within < half ? 2 * within : 2 * (within - half) + 1);
 }
 
-/* Where the next row of a matrix goes: row i and row i + halves/2 of a head become its rows 2 i and 2 i + 1. */
-static uint32_t next_row(const nibl_binding *b) {
-    const uint32_t row = (uint32_t)b->rows_done, half = b->halves / 2;
-    if (half == 0) return row;
-    const uint32_t within = row % b->halves;
-    return row - within + (within < half ? 2 * within : 2 * (within - half) + 1);
+static float number_at(const nibl_binding *b, const uint8_t *row, uint32_t i) {
+    if (b->type->kind == NIBL_KIND_F32) return nibl_bits_float(nibl_load_u32(row + 4ull * i));
+    const uint16_t bits = nibl_load_u16(row + 2ull * i);
+    if (b->type->kind == NIBL_KIND_BF16) return nibl_bf16_to_f32(bits);
+    return (bits & 0x7C00) == 0x7C00 ? nibl_bits_float(0x7F800000) : nibl_f16_to_f32(bits);
+}
+
+static bool is_finite(float x) { return (nibl_float_bits(x) & 0x7F800000) != 0x7F800000; }
+
+static bool take_vector(const nibl_model *m, const nibl_binding *b, const uint8_t *row) {
+    const bool from_zero = m->norms_from_zero && nibl_slot_forms[b->slot].norm;
+    bool finite = true;
+    for (uint32_t i = 0; i < b->length; i++) {
+        const float x = number_at(b, row, i) + (from_zero ? 1.0f : 0.0f);
+        finite = finite && is_finite(x);
+        (*b->vector)[interleaved(b, i)] = x;
+    }
+    return finite;
+}
+
+/* Number `first + r` of the file's row k is column k of row r. */
+static bool take_column(const nibl_binding *b, const uint8_t *row, uint32_t k) {
+    const uint32_t width = b->type->bytes;
+    bool finite = true;
+    for (uint32_t r = 0; r < b->matrix->rows; r++) {
+        uint8_t *place =
+            nibl_panel(b->matrix, r / NIBL_PANEL) + ((size_t)k * NIBL_PANEL + r % NIBL_PANEL) * width;
+        memcpy(place, row + (size_t)(b->first + r) * width, width);
+        finite = finite && is_finite(number_at(b, row, b->first + r));
+    }
+    return finite;
+}
+
+/* RoPE factors below 1 would make angles larger than the sine takes. */
+static nibl_status check_factors(const nibl_model *m) {
+    for (uint32_t i = 0; i < m->hyper.rope_width / 2; i++)
+        if (!(m->rope_factors[i] >= 1))
+            return nibl_fail(NIBL_E_FILE, "RoPE factor %u is %g; at least 1 is possible", i,
+                             (double)m->rope_factors[i]);
+    return NIBL_OK;
 }
 
 /* The products that share an input must agree in which of its values meet which column. */
 static nibl_status check_orders(const nibl_layer *l) {
-    const nibl_matrix *const pairs[][2] = {{&l->wq, &l->wk}, {&l->wq, &l->wv}, {&l->gate, &l->up}};
+    const nibl_matrix *const pairs[][2] = {{&l->wq, &l->wk}, {&l->wq, &l->wv}, {l->gate, l->up}};
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         const nibl_matrix *a = pairs[i][0], *b = pairs[i][1];
         if (a->gather && b->gather && memcmp(a->gather, b->gather, a->cols * sizeof *a->gather) == 0)
@@ -384,20 +529,23 @@ nibl_status nibl_model_take_row(nibl_model *m, nibl_binding *b, const uint8_t *r
         finite = nibl_encode_row(b->packed, b->type, row, b->matrix->cols, m->staging);
         row = m->staging;
     }
-    if (b->matrix)
-        m->kernels->pack_row(b->matrix, next_row(b), row, &finite);
+    if (b->transposed)
+        for (nibl_binding *part = b; part; part = part->next)
+            finite = take_column(part, row, (uint32_t)b->rows_done) && finite;
+    else if (b->matrix)
+        m->kernels->pack_row(b->matrix, interleaved(b, (uint32_t)b->rows_done), row, &finite);
     else
-        finite = take_vector(m, b, row) == NIBL_OK;
+        finite = take_vector(m, b, row);
     if (!finite) {
         const nibl_slice name = nibl_gguf_tensor_at(m->gguf, b->tensor)->name;
         return nibl_fail(NIBL_E_FILE, "tensor '%.*s', row %llu: a value or scale is infinite or NaN",
                          (int)name.length, name.bytes, (unsigned long long)b->rows_done);
     }
-    if (++b->rows_done == b->rows) {
-        if (b->matrix == &m->embedding && m->tied) m->head.has_m128 = m->embedding.has_m128;
-        return count_down(b);
-    }
-    return NIBL_OK;
+    if (++b->rows_done < b->rows) return NIBL_OK;
+    if (b->matrix == &m->embedding && m->tied) m->head.has_m128 = m->embedding.has_m128;
+    if (b->slot == NIBL_SLOT_ROPE_FACTORS) NIBL_TRY(check_factors(m));
+    for (nibl_binding *part = b->next; part; part = part->next) --*part->missing;
+    return count_down(b);
 }
 
 bool nibl_model_complete(const nibl_model *m) {
@@ -416,7 +564,7 @@ nibl_status nibl_model_get_info(const nibl_model *m, nibl_model_info *info) {
     for (size_t i = 0; i < m->binding_count; i++) {
         const nibl_binding *b = &m->bindings[i];
         if (!b->quantized)
-            parameters += b->rows * (b->row_bytes / b->type->bytes * b->type->block);
+            parameters += b->rows * file_cols(b);
         else if (b->owns)
             parameters += (uint64_t)b->matrix->rows * b->matrix->cols;
     }

@@ -11,16 +11,22 @@
 #include "core/tokenizer.h"
 #include "kernels/kernels.h"
 
-/* One tensor of the file and where its rows go. */
+/* One tensor of the file, or a run of its rows, and where they go. */
 typedef struct nibl_binding {
     uint32_t tensor; /* index in the header */
+    nibl_slot slot;
+    uint64_t offset; /* bytes of the tensor before the first row */
     uint64_t row_bytes; /* in the file */
     uint64_t rows;
     uint64_t rows_done; /* packed so far; ready when equal to rows */
     nibl_matrix *matrix; /* destination of a matrix, or */
-    float **vector; /* of a vector (one row) */
+    float **vector; /* of a vector (one row) of */
+    uint32_t length; /* floats */
     uint32_t
         halves; /* rows of a head whose halves are to be interleaved as they come; 0 = rows stand as they come */
+    bool transposed; /* a row of the file is a column, */
+    uint32_t first; /* of which this matrix takes as many numbers as it has rows, from here on, */
+    struct nibl_binding *next; /* and these other ones. They have no rows of their own */
     uint32_t *missing; /* counts the tensors that the same part of the model still waits for */
     struct nibl_layer *layer; /* that part, where it is a layer */
     nibl_hfq *
@@ -31,12 +37,17 @@ typedef struct nibl_binding {
     const nibl_dtype *packed; /* what is kept: the same, or what it is quantized to on arrival */
 } nibl_binding;
 
+/* Vectors and matrices that an architecture lacks are NULL and empty. Shapes: nibl_slot_forms. */
 typedef struct nibl_layer {
-    float *attn_norm, *ffn_norm; /* (width) */
+    nibl_layer_form form;
+    uint32_t index; /* among the layers whose block is of the same form: where the cache has it */
+    float *attn_norm, *attn_norm_bias, *bq, *bk, *bv, *q_norm, *k_norm, *sinks, *attn_sub_norm, *bo, *conv;
+    float *post_attn_norm, *ffn_norm, *ffn_norm_bias, *router_bias, *gate_bias, *up_bias, *ffn_sub_norm;
+    float *down_bias, *post_ffn_norm;
     nibl_matrix wq, wk, wv; /* (heads * head_width, width), (kv_heads * head_width, width) twice */
     nibl_matrix wo; /* (width, heads * head_width) */
-    nibl_matrix gate, up; /* (ffn_width, width) */
-    nibl_matrix down; /* (width, ffn_width) */
+    nibl_matrix conv_in, conv_out, router;
+    nibl_matrix *gate, *up, *down; /* of every expert, or one */
     uint32_t missing; /* bindings of this layer that have not arrived */
 } nibl_layer;
 
@@ -47,18 +58,20 @@ struct nibl_model {
     nibl_hyper hyper;
     char *name;
     nibl_layer *layers; /* (layers) */
+    nibl_matrix *ffn; /* gate, up and down of every expert of every layer */
     nibl_matrix embedding; /* (vocabulary, width) */
     nibl_matrix head; /* the same weights as embedding where tied */
     bool tied;
-    float *output_norm; /* (width) */
-    double *rope_frequency; /* (rope_width / 2): radians per position */
+    float *output_norm, *output_norm_bias; /* (width) */
+    float *positions; /* (context_length, width), learned; or NULL */
+    float *rope_factors; /* (rope_width / 2) or NULL */
     uint32_t missing_embedding, missing_output;
     nibl_binding *bindings; /* in the order the forward pass needs them */
     size_t binding_count;
     nibl_hfq_config quantization; /* of the file, if any */
     nibl_hfq *quantized; /* (quantized_count) */
     size_t quantized_count;
-    bool rope_halves; /* NIBL_KEY_ROPE_HALVES */
+    bool rope_halves, norms_from_zero, transposed; /* NIBL_KEY_ROPE_HALVES and its like */
     uint64_t file_bytes; /* tensor data wanted from the file */
     uint64_t packed_bytes; /* the block below */
     uint8_t *weights;

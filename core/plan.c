@@ -18,8 +18,7 @@ nibl_status nibl_model_plan(nibl_gguf *gguf, const nibl_dtype *quantize, nibl_pl
     NIBL_TRY(nibl_session_defaults(&size.hyper, &o));
 
     nibl_kv kv;
-    nibl_kv_init(&kv, size.hyper.layers, size.hyper.kv_heads, size.hyper.head_width, o.kv_type,
-                 o.context_length);
+    nibl_kv_init(&kv, &size.hyper, o.kv_type, o.context_length);
     plan->context_length = o.context_length;
     plan->threads = o.threads;
     plan->sessions = plan->sessions ? plan->sessions : 1;

@@ -93,8 +93,7 @@ nibl_status nibl_session_new(nibl_model *model, const nibl_session_options *opti
     s->options = filled;
     s->speculate = true;
     nibl_lookup_forget(&s->lookup);
-    nibl_kv_init(&s->kv, model->hyper.layers, model->hyper.kv_heads, model->hyper.head_width, filled.kv_type,
-                 filled.context_length);
+    nibl_kv_init(&s->kv, &model->hyper, filled.kv_type, filled.context_length);
     *out = s;
     return NIBL_OK;
 }

@@ -1,6 +1,7 @@
 /** The page: choose a model, watch it load, talk with it. */
 import { NiblError, load } from 'nibl'
 import { renderMarkdown } from './markdown.js'
+import { droppedFiles, forget, keep, keptModels, ofFiles, sourceOf, titleOf } from './sources.js'
 
 /** @typedef {import('../web/nibl.d.ts').Model} Model */
 /** @typedef {import('../web/nibl.d.ts').Message} Message */
@@ -11,11 +12,14 @@ const $ = (id) => /** @type {T} */ (document.getElementById(id))
 const prompt = /** @type {HTMLTextAreaElement} */ ($('prompt'))
 const temperature = /** @type {HTMLInputElement} */ ($('temperature'))
 const maxTokens = /** @type {HTMLInputElement} */ ($('max-tokens'))
-const picker = /** @type {HTMLInputElement} */ ($('file'))
+const pickers = ['file', 'folder'].map((id) => /** @type {HTMLInputElement} */ ($(id)))
+const address = /** @type {HTMLInputElement} */ ($('address'))
+const token = /** @type {HTMLInputElement} */ ($('token'))
 const messageList = $('messages')
 
 const parameters = new URLSearchParams(location.search)
-const defaultUrl = new URL(parameters.get('model') ?? '../model/SmolLM2-135M-Instruct.Q4_1.gguf', location.href)
+const defaultSource = new URL(parameters.get('model') ?? '../model/SmolLM2-135M-Instruct.Q4_1.gguf', location.href).href
+const hub = parameters.get('hub') ?? undefined
 
 /** @type {Model | null} */
 let model = null
@@ -31,6 +35,7 @@ function show(state) {
   document.body.dataset.state = state
   const chatting = state === 'ready' || state === 'answering'
   $('welcome').hidden = state !== 'empty'
+  if (state === 'empty') showKept()
   $('loading').hidden = state !== 'loading'
   for (const id of ['log', 'composer', 'facts', 'settings', 'new-chat']) $(id).hidden = !chatting
   $('suggestions').hidden = state !== 'ready' || conversation.length > 0
@@ -83,7 +88,7 @@ function showFacts() {
 
 /* ---- Loading ---- */
 
-/** @param {URL | File} source @param {string} name */
+/** @param {string | File | File[]} source @param {string} name */
 async function open(source, name) {
   closeModel()
   showError(null)
@@ -93,7 +98,11 @@ async function open(source, name) {
   const controller = (running = new AbortController())
   try {
     const onProgress = progressMeter()
-    model = await load(source, { early: true, signal: controller.signal, onProgress })
+    const isRemote = typeof source === 'string'
+    const onWarning = (/** @type {NiblError} */ warning) => showError(warning)
+    const from = isRemote && { cache: true, allowOffline: true, hub, token: token.value.trim() || undefined }
+    model = await load(source, { early: true, signal: controller.signal, onProgress, onWarning, ...from })
+    if (isRemote) keep()
     running = null
     const opened = model
     opened.ready.then(
@@ -164,19 +173,50 @@ function closeModel() {
   showFact('prefill', '')
 }
 
-/** @param {FileList | null | undefined} files */
-function openFile(files) {
-  const file = files?.[0]
-  if (file) open(file, file.name)
+/** @param {File[]} files */
+function openFiles(files) {
+  if (!files.length) return
+  const { source, name } = ofFiles(files)
+  open(source, name)
 }
 
 /** The default model's name and size, where the server has it. */
 async function describeDefault() {
-  const name = decodeURIComponent(defaultUrl.pathname.split('/').pop() ?? '')
-  $('default-name').textContent = name.replace(/\.gguf$/, '').replace(/-Instruct|\./g, ' ').trim()
-  const response = await fetch(defaultUrl, { method: 'HEAD' }).catch(() => null)
+  $('default-name').textContent = titleOf(defaultSource).replace(/\.gguf$/, '').replace(/-Instruct|\./g, ' ').trim()
+  const isUrl = !defaultSource.startsWith('hf:')
+  const response = isUrl ? await fetch(defaultSource, { method: 'HEAD' }).catch(() => null) : null
   const size = Number(response?.headers.get('Content-Length'))
-  $('default-size').textContent = response?.ok && size ? `${megabytes(size)} to download` : 'not on this server'
+  const here = response?.ok && size ? `${megabytes(size)} to download` : 'not on this server'
+  $('default-size').textContent = isUrl ? here : 'from the model hub'
+}
+
+/** The models that are on this machine, each to be opened or deleted. */
+async function showKept() {
+  const models = await keptModels()
+  const rows = models.map(({ model: source, size, bytes, complete }) => {
+    const row = document.createElement('li')
+    const opener = document.createElement('button')
+    const name = document.createElement('b')
+    const about = document.createElement('small')
+    const remover = document.createElement('button')
+    opener.type = remover.type = 'button'
+    name.textContent = titleOf(source)
+    about.textContent = complete ? megabytes(bytes) : `${megabytes(bytes)} of ${megabytes(size)}`
+    opener.append(name, about)
+    opener.title = source
+    opener.addEventListener('click', () => open(source, titleOf(source)))
+    remover.className = 'quiet'
+    remover.textContent = 'Delete'
+    remover.setAttribute('aria-label', `Delete ${titleOf(source)}`)
+    remover.addEventListener('click', async () => {
+      await forget(source).then(() => announce(`${titleOf(source)} is deleted`), showError)
+      await showKept()
+    })
+    row.append(opener, remover)
+    return row
+  })
+  $('kept').replaceChildren(...rows)
+  $('kept-title').hidden = rows.length === 0
 }
 
 /* ---- Talking ---- */
@@ -317,15 +357,27 @@ function fitPrompt() {
 
 /* ---- Wiring ---- */
 
-$('load-default').addEventListener('click', () => open(defaultUrl, $('default-name').textContent ?? ''))
-picker.addEventListener('change', () => {
-  openFile(picker.files)
-  picker.value = ''
+$('load-default').addEventListener('click', () => open(defaultSource, $('default-name').textContent ?? ''))
+for (const picker of pickers) {
+  picker.addEventListener('change', () => {
+    openFiles([...(picker.files ?? [])])
+    picker.value = ''
+  })
+}
+$('by-name').addEventListener('submit', (event) => {
+  event.preventDefault()
+  try {
+    const source = sourceOf(address.value)
+    open(source, titleOf(source))
+  } catch (error) {
+    showError(error)
+  }
 })
 $('cancel').addEventListener('click', stop)
 $('stop').addEventListener('click', stop)
 $('new-chat').addEventListener('click', newChat)
 $('unload').addEventListener('click', () => {
+  $('settings').removeAttribute('open')
   closeModel()
   showError(null)
   show('empty')
@@ -364,7 +416,8 @@ for (const end of ['dragleave', 'drop']) {
 }
 document.addEventListener('drop', (event) => {
   event.preventDefault()
-  openFile(/** @type {DragEvent} */ (event).dataTransfer?.files)
+  const { dataTransfer } = /** @type {DragEvent} */ (event)
+  if (dataTransfer) droppedFiles(dataTransfer).then(openFiles, showError)
 })
 
 showTemperature()

@@ -97,6 +97,8 @@ export async function build(presets, { tests = true } = {}) {
         bar ??= progress(`build ${presets.length > 1 ? 'all' : preset}`, 0)
         bar.show((index + Number(percent[1]) / 101) / presets.length)
       })
+      /* What `npx nibl` runs. */
+      if (preset === 'wasi') fs.copyFileSync(join(root, 'build/wasi/nibl.wasm'), join(root, 'web/dist/nibl-cli.wasm'))
     }
     bar?.done()
   } catch (error) {

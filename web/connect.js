@@ -20,11 +20,41 @@ async function connectInProcess() {
   return { link, close: abortAll }
 }
 
+/* Not a literal where it is used: bundlers would make a second worker of it. */
+const WORKER = './worker.js'
+
+/** A browser starts no worker from there. @param {URL} url */
+function isForeign({ protocol, origin }) {
+  return protocol.startsWith('http') && origin !== globalThis.location.origin
+}
+
+/** A script of this origin that imports the one of another; also for the workers that it starts (the threads).
+ * @param {URL} url */
+function inBlob(url) {
+  const script = `
+    const NativeWorker = self.Worker
+    const blobOf = (url) => URL.createObjectURL(new Blob([\`import \${JSON.stringify(String(url))}\`], { type: 'text/javascript' }))
+    self.Worker = class extends NativeWorker {
+      constructor(url, options) {
+        super(new URL(url).origin === self.location.origin ? url : blobOf(url), options)
+      }
+    }
+    const early = []
+    self.onmessage = (event) => early.push(event)
+    await import(${JSON.stringify(url.href)})
+    early.forEach((event) => self.onmessage(event))`
+  return URL.createObjectURL(new Blob([script], { type: 'text/javascript' }))
+}
+
 /** @param {URL} [workerUrl] @returns {Connection} */
 function connectWorker(workerUrl) {
-  const worker = workerUrl
-    ? new Worker(workerUrl, { type: 'module', name: 'nibl' })
-    : new Worker(new URL('./worker.js', import.meta.url), { type: 'module', name: 'nibl' })
+  const options = /** @type {const} */ ({ type: 'module', name: 'nibl' })
+  const address = workerUrl ?? new URL(WORKER, import.meta.url)
+  const worker = isForeign(address)
+    ? new Worker(inBlob(address), options)
+    : workerUrl
+      ? new Worker(workerUrl, options)
+      : new Worker(new URL('./worker.js', import.meta.url), options) /* as bundlers want it */
   const link = new Link((message, transfer) => worker.postMessage(message, transfer))
   worker.onmessage = ({ data }) => link.receive(data)
   worker.onerror = (event) => {

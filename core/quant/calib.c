@@ -10,7 +10,7 @@ static nibl_status add_windows(nibl_calib *c, const int32_t *tokens, size_t coun
     const nibl_hyper *h = &c->model->hyper;
     for (size_t i = 0; i < c->cache_count; i++) {
         const size_t first = i * window, length = count - first < window ? count - first : window;
-        nibl_kv_init(&c->caches[i], h->layers, h->kv_heads, h->head_width, NIBL_KV_I8, (uint32_t)length);
+        nibl_kv_init(&c->caches[i], h, NIBL_KV_I8, (uint32_t)length);
         NIBL_TRY(nibl_kv_reserve(&c->caches[i], (uint32_t)length));
         for (size_t t = 0; t < length; t++) {
             const int32_t token = tokens[first + t];
@@ -98,7 +98,7 @@ const nibl_site *nibl_calib_site(const nibl_calib *c, const nibl_matrix *first) 
 }
 
 static nibl_status open_sites(nibl_calib *c, const nibl_layer *l) {
-    const nibl_matrix *const firsts[] = {&l->wq, &l->wo, &l->gate, &l->down};
+    const nibl_matrix *const firsts[] = {&l->wq, &l->wo, nibl_calib_first_ffn(l), l->down};
     free_sites(c);
     for (size_t i = 0; i < sizeof firsts / sizeof *firsts; i++) {
         const uint64_t cols = firsts[i]->cols;
@@ -119,7 +119,8 @@ static nibl_status run_layer(nibl_calib *c) {
 }
 
 nibl_status nibl_calib_layer(nibl_calib *c) {
-    uint32_t layer = 0;
+    uint32_t layer = 0, none = 0;
+    NIBL_TRY(nibl_run_advance(c->run, &none)); /* embeds the tokens */
     const float *x = nibl_run_stream(c->run, false, &layer);
     memcpy(c->stream, x, (size_t)c->rows * c->model->hyper.width * sizeof *x);
     NIBL_TRY(open_sites(c, &c->model->layers[layer]));

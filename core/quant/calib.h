@@ -38,6 +38,11 @@ nibl_status nibl_calib_layer(nibl_calib *c);
 /* Computes it once more, with the weights that it has now. */
 nibl_status nibl_calib_again(nibl_calib *c);
 
+/* The first of the matrices that the feed-forward block begins with. */
+static inline const nibl_matrix *nibl_calib_first_ffn(const nibl_layer *l) {
+    return l->gate && l->gate->rows ? l->gate : l->up;
+}
+
 /* The input of a matrix; NULL where it was never multiplied. */
 const nibl_site *nibl_calib_site(const nibl_calib *c, const nibl_matrix *first);
 

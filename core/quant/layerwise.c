@@ -111,16 +111,28 @@ static nibl_status encode_matrix(nibl_quantizer *q, const work *w) {
 /* The first of the matrices that share the input of `matrix`. */
 static const nibl_matrix *first_of(const nibl_layer *layer, const nibl_matrix *matrix) {
     if (matrix == &layer->wk || matrix == &layer->wv) return &layer->wq;
-    return matrix == &layer->up ? &layer->gate : matrix;
+    return matrix == layer->up ? nibl_calib_first_ffn(layer) : matrix;
 }
 
-static nibl_status find_scales(nibl_quantizer *q) {
+/* Whether what goes before an input can take its scale back: a norm without bias, the values of attention where every head
+ * has its own, or the upper of the two matrices before the last. */
+static bool folds(const nibl_model *m, const nibl_layer *layer, const nibl_matrix *first) {
+    if (first == &layer->wq) return layer->attn_norm && !layer->attn_norm_bias;
+    if (first == nibl_calib_first_ffn(layer)) return layer->ffn_norm && !layer->ffn_norm_bias;
+    if (first == &layer->wo)
+        return m->hyper.heads == m->hyper.kv_heads && !layer->bv && !layer->attn_sub_norm;
+    return !m->arch->ungated && !layer->up_bias && !layer->ffn_sub_norm &&
+           m->arch->activation != NIBL_ACTIVATE_CLAMPED;
+}
+
+static nibl_status find_scales(nibl_quantizer *q, const nibl_layer *layer) {
     nibl_layerwise *l = q->layerwise;
     for (uint32_t s = 0; s < l->calib.site_count; s++) {
         const nibl_site *site = &l->calib.sites[s];
         const nibl_matrix *matrices[MATRICES];
         const nibl_dtype *types[MATRICES];
         uint32_t count = 0;
+        if (!folds(l->model, layer, site->first)) continue;
         for (uint32_t i = 0; i < l->work_count; i++) {
             if (l->works[i].site != site) continue;
             matrices[count] = l->works[i].matrix;
@@ -135,17 +147,12 @@ static nibl_status find_scales(nibl_quantizer *q) {
     return NIBL_OK;
 }
 
-/* What goes before an input takes its scale back: a norm, the values of attention where every head has its own, or the
- * upper of the two matrices before the last. An input without one is not scaled. */
 static void fold_scales(nibl_layerwise *l, const nibl_layer *layer) {
-    const nibl_hyper *h = &l->model->hyper;
     for (uint32_t i = 0; i < l->work_count; i++) {
         work *w = &l->works[i];
-        const bool folds = w->matrix != &layer->wo || h->heads == h->kv_heads;
-        w->in = folds ? scale_of(l, w->site) : NULL;
-        if (w->matrix == &layer->wv && h->heads == h->kv_heads)
-            w->out = scale_of(l, nibl_calib_site(&l->calib, &layer->wo));
-        if (w->matrix == &layer->up) w->out = scale_of(l, nibl_calib_site(&l->calib, &layer->down));
+        w->in = scale_of(l, w->site);
+        if (w->matrix == &layer->wv) w->out = scale_of(l, nibl_calib_site(&l->calib, &layer->wo));
+        if (w->matrix == layer->up) w->out = scale_of(l, nibl_calib_site(&l->calib, layer->down));
     }
 }
 
@@ -196,8 +203,9 @@ static nibl_status pack_work(const nibl_quantizer *q, work *w) {
     return finite ? NIBL_OK : nibl_quant_refuse(w->tensor, 0, false);
 }
 
+/* x may be NULL: an architecture may lack the norm. */
 static void divide(float *out, const float *x, const float *scale, uint32_t n) {
-    for (uint32_t i = 0; i < n; i++) out[i] = scale ? x[i] / scale[i] : x[i];
+    for (uint32_t i = 0; x && i < n; i++) out[i] = scale ? x[i] / scale[i] : x[i];
 }
 
 /* Computes the layer as it will be. */
@@ -211,9 +219,10 @@ static nibl_status compute_again(nibl_quantizer *q, nibl_layer *layer) {
     for (uint32_t i = 0; i < l->work_count && status == NIBL_OK; i++) status = pack_work(q, &l->works[i]);
     if (status == NIBL_OK) {
         divide(scaled, norms[0], scale_of(l, nibl_calib_site(&l->calib, &layer->wq)), width);
-        divide(scaled + width, norms[1], scale_of(l, nibl_calib_site(&l->calib, &layer->gate)), width);
-        layer->attn_norm = scaled;
-        layer->ffn_norm = scaled + width;
+        divide(scaled + width, norms[1], scale_of(l, nibl_calib_site(&l->calib, nibl_calib_first_ffn(layer))),
+               width);
+        if (norms[0]) layer->attn_norm = scaled;
+        if (norms[1]) layer->ffn_norm = scaled + width;
         status = nibl_calib_again(&l->calib);
         layer->attn_norm = norms[0];
         layer->ffn_norm = norms[1];
@@ -249,7 +258,7 @@ static nibl_status quantize_layer(nibl_quantizer *q, nibl_layer *layer, size_t b
         if (!w->bytes) return nibl_fail_memory(w->tensor->bytes, "the layer");
     }
     if (q->method.awq) {
-        NIBL_TRY(find_scales(q));
+        NIBL_TRY(find_scales(q, layer));
         fold_scales(l, layer);
     }
     NIBL_TRY(encode_layer(q));
@@ -271,14 +280,15 @@ static nibl_status write_vector(nibl_quantizer *q, const nibl_binding *b, const 
     const nibl_layer *layer = b->layer;
     const nibl_matrix *first = !layer                           ? NULL
                                : b->vector == &layer->attn_norm ? &layer->wq
-                               : b->vector == &layer->ffn_norm  ? &layer->gate
+                               : b->vector == &layer->ffn_norm  ? nibl_calib_first_ffn(layer)
                                                                 : NULL;
-    float *x = nibl_alloc(4 * t->cols);
+    const uint64_t count = t->rows * t->cols;
+    float *x = nibl_alloc(4 * count);
     uint8_t *place = NULL;
-    if (!x) return nibl_fail_memory(4 * t->cols, "a vector");
-    divide(x, *b->vector, first ? scale_of(l, nibl_calib_site(&l->calib, first)) : NULL, (uint32_t)t->cols);
+    if (!x) return nibl_fail_memory(4 * count, "a vector");
+    divide(x, *b->vector, first ? scale_of(l, nibl_calib_site(&l->calib, first)) : NULL, (uint32_t)count);
     nibl_status status = nibl_quant_extend(q, (size_t)t->bytes, &place);
-    if (status == NIBL_OK && !nibl_encode_values(t->to, x, NULL, (uint32_t)t->cols, false, place))
+    if (status == NIBL_OK && !nibl_encode_values(t->to, x, NULL, (uint32_t)count, false, place))
         status = nibl_quant_refuse(t, 0, false);
     nibl_free(x);
     return status;
@@ -329,9 +339,15 @@ nibl_status nibl_quantizer_step(nibl_quantizer *q) {
 
 /* The recipe's tensors in the order of the bindings. */
 static nibl_status order_tensors(const nibl_model *m, nibl_recipe *r) {
-    if (m->binding_count != r->count || m->quantization.method)
+    bool plain = m->binding_count == r->count && !m->quantization.method && !m->transposed &&
+                 m->hyper.experts == 0 && m->hyper.conv_layers == 0;
+    for (size_t i = 0; i < m->binding_count && plain; i++)
+        plain = m->bindings[i].offset == 0 && !m->bindings[i].next;
+    if (!plain)
         return nibl_fail(NIBL_E_UNSUPPORTED,
-                         "models whose matrices are several tensors cannot be calibrated");
+                         "architecture %s: models with experts, convolutions or matrices that share a tensor "
+                         "cannot be calibrated yet",
+                         m->arch->name);
     const uint64_t bytes = (uint64_t)r->count * sizeof *r->tensors;
     nibl_quant_tensor *sorted = nibl_alloc(bytes);
     if (!sorted) return nibl_fail_memory(bytes, "the list of tensors");

@@ -14,7 +14,7 @@ enum { GATHER = 2 << 20 /* bytes of rows that are encoded at a time */, TOGETHER
 
 /* What a worker needs of its own. */
 typedef struct desk {
-    float *values; /* (widest row) */
+    float *values, *turned; /* (widest row); of the same values in another order */
     uint8_t *panel; /* rows of a quantized source, packed */
     uint64_t bad_row; /* the first it refused; UINT64_MAX = none */
     bool not_finite; /* it; else too large */
@@ -42,15 +42,23 @@ static void refuse(desk *d, uint64_t row, bool not_finite) {
     d->not_finite = not_finite;
 }
 
-/* Where gathered row `row` goes: row i and row i + halves/2 of a head become its rows 2 i and 2 i + 1. */
+/* Where row (or number) `row` goes: i and i + halves/2 of a head become its 2 i and 2 i + 1. */
 static uint32_t place_of(const nibl_quant_tensor *t, uint32_t row) {
     if (t->halves == 0) return row;
     const uint32_t within = row % t->halves, half = t->halves / 2;
     return row - within + (within < half ? 2 * within : 2 * (within - half) + 1);
 }
 
+static void turn(const nibl_quant_tensor *t, float *values, float *room) {
+    memcpy(room, values, (size_t)t->cols * sizeof *values);
+    for (uint32_t i = 0; i < t->cols; i++) values[place_of(t, i)] = room[i];
+}
+
 static void encode_row(nibl_quantizer *q, const nibl_quant_tensor *t, desk *d, uint32_t row) {
-    uint8_t *out = q->gathering->place + place_of(t, row) * q->gathering->out_bytes;
+    const bool vector = t->rows == 1;
+    uint8_t *out = q->gathering->place + (vector ? row : place_of(t, row)) * q->gathering->out_bytes;
+    for (uint32_t i = 0; t->from_zero && i < t->cols; i++) d->values[i] += 1.0f;
+    if (vector && t->halves) turn(t, d->values, d->turned);
     if (!nibl_encode_values(t->to, d->values, NULL, (uint32_t)t->cols, q->method.search, out))
         refuse(d, q->gathering->rows_done + row, false);
 }
@@ -213,8 +221,9 @@ static nibl_status make_desks(nibl_quantizer *q, uint32_t threads) {
     if (!q->gathering->desks)
         return nibl_fail_memory(q->gathering->desk_count * sizeof *q->gathering->desks, "the workers");
     for (uint32_t i = 0; i < q->gathering->desk_count; i++) {
-        q->gathering->desks[i].values = nibl_alloc(values);
+        q->gathering->desks[i].values = nibl_alloc(2 * values);
         q->gathering->desks[i].panel = panel > 0 ? nibl_alloc_zero(panel) : NULL;
+        q->gathering->desks[i].turned = q->gathering->desks[i].values + values / sizeof(float);
         if (!q->gathering->desks[i].values || (panel > 0 && !q->gathering->desks[i].panel))
             return nibl_fail_memory(values + panel, "rows of a tensor");
     }

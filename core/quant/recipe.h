@@ -12,7 +12,8 @@ typedef struct nibl_quant_tensor {
     const nibl_dtype
         *wanted; /* what the options ask for, where rows do not divide into its blocks; else NULL */
     uint64_t rows, cols;
-    uint32_t halves; /* rows of a head whose halves are to be interleaved; 0 = rows stand as they come */
+    uint32_t halves; /* rows (of one row: numbers) of a head whose halves are to be interleaved; 0 = none */
+    bool from_zero; /* a vector of what is added to 1 */
     uint64_t bytes; /* of the output, without the gap that follows */
 } nibl_quant_tensor;
 

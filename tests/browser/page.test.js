@@ -30,9 +30,11 @@ const noSideScroll = (page) =>
 
 /** @param {Page} page @param {string} text */
 async function ask(page, text) {
+  const asked = await page.locator('.user').count()
   await page.fill('#prompt', text)
   await page.keyboard.press('Enter')
-  await answering(page)
+  /* The answer has begun then, and a short one may have ended. */
+  await page.waitForFunction((asked) => document.querySelectorAll('.user').length > asked, asked)
 }
 
 for (const theme of /** @type {('light' | 'dark')[]} */ (['light', 'dark'])) {

@@ -353,6 +353,15 @@ static void make_weights(trial *t) {
     t->w.data =
         trial_input(t, nibl_panels(&t->w) * nibl_panel_bytes(&t->w), random_below(&t->random, 4) * 16);
     random_weights(&t->w, &t->random, s->profile);
+    if (s->kind != NIBL_KIND_INT8 || nibl_is_plain(&t->w) || random_below(&t->random, 2)) return;
+    t->w.has_m128 = true;
+    for (int i = 0; i < 20; i++) {
+        const uint32_t b = random_below(&t->random, s->cols / NIBL_BLOCK);
+        nibl_panel(&t->w, random_below(
+                              &t->random,
+                              nibl_panels(&t->w)))[nibl_block_offset(&t->w, b) + nibl_scale_bytes(s->scale) +
+                                                   random_below(&t->random, 256)] = 0x80;
+    }
 }
 
 /* y: the panels asked for, of every token. */

@@ -101,19 +101,20 @@ static void hessians_are_sums_of_products(void) {
     CHECK_EQ(nibl_calib_begin(&other, model, tokens, TOKENS, WINDOW, true), NIBL_OK);
     CHECK(nibl_calib_layer(&calib) >= 0);
     const nibl_layer *l = &model->layers[0];
-    const nibl_matrix *const firsts[] = {&l->wq, &l->wo, &l->gate, &l->down};
+    const nibl_matrix *const firsts[] = {&l->wq, &l->wo, l->gate, l->down};
     for (int f = 0; f < 4; f++) {
         const uint32_t n = firsts[f]->cols;
         const nibl_site *site = nibl_calib_site(&calib, firsts[f]);
         if (!CHECK(site != NULL)) break;
         CHECK_EQ(site->rows_seen, TOKENS);
         sums s = {firsts[f], calloc((size_t)n * n, sizeof(double))};
-        uint32_t layer;
+        uint32_t layer, units = 0;
+        CHECK(nibl_run_advance(other.run, &units) >= 0); /* embeds */
         nibl_run_stream(other.run, f > 0, &layer);
         if (f > 0)
             memcpy(nibl_run_stream(other.run, false, &layer), calib.stream, TOKENS * model->hyper.width * 4);
         nibl_run_observe(other.run, add, &s);
-        uint32_t units = other.chunks;
+        units = other.chunks;
         CHECK(nibl_run_advance(other.run, &units) >= 0);
         for (uint32_t i = 0; i < n; i++) {
             for (uint32_t j = 0; j <= i; j++) {

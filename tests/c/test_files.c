@@ -215,7 +215,7 @@ static void wrong_folders_are_told(void) {
         {{"config.json", .length = 100}, NIBL_E_FILE, "config.json: byte"},
         {{"config.json", .text = "[]"}, NIBL_E_UNSUPPORTED, "model_type"},
         {{"config.json", .text = "<html>"}, NIBL_E_FILE, "config.json: byte 0"},
-        {{"config.json", .replace = "\"llama\"", .with = "\"gemma\""}, NIBL_E_UNSUPPORTED, "'gemma'"},
+        {{"config.json", .replace = "\"llama\"", .with = "\"lamma\""}, NIBL_E_UNSUPPORTED, "'lamma'"},
         {{"config.json", .replace = "hidden_size\": 96", .with = "hidden_size\": 66"}, NIBL_E_FILE, "shape"},
         {{"config.json", .replace = "num_hidden_layers\": 2", .with = "num_hidden_layers\": 3"},
          NIBL_E_FILE,

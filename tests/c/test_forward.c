@@ -1,68 +1,21 @@
 /* The exact path against `transformers` on tiny models of every weight type, and one result for every way of running. */
-#include "tests/c/model_file.h"
-
-#include <math.h>
+#include "tests/c/fixture.h"
 
 static const char *const types[] = {"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1"};
 
-typedef struct fixture {
-    nibl_model *model;
-    uint8_t *bytes;
-    uint32_t tokens, vocabulary;
-    const int32_t *ids;
-    const float *logits;
-} fixture;
-
-static bool open_fixture(const char *type, fixture *f) {
+static bool open_tiny(const char *type, fixture *f) {
     char path[96];
-    size_t length = 0;
-    snprintf(path, sizeof path, "tests/fixtures/tiny-llama-%s.logits", type);
-    f->bytes = read_file(path, &length);
-    snprintf(path, sizeof path, "tests/fixtures/tiny-llama-%s.gguf", type);
-    f->model = load_file(path);
-    if (!CHECK(f->bytes && f->model)) return false;
-    memcpy(&f->tokens, f->bytes, 4);
-    memcpy(&f->vocabulary, f->bytes + 4, 4);
-    f->ids = (const int32_t *)(const void *)(f->bytes + 8);
-    f->logits = (const float *)(const void *)(f->bytes + 8 + 4ul * f->tokens);
-    return CHECK_EQ(length, 8 + 4ul * f->tokens * (1 + f->vocabulary));
-}
-
-static void close_fixture(fixture *f) {
-    nibl_model_free(f->model);
-    free(f->bytes);
-}
-
-/* Logits of every position, (count, vocabulary); the caller frees. */
-static float *all_logits(nibl_model *model, nibl_session_options options, const int32_t *ids, size_t count) {
-    nibl_model_info info = {.size = sizeof info};
-    nibl_model_get_info(model, &info);
-    options.size = sizeof options;
-    options.logits = NIBL_LOGITS_ALL;
-    float *out = calloc(count * info.vocabulary, sizeof *out);
-    nibl_session *session = NULL;
-    CHECK_EQ(nibl_session_new(model, &options, &session), NIBL_OK);
-    CHECK_EQ(nibl_session_set_tokens(session, ids, count, NULL), NIBL_OK);
-    for (nibl_status status = NIBL_MORE; status == NIBL_MORE;) {
-        status = nibl_step(&session, 1, 0);
-        const float *rows;
-        size_t first, n;
-        if (!CHECK(status >= 0) || !CHECK_EQ(nibl_session_logits(session, &rows, &first, &n), NIBL_OK)) break;
-        memcpy(out + first * info.vocabulary, rows, n * info.vocabulary * sizeof *out);
-    }
-    nibl_session_free(session);
-    return out;
+    snprintf(path, sizeof path, "tests/fixtures/tiny-llama-%s", type);
+    return open_fixture(path, f);
 }
 
 static void exact_path_matches_transformers(void) {
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         fixture f = {0};
-        if (!open_fixture(types[i], &f)) continue;
+        if (!open_tiny(types[i], &f)) continue;
         nibl_session_options o = {.activations = NIBL_ACT_F32, .kv_type = NIBL_KV_F32};
         float *logits = all_logits(f.model, o, f.ids, f.tokens);
-        double worst = 0;
-        for (size_t j = 0; j < (size_t)f.tokens * f.vocabulary; j++)
-            worst = fmax(worst, fabs((double)logits[j] - (double)f.logits[j]));
+        const double worst = worst_difference(&f, logits);
         printf("%s: max abs difference %.2g\n", types[i], worst);
         CHECK(worst < 1e-4);
         free(logits);
@@ -74,7 +27,7 @@ static void exact_path_matches_transformers(void) {
 static void int8_path_is_close(void) {
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         fixture f = {0};
-        if (!open_fixture(types[i], &f)) continue;
+        if (!open_tiny(types[i], &f)) continue;
         float *logits = all_logits(f.model, (nibl_session_options){0}, f.ids, f.tokens);
         double error = 0, size = 0;
         for (size_t j = 0; j < (size_t)f.tokens * f.vocabulary; j++) {
@@ -93,7 +46,7 @@ static void chunks_and_threads_do_not_matter(void) {
         {.chunk = 1}, {.chunk = 5}, {.chunk = 7, .threads = 2}, {.threads = 3}, {.chunk = 1, .threads = 3}};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         fixture f = {0};
-        if (!open_fixture(types[i], &f)) continue;
+        if (!open_tiny(types[i], &f)) continue;
         const size_t bytes = (size_t)f.tokens * f.vocabulary * sizeof(float);
         for (uint32_t kv_type = NIBL_KV_I8; kv_type <= NIBL_KV_F32; kv_type++) {
             float *whole = all_logits(f.model, (nibl_session_options){.kv_type = kv_type}, f.ids, f.tokens);
@@ -122,7 +75,7 @@ static uint64_t run(nibl_session **sessions, size_t count, uint32_t units) {
 
 static void units_reuse_and_batches_do_not_matter(void) {
     fixture f = {0};
-    if (!open_fixture("q4_1", &f)) return;
+    if (!open_tiny("q4_1", &f)) return;
     nibl_session *a = NULL, *b = NULL, *c = NULL;
     size_t reused = 99;
     CHECK_EQ(nibl_session_new(f.model, NULL, &a), NIBL_OK);
@@ -179,7 +132,7 @@ static void units_reuse_and_batches_do_not_matter(void) {
 
 static void a_step_can_be_left_and_taken_up(void) {
     fixture f = {0};
-    if (!open_fixture("q4_0", &f)) return;
+    if (!open_tiny("q4_0", &f)) return;
     nibl_session *a = NULL, *b = NULL;
     CHECK_EQ(nibl_session_new(f.model, NULL, &a), NIBL_OK);
     CHECK_EQ(nibl_session_new(f.model, NULL, &b), NIBL_OK);
@@ -205,7 +158,7 @@ static void a_step_can_be_left_and_taken_up(void) {
 
 static void wrong_use_is_told(void) {
     fixture f = {0};
-    if (!open_fixture("f32", &f)) return;
+    if (!open_tiny("f32", &f)) return;
     nibl_session *s = NULL;
     nibl_session_options o = {.size = sizeof o, .context_length = 16};
     CHECK_EQ(nibl_session_new(f.model, &o, &s), NIBL_OK);

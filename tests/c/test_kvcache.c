@@ -30,7 +30,8 @@ static void store(nibl_kv *kv, const sequence *s, uint32_t begin, uint32_t end) 
 
 static nibl_kv cache_of(const sequence *s, uint32_t type) {
     nibl_kv kv;
-    nibl_kv_init(&kv, 2, 3, s->width, type, POSITIONS);
+    const nibl_hyper hyper = {.layers = 2, .kv_heads = 3, .head_width = s->width};
+    nibl_kv_init(&kv, &hyper, type, POSITIONS);
     CHECK_EQ(nibl_kv_reserve(&kv, POSITIONS), NIBL_OK);
     store(&kv, s, 0, POSITIONS);
     return kv;
@@ -120,7 +121,8 @@ static void pages_have_the_size_that_is_promised(void) {
     static const uint64_t bytes[] = {140, 256, 512}; /* of nibl.h */
     for (uint32_t type = NIBL_KV_I8; type <= NIBL_KV_F32; type++) {
         nibl_kv kv;
-        nibl_kv_init(&kv, 30, 3, 64, type, NIBL_ATTN_BLOCK);
+        const nibl_hyper hyper = {.layers = 30, .kv_heads = 3, .head_width = 64};
+        nibl_kv_init(&kv, &hyper, type, NIBL_ATTN_BLOCK);
         CHECK_EQ(nibl_kv_bytes(&kv, NIBL_ATTN_BLOCK), 30 * 3 * NIBL_ATTN_BLOCK * bytes[type]);
     }
 }

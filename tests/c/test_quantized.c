@@ -52,7 +52,7 @@ static void the_weights_are_those_of_the_references(void) {
         nibl_model *m = load_layout(layouts[i], (load_options){0});
         if (CHECK(bytes && m)) {
             const nibl_layer *l = m->layers;
-            const nibl_matrix *all[] = {&l->wq, &l->wk, &l->wv, &l->wo, &l->gate, &l->up, &l->down, &m->head};
+            const nibl_matrix *all[] = {&l->wq, &l->wk, &l->wv, &l->wo, l->gate, l->up, l->down, &m->head};
             const uint8_t *at = bytes + 8 + 4 * (size_t)nibl_load_u32(bytes) * (1 + nibl_load_u32(bytes + 4));
             const uint32_t count = nibl_load_u32(at);
             CHECK_EQ(count, m->tied ? 7 : 8);
