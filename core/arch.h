@@ -38,6 +38,9 @@ typedef enum nibl_slot {
     NIBL_SLOT_FFN_NORM_BIAS,
     NIBL_SLOT_ROUTER,
     NIBL_SLOT_ROUTER_BIAS,
+    NIBL_SLOT_GATE_UP, /* of all experts, rows alternating */
+    NIBL_SLOT_GATE_UP_BIAS,
+    NIBL_SLOT_DOWNS, /* of all experts */
     NIBL_SLOT_GATE,
     NIBL_SLOT_UP,
     NIBL_SLOT_GATE_BIAS,
@@ -104,6 +107,9 @@ typedef enum nibl_dim {
     NIBL_DIM_PAIRS, /* rope_width / 2 */
     NIBL_DIM_FFN,
     NIBL_DIM_EXPERTS, /* 1 where there are none */
+    NIBL_DIM_TWO_FFN, /* 2 * ffn_width */
+    NIBL_DIM_ALL_FFN, /* experts * ffn_width, twice */
+    NIBL_DIM_ALL_WIDTHS, /* experts * width */
     NIBL_DIM_CONV, /* width of the convolution */
     NIBL_DIM_THREE_WIDTHS
 } nibl_dim;

@@ -167,8 +167,8 @@ static void write_tensor(const weights *w, weight *found, const char *name, nibl
 }
 
 /* The tensors of a quantized matrix. */
-static nibl_status write_parts(const char *name, const char *hf_name, const weights *w, nibl_gguf_builder *b,
-                               uint32_t *order) {
+static nibl_status write_parts(const char *name, const char *hf_name, bool optional, const weights *w,
+                               nibl_gguf_builder *b, uint32_t *order) {
     const nibl_hfq_method *m = w->quantized.method;
     const int base = (int)strlen(name) - 7, hf_base = (int)strlen(hf_name) - 7; /* without ".weight" */
     for (size_t i = 0; i < NIBL_HFQ_PARTS && m->parts[i].suffix; i++) {
@@ -178,6 +178,8 @@ static nibl_status write_parts(const char *name, const char *hf_name, const weig
         weight *found = find_weight(w, hf_part);
         if (found)
             write_tensor(w, found, part, b, order);
+        else if (optional && i == 0)
+            return NIBL_OK;
         else if (!m->parts[i].optional)
             return nibl_fail(NIBL_E_FILE,
                              "neither '%s' nor '%s', which %s weights have, is in a file of weights", hf_name,
@@ -192,7 +194,7 @@ static nibl_status write_weight(nibl_slot slot, const char *name, const char *hf
     const bool linear = !nibl_slot_forms[slot].vector && slot != NIBL_SLOT_EMBEDDING;
     weight *found = find_weight(w, hf_name);
     const bool floats = found && nibl_dtype_by_id(type_id(found->tensor.dtype));
-    if (w->quantized.method && !floats && linear && !optional) return write_parts(name, hf_name, w, b, order);
+    if (w->quantized.method && !floats && linear) return write_parts(name, hf_name, optional, w, b, order);
     if (!found && optional) return NIBL_OK;
     if (!found)
         return nibl_fail(NIBL_E_FILE, "tensor '%s' is in no file of weights, but config.json asks for it",

@@ -51,6 +51,9 @@ static void *place_of(nibl_model *m, nibl_layer *l, nibl_slot slot) {
         IN_LAYER(FFN_NORM_BIAS, ffn_norm_bias),
         IN_LAYER(ROUTER, router),
         IN_LAYER(ROUTER_BIAS, router_bias),
+        IN_LAYER(GATE_UP, gate_up),
+        IN_LAYER(GATE_UP_BIAS, gate_up_bias),
+        IN_LAYER(DOWNS, downs),
         IN_LAYER(GATE, gate),
         IN_LAYER(UP, up),
         IN_LAYER(GATE_BIAS, gate_bias),
@@ -146,9 +149,15 @@ static nibl_status bind_parts(nibl_model *m, nibl_slot slot, uint32_t layer, nib
     const slot_shape shape = shape_of(m, slot);
     *matrix = (nibl_matrix){.rows = (uint32_t)shape.rows, .cols = (uint32_t)shape.cols, .factor = 1};
     nibl_hfq *q = &m->quantized[m->quantized_count++];
-    *q = (nibl_hfq){.config = m->quantization, .w = matrix, .halves = halves_of(m, slot)};
+    *q = (nibl_hfq){.config = m->quantization,
+                    .w = matrix,
+                    .halves = halves_of(m, slot),
+                    .alternating = slot == NIBL_SLOT_GATE_UP};
     nibl_hfq_piece pieces[NIBL_HFQ_PARTS];
     size_t count;
+    if (m->hyper.experts > 0 && (m->hyper.ffn_width % NIBL_PANEL != 0 || m->hyper.width % NIBL_PANEL != 0))
+        return nibl_fail(NIBL_E_UNSUPPORTED, "'%s': experts of %u by %u values are not supported", name,
+                         m->hyper.ffn_width, m->hyper.width);
     NIBL_TRY(nibl_hfq_bind(m->gguf, name, q, pieces, &count));
     for (size_t i = 0; i < count; i++) {
         nibl_binding b = {.tensor = pieces[i].tensor,
@@ -176,6 +185,7 @@ static nibl_status bind_slot(nibl_model *m, nibl_slot slot, uint32_t layer, uint
     bool whole;
     const nibl_gguf_tensor *t = find_tensor(m, slot, layer, expert, name, &first, &whole);
     const bool is_vector = nibl_slot_forms[slot].vector;
+    const bool stack = slot == NIBL_SLOT_GATE_UP || slot == NIBL_SLOT_DOWNS;
     if (!is_vector && slot != NIBL_SLOT_EMBEDDING) {
         char own[80]; /* several tensors may make the matrix */
         memcpy(own, name, sizeof own);
@@ -184,6 +194,7 @@ static nibl_status bind_slot(nibl_model *m, nibl_slot slot, uint32_t layer, uint
         if (nibl_hfq_has(m->gguf, &m->quantization, own))
             return bind_parts(m, slot, layer, matrix_of(m, m->layers + layer, slot, expert), own);
     }
+    if (stack) return NIBL_OK; /* of plain weights the experts are apart */
     if (!t)
         return presence == NIBL_WHERE_PRESENT ? NIBL_OK
                                               : nibl_fail(NIBL_E_FILE, "tensor '%s' is missing", name);
@@ -232,6 +243,7 @@ static nibl_status bind_slot(nibl_model *m, nibl_slot slot, uint32_t layer, uint
         b.offset = b.transposed ? 0 : first * b.row_bytes;
     }
     b.halves = halves_of(m, slot);
+    b.alternating = slot == NIBL_SLOT_GATE_UP_BIAS;
     set_waiting(m, &b, layer);
     if (b.transposed) {
         b.first = (uint32_t)first;
@@ -276,8 +288,10 @@ static nibl_status check_all_used(const nibl_model *m) {
     return NIBL_OK;
 }
 
-/* Slots of the layer's kind of block. */
+/* What the layer has by its kind of block, and has not as a part of something else. */
 static bool layer_has(const nibl_layer *l, nibl_slot slot) {
+    if (slot == NIBL_SLOT_GATE || slot == NIBL_SLOT_UP) return l->gate_up.rows == 0;
+    if (slot == NIBL_SLOT_DOWN) return l->downs.rows == 0;
     if (slot >= NIBL_SLOT_WQ && slot <= NIBL_SLOT_BO) return !l->form.conv;
     if (slot >= NIBL_SLOT_CONV_IN && slot <= NIBL_SLOT_CONV_OUT) return l->form.conv;
     return true;
@@ -361,6 +375,27 @@ nibl_status nibl_model_sizes(nibl_gguf *gguf, const nibl_dtype *quantize, nibl_m
     return status;
 }
 
+/* Rows [first, first + rows) of a matrix; both are multiples of a panel. */
+static nibl_matrix rows_of(const nibl_matrix *all, uint32_t first, uint32_t rows) {
+    nibl_matrix part = *all;
+    part.data = nibl_panel(all, first / NIBL_PANEL);
+    part.rows = rows;
+    return part;
+}
+
+/* Matrices and biases of single experts, where a layer has them as one. */
+static void part_experts(const nibl_hyper *h, nibl_layer *l) {
+    for (uint32_t e = 0; e < h->experts && l->gate_up.rows > 0; e++) {
+        l->gate[e] = rows_of(&l->gate_up, e * h->ffn_width, h->ffn_width);
+        l->up[e] = rows_of(&l->gate_up, (h->experts + e) * h->ffn_width, h->ffn_width);
+    }
+    for (uint32_t e = 0; e < h->experts && l->downs.rows > 0; e++)
+        l->down[e] = rows_of(&l->downs, e * h->width, h->width);
+    if (!l->gate_up_bias) return;
+    l->gate_bias = l->gate_up_bias;
+    l->up_bias = l->gate_up_bias + (size_t)h->experts * h->ffn_width;
+}
+
 /* Allocates the weights and gives every tensor its place, in the order of need. */
 static nibl_status place(nibl_model *m) {
     m->weights = nibl_alloc(m->packed_bytes);
@@ -389,6 +424,7 @@ static nibl_status place(nibl_model *m) {
     }
     if (widest > 0 && !(m->staging = nibl_alloc(widest)))
         return nibl_fail_memory(widest, "a row of a tensor");
+    for (uint32_t i = 0; i < m->hyper.layers; i++) part_experts(&m->hyper, &m->layers[i]);
     if (m->tied) m->head = m->embedding;
     return NIBL_OK;
 }
@@ -439,7 +475,8 @@ void nibl_model_free(nibl_model *m) {
 }
 
 /* Where row (or number) i goes: i and i + halves/2 of a head become its 2 i and 2 i + 1. */
-static uint32_t interleaved(const nibl_binding *b, uint32_t i) {
+static uint32_t place_of_row(const nibl_binding *b, uint32_t i) {
+    if (b->alternating) return i % 2 * (b->length / 2) + i / 2;
     const uint32_t half = b->halves / 2;
     if (half == 0) return i;
     const uint32_t within = i % b->halves;
@@ -461,7 +498,7 @@ static bool take_vector(const nibl_model *m, const nibl_binding *b, const uint8_
     for (uint32_t i = 0; i < b->length; i++) {
         const float x = number_at(b, row, i) + (from_zero ? 1.0f : 0.0f);
         finite = finite && is_finite(x);
-        (*b->vector)[interleaved(b, i)] = x;
+        (*b->vector)[place_of_row(b, i)] = x;
     }
     return finite;
 }
@@ -493,6 +530,7 @@ static nibl_status check_orders(const nibl_layer *l) {
     const nibl_matrix *const pairs[][2] = {{&l->wq, &l->wk}, {&l->wq, &l->wv}, {l->gate, l->up}};
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         const nibl_matrix *a = pairs[i][0], *b = pairs[i][1];
+        if (!a || !b || a->rows == 0 || b->rows == 0) continue;
         if (a->gather && b->gather && memcmp(a->gather, b->gather, a->cols * sizeof *a->gather) == 0)
             continue;
         if (a->gather || b->gather)
@@ -519,6 +557,11 @@ static nibl_status take_part(nibl_model *m, nibl_binding *b, const uint8_t *row)
     NIBL_TRY(status);
     if (++b->rows_done < b->rows) return NIBL_OK;
     if (--q->missing == 0) NIBL_TRY(nibl_hfq_finish(q));
+    if (q->w->gather && m->hyper.experts > 0 && nibl_slot_forms[b->slot].expert)
+        return nibl_fail(NIBL_E_UNSUPPORTED,
+                         "tensor '%.*s': experts whose groups are of different columns (g_idx) are not "
+                         "supported: quantize with desc_act false",
+                         (int)name.length, name.bytes);
     return count_down(b);
 }
 
@@ -533,7 +576,7 @@ nibl_status nibl_model_take_row(nibl_model *m, nibl_binding *b, const uint8_t *r
         for (nibl_binding *part = b; part; part = part->next)
             finite = take_column(part, row, (uint32_t)b->rows_done) && finite;
     else if (b->matrix)
-        m->kernels->pack_row(b->matrix, interleaved(b, (uint32_t)b->rows_done), row, &finite);
+        m->kernels->pack_row(b->matrix, place_of_row(b, (uint32_t)b->rows_done), row, &finite);
     else
         finite = take_vector(m, b, row);
     if (!finite) {

@@ -24,6 +24,7 @@ typedef struct nibl_binding {
     uint32_t length; /* floats */
     uint32_t
         halves; /* rows of a head whose halves are to be interleaved as they come; 0 = rows stand as they come */
+    bool alternating; /* even rows are to stand before all odd ones */
     bool transposed; /* a row of the file is a column, */
     uint32_t first; /* of which this matrix takes as many numbers as it has rows, from here on, */
     struct nibl_binding *next; /* and these other ones. They have no rows of their own */
@@ -48,6 +49,8 @@ typedef struct nibl_layer {
     nibl_matrix wo; /* (width, heads * head_width) */
     nibl_matrix conv_in, conv_out, router;
     nibl_matrix *gate, *up, *down; /* of every expert, or one */
+    nibl_matrix gate_up, downs; /* what those are parts of, where all experts are one matrix */
+    float *gate_up_bias;
     uint32_t missing; /* bindings of this layer that have not arrived */
 } nibl_layer;
 

@@ -113,12 +113,10 @@ const char *nibl_kernels_names(void) { return names; }
 void nibl_matmul(const nibl_kernels *k, float *y, size_t stride, const nibl_matrix *w, uint32_t begin,
                  uint32_t end, const nibl_act *a, uint32_t tokens, void *scratch) {
     const bool int8 = w->kind == NIBL_KIND_INT8;
-    if (!nibl_is_plain(w))
-        (w->has_m128 ? nibl_matmul_codes_scalar : k->matmul_codes)(y, stride, w, begin, end, a, tokens);
+    if (!nibl_is_plain(w) || w->has_m128)
+        k->matmul_codes(y, stride, w, begin, end, a, tokens);
     else if (tokens == 1)
-        (!int8 ? k->gemv_nibble : w->has_m128 ? nibl_gemv_int8_scalar : k->gemv_int8)(y, w, begin, end, a);
+        (int8 ? k->gemv_int8 : k->gemv_nibble)(y, w, begin, end, a);
     else
-        (!int8         ? k->gemm_nibble
-         : w->has_m128 ? nibl_gemm_int8_scalar
-                       : k->gemm_int8)(y, stride, w, begin, end, a, tokens, scratch);
+        (int8 ? k->gemm_int8 : k->gemm_nibble)(y, stride, w, begin, end, a, tokens, scratch);
 }

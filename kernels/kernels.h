@@ -36,8 +36,9 @@ static inline size_t nibl_attn_i8_bytes(uint32_t width) {
     return sizeof(nibl_attn_i8) + (size_t)2 * NIBL_ATTN_BLOCK * nibl_attn_i8_width(width);
 }
 
-/* Room for an unpacked panel (i16) and four tokens of activations (i16). */
-#define NIBL_GEMM_SCRATCH(cols) ((size_t)(cols) * 2 * (NIBL_PANEL + 4) + 64)
+/* Room for unpacked panels (of int16 and their scales, or two of bytes) and rearranged activations of 16 tokens (int16) or
+ * 32 (bytes). */
+#define NIBL_GEMM_SCRATCH(cols) ((size_t)(cols) * 64 + 64)
 
 typedef struct nibl_kernels {
 #define NIBL_OP(name, args, check) void(*name) args;

@@ -16,9 +16,9 @@
 #define NIBL_LOG2E 1.44269504f
 #define NIBL_LN2_HIGH 0.693359375f
 #define NIBL_LN2_LOW (-2.12194440e-4f)
-#define NIBL_EXP_COEFFICIENTS                                                                                \
-    {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,                                                   \
-     4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f}
+#define NIBL_EXP_COEFFICIENTS(form)                                                                          \
+    {form(1.9875691500e-4f), form(1.3981999507e-3f), form(8.3334519073e-3f),                                 \
+     form(4.1665795894e-2f), form(1.6666665459e-1f), form(5.0000001201e-1f)}
 
 static inline uint32_t nibl_float_bits(float x) {
     uint32_t bits;
@@ -33,7 +33,7 @@ static inline float nibl_bits_float(uint32_t bits) {
 }
 
 static inline float nibl_expf(float x) {
-    static const float c[6] = NIBL_EXP_COEFFICIENTS;
+    static const float c[6] = NIBL_EXP_COEFFICIENTS(+);
     if (x < NIBL_EXP_LOW) return 0.0f;
     if (x > NIBL_EXP_HIGH) x = NIBL_EXP_HIGH;
     float shifted = x * NIBL_LOG2E + NIBL_ROUNDER;

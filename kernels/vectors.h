@@ -82,18 +82,48 @@ static inline float fold_max(const vf *lane) {
     return x[0][0];
 }
 
+#if W == 4
+#define SPLAT(x) {x, x, x, x}
+#elif W == 8
+#define SPLAT(x) {x, x, x, x, x, x, x, x}
+#else
+#define SPLAT(x) {x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}
+#endif
+
+/* V8 makes a constant anew at every use, in three instructions; one that comes from memory, which clang does not know,
+ * costs one. */
+#ifdef __wasm__
+#define HIDE(p) __asm__("" : "+r"(p))
+#else
+#define HIDE(p) (void)(p)
+#endif
+
+typedef struct constant_vectors {
+    vf low, log2e, rounder, ln2_high, ln2_low, c[6], one;
+} constant_vectors;
+
+static inline const constant_vectors *constant(void) {
+    static const constant_vectors values = {SPLAT(NIBL_EXP_LOW), SPLAT(NIBL_LOG2E),
+                                            SPLAT(NIBL_ROUNDER), SPLAT(NIBL_LN2_HIGH),
+                                            SPLAT(NIBL_LN2_LOW), NIBL_EXP_COEFFICIENTS(SPLAT),
+                                            SPLAT(1.0f)};
+    const constant_vectors *p = &values;
+    HIDE(p);
+    return p;
+}
+
 /* x is at most NIBL_EXP_HIGH. */
 static inline vf vexp_of_small(vf x) {
-    static const float c[6] = NIBL_EXP_COEFFICIENTS;
-    const vi small = x < splat(NIBL_EXP_LOW);
-    const vf shifted = x * NIBL_LOG2E + NIBL_ROUNDER, n = shifted - NIBL_ROUNDER;
-    vf r = x - n * NIBL_LN2_HIGH;
-    r = r - n * NIBL_LN2_LOW;
-    vf p = splat(c[0]);
-    for (int i = 1; i < 6; i++) p = p * r + c[i];
+    const constant_vectors *k = constant();
+    const vi small = x < k->low;
+    const vf shifted = x * k->log2e + k->rounder, n = shifted - k->rounder;
+    vf r = x - n * k->ln2_high;
+    r = r - n * k->ln2_low;
+    vf p = k->c[0];
+    for (int i = 1; i < 6; i++) p = p * r + k->c[i];
     p = p * (r * r) + r;
-    p = p + 1.0f;
-    p = p * (vf)(((vu)shifted - NIBL_ROUNDER_BITS + 127u) << 23);
+    p = p + k->one;
+    p = p * (vf)(((vu)shifted << 23) + (vu)k->one);
     return (vf)(~small & (vi)p);
 }
 

@@ -287,11 +287,11 @@ const parts = {
     steps: () => [() => nodeTests(process.execPath, ['tests/readme.test.js'])],
   },
   'one-result': {
-    about: 'one logits hash on every host, instruction set, number of threads and way of running',
+    about: 'one logits hash on every host, instruction set, number of threads and way of running and loading',
     setup: ['modules', 'devmodules', 'node24', 'wasmtime', 'browser'],
     build: ['native', 'aarch64', 'wasi', 'wasi-relaxed', ...wasmPresets],
     model: true,
-    steps: () => [() => nodeTests(process.execPath, ['tests/one-result.test.js'])],
+    steps: () => [() => nodeTests(process.execPath, ['tests/one-result.test.js', 'tests/arrival.test.js'])],
   },
   asan: {
     about: 'C tests with address and undefined-behaviour sanitizers',

@@ -2,6 +2,7 @@
 #define ISA wasmrelaxed
 #define ADD(acc, a, w) wasm_i32x4_relaxed_dot_i8x16_i7x16_add(a, w, acc)
 #define END(acc) (acc)
+#define FIRST(a) (-8 * (a)->sum)
 #include "kernels/wasm/nibble_relaxed.inc"
 
 /* a w = (sign(a) w) |a|: |a| is the operand of 7 bits; right for every w but -128. */

@@ -19,15 +19,16 @@ typedef struct constants {
     v128_t zero;
     v128_t moved; /* sign, exponent and mantissa of an f16 moved into place */
     v128_t bias; /* 2^112 */
+    v128_t ones; /* 16-bit lanes */
 } constants;
 
 INLINE constants resident(void) {
-    static const uint32_t values[5] = {0x0F0F0F0F, 0xFF00FF00, 0, 0x8FFFE000, 0x77800000};
+    static const uint32_t values[6] = {0x0F0F0F0F, 0xFF00FF00, 0, 0x8FFFE000, 0x77800000, 0x10001};
     const uint32_t *p = values;
     __asm__ volatile("" : "+r"(p)); /* clang does not know what is there, and loads it here */
-    return (constants){wasm_v128_load32_splat(p), wasm_v128_load32_splat(p + 1),
+    return (constants){wasm_v128_load32_splat(p),     wasm_v128_load32_splat(p + 1),
                        wasm_v128_load32_splat(p + 2), wasm_v128_load32_splat(p + 3),
-                       wasm_v128_load32_splat(p + 4)};
+                       wasm_v128_load32_splat(p + 4), wasm_v128_load32_splat(p + 5)};
 }
 
 /* Four f16, sign-extended to 32 bits, to f32 (there is no instruction): exponent and mantissa move into place, the sign

@@ -353,6 +353,15 @@ static void make_weights(trial *t) {
     t->w.data =
         trial_input(t, nibl_panels(&t->w) * nibl_panel_bytes(&t->w), random_below(&t->random, 4) * 16);
     random_weights(&t->w, &t->random, s->profile);
+    if (s->kind != NIBL_KIND_INT8 || nibl_is_plain(&t->w) || random_below(&t->random, 2)) return;
+    t->w.has_m128 = true;
+    for (int i = 0; i < 20; i++) {
+        const uint32_t b = random_below(&t->random, s->cols / NIBL_BLOCK);
+        nibl_panel(&t->w, random_below(
+                              &t->random,
+                              nibl_panels(&t->w)))[nibl_block_offset(&t->w, b) + nibl_scale_bytes(s->scale) +
+                                                   random_below(&t->random, 256)] = 0x80;
+    }
 }
 
 /* y: the panels asked for, of every token. */
@@ -498,14 +507,18 @@ static const operation check_gemv_nibble = {
     {NIBBLE(1536, 576, 1), NIBBLE(576, 1536, 1), SYMMETRIC(1536, 576, 1)}};
 static const operation check_gemv_int8 = {
     pick_int8, make_gemv, call_gemv_int8, work_matrix, {INT8(1536, 576, 1), INT8(49152, 576, 1)}};
-static const operation check_gemm_nibble = {
-    pick_nibble,
-    make_gemm,
-    call_gemm_nibble,
-    work_matrix,
-    {NIBBLE(1536, 576, 64), NIBBLE(576, 1536, 64), SYMMETRIC(1536, 576, 64)}};
-static const operation check_gemm_int8 = {
-    pick_int8, make_gemm, call_gemm_int8, work_matrix, {INT8(1536, 576, 64), INT8(576, 1536, 64)}};
+static const operation check_gemm_nibble = {pick_nibble,
+                                            make_gemm,
+                                            call_gemm_nibble,
+                                            work_matrix,
+                                            {NIBBLE(1536, 576, 64), NIBBLE(576, 1536, 64),
+                                             SYMMETRIC(1536, 576, 64), NIBBLE(1536, 576, 8),
+                                             NIBBLE(1536, 576, 5)}};
+static const operation check_gemm_int8 = {pick_int8,
+                                          make_gemm,
+                                          call_gemm_int8,
+                                          work_matrix,
+                                          {INT8(1536, 576, 64), INT8(576, 1536, 64), INT8(1536, 576, 8)}};
 static const operation check_matmul_codes = {
     pick_codes,
     make_matmul_codes,
@@ -522,7 +535,8 @@ static const operation check_matmul_float = {pick_any,
                                              work_matrix,
                                              {NIBBLE(1536, 576, 1), NIBBLE(1536, 576, 64)}};
 static const operation check_rmsnorm = {pick_vector, make_rmsnorm, call_rmsnorm, work_three, {{.n = 576}}};
-static const operation check_rope = {pick_rope, make_rope, call_rope, work_rope, {{.n = 32, .flag = true}}};
+static const operation check_rope = {
+    pick_rope, make_rope, call_rope, work_rope, {{.n = 32, .flag = true}, {.n = 32}}};
 static const operation check_layernorm = {
     pick_vector, make_layernorm, call_layernorm, work_three, {{.n = 768}}};
 static const operation check_activate = {pick_activation,

@@ -8,7 +8,7 @@ CORPUS = pathlib.Path(__file__).parent / "corpus"
 CONFIG, GENERATION, TOKENIZER_CONFIG, TEMPLATE, TOKENIZER, INDEX, FIRST, SECOND = range(8)
 WIDTH, TOKENS = 32, ["<|endoftext|>", "a", "b", "c", "ab", "abc"]
 BYTES = [f"<0x{i:02X}>" for i in range(256)]
-SIZES = {"F32": 4, "F16": 2, "BF16": 2}
+SIZES = {"F32": 4, "F16": 2, "BF16": 2, "I32": 4, "I8": 1, "U8": 1, "F8_E4M3": 1}
 
 config = {
     "model_type": "llama",
@@ -82,6 +82,60 @@ def weights(names, dtype):
     return struct.pack("<Q", len(text)) + text + bytes(i * 7 % 60 for i in range(at))
 
 
+LINEAR = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+# layout: quantization_config, then the tensors of each matrix of 32 x 32: suffix, type, shape
+QUANTIZED = {
+    "awq": (
+        {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm"},
+        [("qweight", "I32", [32, 4]), ("qzeros", "I32", [1, 4]), ("scales", "F16", [1, 32])],
+    ),
+    "gptq": (
+        {"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": False},
+        [("qweight", "I32", [4, 32]), ("qzeros", "I32", [1, 4]), ("scales", "F16", [1, 32]), ("g_idx", "I32", [32])],
+    ),
+    "packed": (
+        {"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {"0": {"weights": {"num_bits": 4}}}},
+        [("weight_packed", "I32", [32, 4]), ("weight_scale", "BF16", [32, 1]), ("weight_zero_point", "I32", [4, 1]),
+         ("weight_g_idx", "I32", [32])],
+    ),
+    "int8": (
+        {"quant_method": "compressed-tensors", "format": "int-quantized", "config_groups": {"0": {"weights": {"num_bits": 8}}}},
+        [("weight", "I8", [32, 32]), ("weight_scale", "F32", [1])],
+    ),
+    "nvfp4": (
+        {"quant_method": "compressed-tensors", "format": "nvfp4-pack-quantized"},
+        [("weight_packed", "U8", [32, 16]), ("weight_scale", "F8_E4M3", [32, 2]), ("weight_global_scale", "F32", [1])],
+    ),
+    "bitnet": (
+        {"quant_method": "bitnet", "linear_class": "autobitlinear"},
+        [("weight", "U8", [8, 32]), ("weight_scale", "BF16", [1])],
+    ),
+}  # fmt: skip
+
+
+def quantized_weights(parts):
+    """Zeros in whatever holds indices, small positive numbers in the rest."""
+    tensors = [(f"model.layers.0.{name}.{part}", kind, shape) for name in LINEAR for part, kind, shape in parts]
+    header, data = {}, b""
+    for name, kind, shape in tensors:
+        size = SIZES[kind]
+        for extent in shape:
+            size *= extent
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [len(data), len(data) + size]}
+        data += bytes(size) if "g_idx" in name else bytes(56 for i in range(size))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def quantized(how, layout):
+    """The floats in one file, the codes in the other."""
+    settings, parts = QUANTIZED[layout]
+    floats = [n for n in names() if "embed" in n or "norm" in n]
+    index = {"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}
+    return folder(how, {CONFIG: config | {"quantization_config": settings}, TOKENIZER: tokenizer("levels"), INDEX: index,
+                        FIRST: weights(floats, "F16"), SECOND: quantized_weights(parts)})  # fmt: skip
+
+
 def names():
     layer = "model.layers.0."
     return ["model.embed_tokens.weight", "model.norm.weight"] + [
@@ -121,6 +175,7 @@ def main():
                     FIRST: weights(everything[::2], "BF16"), SECOND: weights(everything[1::2], "BF16")},
             ),
             "f16-to-q4_0": folder(11, {**base, FIRST: weights(everything, "F16")}),
+            **{layout: quantized(i % 8, layout) for i, layout in enumerate(QUANTIZED)},
         },
     )  # fmt: skip
     write("tokenizer_json", {kind: tokenizer(kind) for kind in ("levels", "pieces")})

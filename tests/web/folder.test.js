@@ -80,6 +80,41 @@ for (const [folder, single] of models) {
   })
 }
 
+/** The files of a layout of tests/fixtures/quantized by the names they have in a folder. @param {string} layout */
+function quantizedFiles(layout) {
+  /** @type {Record<string, string>} */
+  const files = {
+    'config.json': `quantized/${layout}.json`,
+    'model.safetensors.index.json': 'quantized/index.json',
+    'shared.safetensors': 'quantized/shared.safetensors',
+    'layout.safetensors': `quantized/${layout}.safetensors`,
+    'tokenizer.json': 'tiny-hf-f16/tokenizer.json',
+    'tokenizer_config.json': 'tiny-hf-f16/tokenizer_config.json',
+  }
+  return files
+}
+
+/* Their weights and logits are checked against the reference libraries by tests/c/test_quantized.c. */
+for (const layout of ['awq', 'gptq-order', 'int8', 'nvfp4']) {
+  test(`a folder with ${layout} weights: a path and files give one model`, async (t) => {
+    const folder = await mkdtemp(join(tmpdir(), 'nibl-'))
+    t.after(() => rm(folder, { recursive: true }))
+    for (const [name, file] of Object.entries(quantizedFiles(layout))) await copyFile(fixture(file), join(folder, name))
+    const expected = await hashOf(folder)
+    for (const source of [folder, await filesOf(folder)]) {
+      for (const options of [{ worker: false }, { early: true }, { quantize: 'q4_0' }]) {
+        const hash = await hashOf(source, options)
+        assert[options.quantize ? 'notEqual' : 'equal'](hash, expected) // the embedding is still quantized on arrival
+      }
+      const about = await inspect(source)
+      assert.equal(about.unsupported, null)
+      assert.equal(about.parameters, 3 * 64 + 272 * 64 * (layout === 'gptq-order' ? 2 : 1) + 2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 128)
+      const model = await loadFor(t, source)
+      assert.equal(about.plan?.weights, model.stats.memory.weights)
+    }
+  })
+}
+
 test('a split GGUF: a path, a URL with and without ranges, and files', async (t) => {
   const { url } = await serve(t)
   const { url: whole } = await serve(t, { ranges: false })
