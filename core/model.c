@@ -191,8 +191,14 @@ static nibl_status bind_slot(nibl_model *m, nibl_slot slot, uint32_t layer, uint
         memcpy(own, name, sizeof own);
         if (nibl_slot_forms[slot].expert && m->hyper.experts > 0)
             nibl_arch_write_expert_name(slot, layer, expert, own);
-        if (nibl_hfq_has(m->gguf, &m->quantization, own))
-            return bind_parts(m, slot, layer, matrix_of(m, m->layers + layer, slot, expert), own);
+        const bool parts = nibl_hfq_has(m->gguf, &m->quantization, own);
+        if (parts && nibl_arch_slot(m->arch, slot).shared)
+            return nibl_fail(
+                NIBL_E_UNSUPPORTED,
+                "'%s' holds several matrices in one quantized tensor, which is not supported: take "
+                "the 16-bit model and quantize it on arrival",
+                own);
+        if (parts) return bind_parts(m, slot, layer, matrix_of(m, m->layers + layer, slot, expert), own);
     }
     if (stack) return NIBL_OK; /* of plain weights the experts are apart */
     if (!t)
