@@ -273,6 +273,12 @@ const parts = {
     model: true,
     steps: () => [() => nodeTests(process.execPath, filesIn('tests/browser', '.test.js'))],
   },
+  package: {
+    about: 'the package as it would be published: its list of files, its types, three bundlers',
+    setup: ['modules', 'devmodules', 'browser', 'packagetools'],
+    build: ['wasi', ...wasmPresets],
+    steps: () => [() => nodeTests(process.execPath, ['tests/package.test.js'])],
+  },
   readme: {
     about: 'every code block of the README',
     setup: ['modules', 'devmodules', 'wasmtime', 'browser'],
