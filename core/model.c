@@ -563,6 +563,7 @@ static nibl_status check_orders(const nibl_layer *l) {
     const nibl_matrix *const pairs[][2] = {{&l->wq, &l->wk}, {&l->wq, &l->wv}, {l->gate, l->up}};
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         const nibl_matrix *a = pairs[i][0], *b = pairs[i][1];
+        if (!a || !b || a->rows == 0 || b->rows == 0) continue;
         if (a->gather && b->gather && memcmp(a->gather, b->gather, a->cols * sizeof *a->gather) == 0)
             continue;
         if (a->gather || b->gather)
@@ -589,6 +590,11 @@ static nibl_status take_part(nibl_model *m, nibl_binding *b, const uint8_t *row)
     NIBL_TRY(status);
     if (++b->rows_done < b->rows) return NIBL_OK;
     if (--q->missing == 0) NIBL_TRY(nibl_hfq_finish(q));
+    if (q->w->gather && m->hyper.experts > 0 && nibl_slot_forms[b->slot].expert)
+        return nibl_fail(NIBL_E_UNSUPPORTED,
+                         "tensor '%.*s': experts whose groups are of different columns (g_idx) are not "
+                         "supported: quantize with desc_act false",
+                         (int)name.length, name.bytes);
     return count_down(b);
 }
 
