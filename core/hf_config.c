@@ -133,10 +133,16 @@ static nibl_status write_layers(writer *w) {
     const uint32_t sliding = top(c, "sliding_window");
     if (sliding && !nibl_json_u64(c, sliding, &window))
         return nibl_fail(NIBL_E_FILE, "%s: sliding_window is not a possible number", name);
-    if (window > 0 && is_on(c, "use_sliding_window", true)) {
+    const uint32_t first = top(c, "max_window_layers"); /* of Qwen: how many layers have none */
+    if (window > 0 && is_on(c, "use_sliding_window", first == 0)) {
+        const char *pattern = "attention.sliding_window_pattern";
         nibl_gguf_build_u32(w->b, key_of(w, "attention.sliding_window"),
                             window < UINT32_MAX ? (uint32_t)window : UINT32_MAX);
-        if (types) write_flags(w, key_of(w, "attention.sliding_window_pattern"), types, "full_attention", 1);
+        if (types)
+            write_flags(w, key_of(w, pattern), types, "full_attention", 1);
+        else if (first)
+            return nibl_fail(NIBL_E_UNSUPPORTED, "%s: max_window_layers without layer_types is not supported",
+                             name);
     }
     const uint32_t rope = top(c, "no_rope_layers"); /* which have it, whatever the name says */
     if (rope) write_flags(w, NIBL_KEY_ROPE_LAYERS, rope, NULL, 1);
