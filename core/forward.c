@@ -313,3 +313,14 @@ nibl_status nibl_run_advance(nibl_run *run, uint32_t *units) {
 const float *nibl_run_logits(const nibl_run *run, uint32_t i) {
     return run->logits + (size_t)i * nibl_padded(run->model->hyper.vocabulary);
 }
+
+void nibl_run_observe(nibl_run *run, nibl_run_observer observer, void *context) {
+    run->observer = observer;
+    run->observer_context = context;
+}
+
+float *nibl_run_stream(nibl_run *run, bool repeat, uint32_t *layer) {
+    if (repeat) run->layer--;
+    *layer = run->layer;
+    return run->x;
+}

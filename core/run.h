@@ -62,6 +62,8 @@ struct nibl_run {
     nibl_group groups[NIBL_MAX_CHUNK];
     uint32_t group_count, chunk_rows, head_row;
     bool split; /* attention blocks among workers */
+    nibl_run_observer observer; /* of the inputs of products, or NULL */
+    void *observer_context;
 };
 
 static inline uint32_t nibl_padded(uint32_t n) { return (n + NIBL_PANEL - 1) / NIBL_PANEL * NIBL_PANEL; }
