@@ -19,6 +19,8 @@ const nibl_slot_form nibl_slot_forms[NIBL_SLOT_COUNT] = {
     MATRIX(EMBEDDING, "token_embd.weight", "model.embed_tokens.weight", VOCABULARY, WIDTH, ALWAYS) /**/
     VECTOR(POSITIONS, "position_embd.weight", "", CONTEXT, WIDTH, WHERE_ASKED) /**/
     VECTOR(ROPE_FACTORS, "rope_freqs.weight", "", ONE, PAIRS, WHERE_PRESENT) /**/
+    VECTOR(ROPE_SHORT, "rope_factors_short.weight", "", ONE, PAIRS, WHERE_PRESENT) /**/
+    VECTOR(ROPE_LONG, "rope_factors_long.weight", "", ONE, PAIRS, WHERE_PRESENT) /**/
     NORM(ATTN_NORM, L "attn_norm.weight", M "input_layernorm.weight", WIDTH, ALWAYS) /**/
     VECTOR(ATTN_NORM_BIAS, L "attn_norm.bias", M "input_layernorm.bias", ONE, WIDTH, WHERE_ASKED) /**/
     MATRIX(WQ, L "attn_q.weight", M "self_attn.q_proj.weight", Q, WIDTH, ALWAYS) /**/

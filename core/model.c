@@ -29,6 +29,8 @@ static void *place_of(nibl_model *m, nibl_layer *l, nibl_slot slot) {
         IN_MODEL(EMBEDDING, embedding),
         IN_MODEL(POSITIONS, positions),
         IN_MODEL(ROPE_FACTORS, rope_factors),
+        IN_MODEL(ROPE_SHORT, rope_short),
+        IN_MODEL(ROPE_LONG, rope_long),
         IN_LAYER(ATTN_NORM, attn_norm),
         IN_LAYER(ATTN_NORM_BIAS, attn_norm_bias),
         IN_LAYER(WQ, wq),
@@ -143,6 +145,19 @@ static uint32_t halves_of(const nibl_model *m, nibl_slot slot) {
     return m->rope_halves && turned ? m->hyper.head_width : 0;
 }
 
+/* Adds a binding that is complete. */
+static nibl_status add_binding(nibl_model *m, const nibl_binding *b) {
+    void *array = m->bindings;
+    const nibl_status status =
+        nibl_reserve(&array, &m->binding_capacity, m->binding_count + 1, sizeof *b, "the list of tensors");
+    m->bindings = array;
+    NIBL_TRY(status);
+    m->file_bytes += b->row_bytes * b->rows;
+    m->packed_bytes += packed_bytes(b);
+    m->bindings[m->binding_count++] = *b;
+    return NIBL_OK;
+}
+
 /* Adds the bindings of a matrix that several tensors make. */
 static nibl_status bind_parts(nibl_model *m, nibl_slot slot, uint32_t layer, nibl_matrix *matrix,
                               const char *name) {
@@ -169,9 +184,7 @@ static nibl_status bind_parts(nibl_model *m, nibl_slot slot, uint32_t layer, nib
                           .part = pieces[i].part,
                           .owns = i == 0};
         set_waiting(m, &b, layer);
-        m->bindings[m->binding_count++] = b;
-        m->file_bytes += b.row_bytes * b.rows;
-        m->packed_bytes += packed_bytes(&b);
+        NIBL_TRY(add_binding(m, &b));
     }
     return NIBL_OK;
 }
@@ -191,8 +204,14 @@ static nibl_status bind_slot(nibl_model *m, nibl_slot slot, uint32_t layer, uint
         memcpy(own, name, sizeof own);
         if (nibl_slot_forms[slot].expert && m->hyper.experts > 0)
             nibl_arch_write_expert_name(slot, layer, expert, own);
-        if (nibl_hfq_has(m->gguf, &m->quantization, own))
-            return bind_parts(m, slot, layer, matrix_of(m, m->layers + layer, slot, expert), own);
+        const bool parts = nibl_hfq_has(m->gguf, &m->quantization, own);
+        if (parts && nibl_arch_slot(m->arch, slot).shared)
+            return nibl_fail(
+                NIBL_E_UNSUPPORTED,
+                "'%s' holds several matrices in one quantized tensor, which is not supported: take "
+                "the 16-bit model and quantize it on arrival",
+                own);
+        if (parts) return bind_parts(m, slot, layer, matrix_of(m, m->layers + layer, slot, expert), own);
     }
     if (stack) return NIBL_OK; /* of plain weights the experts are apart */
     if (!t)
@@ -253,14 +272,11 @@ static nibl_status bind_slot(nibl_model *m, nibl_slot slot, uint32_t layer, uint
             if (leader->tensor != b.tensor || leader->first > 0) continue;
             b.next = leader->next;
             b.rows = 0;
-            leader->next = &m->bindings[m->binding_count];
+            leader->next = (uint32_t)m->binding_count;
             break;
         }
     }
-    m->file_bytes += b.row_bytes * b.rows;
-    m->packed_bytes += packed_bytes(&b);
-    m->bindings[m->binding_count++] = b;
-    return NIBL_OK;
+    return add_binding(m, &b);
 }
 
 /* Every tensor must have a place: one left over means a trait this build would silently drop. */
@@ -334,18 +350,16 @@ static nibl_status bind(nibl_model *m) {
                          m->hyper.rope_width, m->hyper.head_width);
     const uint64_t experts = nibl_arch_dim(&m->hyper, NIBL_DIM_EXPERTS), layers = m->hyper.layers;
     /* experts that the file has no tensors for must not cost memory */
-    if (experts * layers > 1u << 17)
+    if (experts * layers > 1u << 15)
         return nibl_fail(NIBL_E_UNSUPPORTED, "%llu experts are too many",
                          (unsigned long long)(experts * layers));
     nibl_hfq_read_metadata(g, &m->quantization);
     const uint64_t slots = layers * (NIBL_SLOT_COUNT + 3 * experts) + NIBL_SLOT_COUNT;
-    const uint64_t most = slots * (m->quantization.method ? NIBL_HFQ_PARTS : 1);
     m->layers = nibl_alloc_zero(layers * sizeof *m->layers);
     m->ffn = nibl_alloc_zero(3 * experts * layers * sizeof *m->ffn);
-    m->bindings = nibl_alloc(most * sizeof *m->bindings);
     if (m->quantization.method) m->quantized = nibl_alloc(slots * sizeof *m->quantized);
-    if (!m->layers || !m->ffn || !m->bindings || (m->quantization.method && !m->quantized))
-        return nibl_fail_memory(most * sizeof *m->bindings, "the list of tensors");
+    if (!m->layers || !m->ffn || (m->quantization.method && !m->quantized))
+        return nibl_fail_memory(slots * sizeof *m->quantized, "the list of tensors");
 
     for (nibl_slot s = NIBL_SLOT_EMBEDDING; s < NIBL_SLOT_ATTN_NORM; s++) NIBL_TRY(bind_slot(m, s, 0, 0));
     for (uint32_t l = 0; l < layers; l++) NIBL_TRY(bind_layer(m, l));
@@ -359,6 +373,7 @@ static void release(nibl_model *m) {
     nibl_free(m->quantized);
     nibl_free(m->layers);
     nibl_free(m->ffn);
+    nibl_free(m->own_factors);
     nibl_free(m->bindings);
     nibl_free(m->weights);
     nibl_free(m->staging);
@@ -394,6 +409,36 @@ static void part_experts(const nibl_hyper *h, nibl_layer *l) {
     if (!l->gate_up_bias) return;
     l->gate_bias = l->gate_up_bias;
     l->up_bias = l->gate_up_bias + (size_t)h->experts * h->ffn_width;
+}
+
+/* RoPE factors below 1 would make angles larger than the sine takes. */
+static nibl_status check_factors(const nibl_model *m, const float *factors) {
+    for (uint32_t i = 0; i < m->hyper.rope_width / 2; i++)
+        if (!(factors[i] >= 1))
+            return nibl_fail(NIBL_E_FILE, "RoPE factor %u is %g; at least 1 is possible", i,
+                             (double)factors[i]);
+    return NIBL_OK;
+}
+
+/* The factors that a Hugging Face folder has in its configuration. */
+static nibl_status read_factors(nibl_model *m) {
+    static const char *const keys[] = {NIBL_KEY_ROPE_SHORT, NIBL_KEY_ROPE_LONG};
+    float **places[] = {&m->rope_short, &m->rope_long};
+    const uint32_t pairs = m->hyper.rope_width / 2;
+    for (size_t k = 0; k < 2; k++) {
+        nibl_gguf_array array;
+        if (!nibl_gguf_array_of(m->gguf, keys[k], &array)) continue;
+        if (array.type != NIBL_GGUF_F32 || array.count != pairs)
+            return nibl_fail(NIBL_E_FILE, "there are %llu RoPE factors, %u are needed",
+                             (unsigned long long)array.count, pairs);
+        if (!m->own_factors && !(m->own_factors = nibl_alloc(8ull * pairs)))
+            return nibl_fail_memory(8ull * pairs, "RoPE factors");
+        *places[k] = m->own_factors + k * pairs;
+        for (uint32_t i = 0; i < pairs; i++)
+            (*places[k])[i] = nibl_bits_float(nibl_load_u32(array.data + 4ull * i));
+        NIBL_TRY(check_factors(m, *places[k]));
+    }
+    return NIBL_OK;
 }
 
 /* Allocates the weights and gives every tensor its place, in the order of need. */
@@ -440,6 +485,9 @@ static nibl_status build(nibl_model *m) {
         return nibl_fail(NIBL_E_ARGUMENT, "NIBL_ISA=%s names no instruction set of this machine",
                          nibl_plat_isa_cap());
 
+    NIBL_TRY(read_factors(m));
+    if (m->hyper.rope.scaling == NIBL_ROPE_LONG && (!m->rope_short != !m->rope_long))
+        return nibl_fail(NIBL_E_FILE, "only one of two lists of RoPE factors is there");
     nibl_slice name = {"", 0};
     nibl_gguf_string(m->gguf, "general.name", &name);
     m->name = nibl_alloc((uint64_t)name.length + 1);
@@ -516,15 +564,6 @@ static bool take_column(const nibl_binding *b, const uint8_t *row, uint32_t k) {
     return finite;
 }
 
-/* RoPE factors below 1 would make angles larger than the sine takes. */
-static nibl_status check_factors(const nibl_model *m) {
-    for (uint32_t i = 0; i < m->hyper.rope_width / 2; i++)
-        if (!(m->rope_factors[i] >= 1))
-            return nibl_fail(NIBL_E_FILE, "RoPE factor %u is %g; at least 1 is possible", i,
-                             (double)m->rope_factors[i]);
-    return NIBL_OK;
-}
-
 /* The products that share an input must agree in which of its values meet which column. */
 static nibl_status check_orders(const nibl_layer *l) {
     const nibl_matrix *const pairs[][2] = {{&l->wq, &l->wk}, {&l->wq, &l->wv}, {l->gate, l->up}};
@@ -565,6 +604,10 @@ static nibl_status take_part(nibl_model *m, nibl_binding *b, const uint8_t *row)
     return count_down(b);
 }
 
+static nibl_binding *next_part(const nibl_model *m, const nibl_binding *b) {
+    return b->next ? &m->bindings[b->next] : NULL;
+}
+
 nibl_status nibl_model_take_row(nibl_model *m, nibl_binding *b, const uint8_t *row) {
     if (b->quantized) return take_part(m, b, row);
     bool finite = true;
@@ -573,7 +616,7 @@ nibl_status nibl_model_take_row(nibl_model *m, nibl_binding *b, const uint8_t *r
         row = m->staging;
     }
     if (b->transposed)
-        for (nibl_binding *part = b; part; part = part->next)
+        for (nibl_binding *part = b; part; part = next_part(m, part))
             finite = take_column(part, row, (uint32_t)b->rows_done) && finite;
     else if (b->matrix)
         m->kernels->pack_row(b->matrix, place_of_row(b, (uint32_t)b->rows_done), row, &finite);
@@ -586,8 +629,9 @@ nibl_status nibl_model_take_row(nibl_model *m, nibl_binding *b, const uint8_t *r
     }
     if (++b->rows_done < b->rows) return NIBL_OK;
     if (b->matrix == &m->embedding && m->tied) m->head.has_m128 = m->embedding.has_m128;
-    if (b->slot == NIBL_SLOT_ROPE_FACTORS) NIBL_TRY(check_factors(m));
-    for (nibl_binding *part = b->next; part; part = part->next) --*part->missing;
+    if (b->slot >= NIBL_SLOT_ROPE_FACTORS && b->slot <= NIBL_SLOT_ROPE_LONG)
+        NIBL_TRY(check_factors(m, *b->vector));
+    for (nibl_binding *part = next_part(m, b); part; part = next_part(m, part)) --*part->missing;
     return count_down(b);
 }
 

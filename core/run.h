@@ -38,7 +38,8 @@ struct nibl_run {
     bool embedded;
     /* buffers; widths in floats, capacities in rows */
     float *x, *cos_sin; /* (rows, width), (rows, tables, rope_width) */
-    double *frequencies; /* (tables, rope_width / 2); NULL before the first run */
+    double
+        *frequencies; /* (tables + 1, rope_width / 2), the last of long contexts; NULL before the first run */
     uint32_t tables; /* of RoPE: one, or a second one for layers with a window */
     size_t span_capacity;
     float *

@@ -4,10 +4,10 @@
 #include "tests/c/fixture.h"
 #include "tests/c/model_files.h"
 
-static const char *const names[] = {"llama-linear", "llama-yarn",    "llama-llama3", "mistral", "qwen2",
-                                    "qwen3",        "qwen3moe",      "gemma2",       "gemma3",  "phi3",
-                                    "smollm3",      "olmo2",         "granite",      "gpt2",    "bitnet",
-                                    "lfm2",         "gpt-oss-mxfp4", "gpt-oss"};
+static const char *const names[] = {"llama-linear", "llama-yarn",    "llama-llama3",  "mistral", "qwen2",
+                                    "qwen3",        "qwen3moe",      "gemma2",        "gemma3",  "phi3",
+                                    "smollm3",      "olmo2",         "granite",       "gpt2",    "bitnet",
+                                    "lfm2",         "gpt-oss-mxfp4", "phi3-longrope", "gpt-oss"};
 enum { COUNT = sizeof names / sizeof *names, FOLDERS = COUNT - 1 /* gpt-oss in 16 bits: GGUF only */ };
 
 static const nibl_session_options ways[] = {
