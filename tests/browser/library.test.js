@@ -214,7 +214,7 @@ test('quantize() makes the bytes that Node makes', async (t) => {
     const { blob, report } = await quantize(source)
     const digest = await crypto.subtle.digest('SHA-256', await /** @type {Blob} */ (blob).arrayBuffer())
     return { digest: [...new Uint8Array(digest)], tensors: report.tensors.length }
-  }, `${url}tests/fixtures/tiny-llama-f16.gguf`)
+  }, `${url}fixtures/tiny-llama-f16.gguf`)
   assert.deepEqual(made.digest, expected)
   assert.ok(made.tensors > 10)
 })
