@@ -19,6 +19,8 @@ const nibl_slot_form nibl_slot_forms[NIBL_SLOT_COUNT] = {
     MATRIX(EMBEDDING, "token_embd.weight", "model.embed_tokens.weight", VOCABULARY, WIDTH, ALWAYS) /**/
     VECTOR(POSITIONS, "position_embd.weight", "", CONTEXT, WIDTH, WHERE_ASKED) /**/
     VECTOR(ROPE_FACTORS, "rope_freqs.weight", "", ONE, PAIRS, WHERE_PRESENT) /**/
+    VECTOR(ROPE_SHORT, "rope_factors_short.weight", "", ONE, PAIRS, WHERE_PRESENT) /**/
+    VECTOR(ROPE_LONG, "rope_factors_long.weight", "", ONE, PAIRS, WHERE_PRESENT) /**/
     NORM(ATTN_NORM, L "attn_norm.weight", M "input_layernorm.weight", WIDTH, ALWAYS) /**/
     VECTOR(ATTN_NORM_BIAS, L "attn_norm.bias", M "input_layernorm.bias", ONE, WIDTH, WHERE_ASKED) /**/
     MATRIX(WQ, L "attn_q.weight", M "self_attn.q_proj.weight", Q, WIDTH, ALWAYS) /**/
@@ -43,6 +45,12 @@ const nibl_slot_form nibl_slot_forms[NIBL_SLOT_COUNT] = {
     VECTOR(FFN_NORM_BIAS, L "ffn_norm.bias", M "post_attention_layernorm.bias", ONE, WIDTH, WHERE_ASKED) /**/
     MATRIX(ROUTER, L "ffn_gate_inp.weight", M "mlp.gate.weight", EXPERTS, WIDTH, WHERE_ASKED) /**/
     VECTOR(ROUTER_BIAS, L "ffn_gate_inp.bias", M "mlp.gate.bias", ONE, EXPERTS, WHERE_ASKED) /**/
+    MATRIX(GATE_UP, L "ffn_gate_up_exps.weight", M "mlp.experts.gate_up_proj.weight", ALL_FFN, WIDTH,
+           WHERE_PRESENT) /**/
+    VECTOR(GATE_UP_BIAS, L "ffn_gate_up_exps.bias", M "mlp.experts.gate_up_proj_bias", EXPERTS, TWO_FFN,
+           WHERE_PRESENT) /**/
+    MATRIX(DOWNS, L "ffn_down_exps.weight", M "mlp.experts.down_proj.weight", ALL_WIDTHS, FFN,
+           WHERE_PRESENT) /**/
     EXPERT(GATE, L "ffn_gate.weight", M "mlp.gate_proj.weight", FFN, WIDTH, ALWAYS) /**/
     EXPERT(UP, L "ffn_up.weight", M "mlp.up_proj.weight", FFN, WIDTH, ALWAYS) /**/
     VECTOR(GATE_BIAS, L "ffn_gate.bias", M "mlp.gate_proj.bias", EXPERTS, FFN, WHERE_PRESENT) /**/
@@ -154,10 +162,12 @@ static const nibl_arch archs[] = {
      .has = NIBL_BIT(ATTN_SUB_NORM) | NIBL_BIT(FFN_SUB_NORM),
      .activation = NIBL_ACTIVATE_RELU2},
     {.name = "gpt-oss",
+     .hf_type = {"gpt_oss"},
      .rope = NIBL_ROPE_NEOX,
-     .has = NIBL_BIT(ROUTER) | NIBL_BIT(ROUTER_BIAS) | NIBL_BIT(SINKS) | QKV_BIAS | NIBL_BIT(BO) |
-            NIBL_BIT(GATE_BIAS) | NIBL_BIT(UP_BIAS) | NIBL_BIT(DOWN_BIAS),
-     .names = {EXPERTS, RENAMED(FFN_NORM, L "post_attention_norm.weight", NULL),
+     .has = NIBL_BIT(ROUTER) | NIBL_BIT(ROUTER_BIAS) | NIBL_BIT(SINKS) | QKV_BIAS | NIBL_BIT(BO),
+     .names = {RENAMED(GATE, L "ffn_gate_exps.weight", ""), RENAMED(UP, L "ffn_up_exps.weight", ""),
+               RENAMED(DOWN, L "ffn_down_exps.weight", ""),
+               RENAMED(FFN_NORM, L "post_attention_norm.weight", NULL),
                RENAMED(ROUTER, NULL, M "mlp.router.weight"), RENAMED(ROUTER_BIAS, NULL, M "mlp.router.bias"),
                RENAMED(GATE_BIAS, L "ffn_gate_exps.bias", ""), RENAMED(UP_BIAS, L "ffn_up_exps.bias", ""),
                RENAMED(DOWN_BIAS, L "ffn_down_exps.bias", M "mlp.experts.down_proj_bias")},
@@ -243,6 +253,9 @@ uint32_t nibl_arch_dim(const nibl_hyper *h, nibl_dim dim) {
     case NIBL_DIM_PAIRS: return h->rope_width / 2;
     case NIBL_DIM_FFN: return h->ffn_width;
     case NIBL_DIM_EXPERTS: return h->experts ? h->experts : 1;
+    case NIBL_DIM_TWO_FFN: return 2 * h->ffn_width;
+    case NIBL_DIM_ALL_FFN: return 2 * h->experts * h->ffn_width;
+    case NIBL_DIM_ALL_WIDTHS: return h->experts * h->width;
     case NIBL_DIM_CONV: return h->conv_length;
     case NIBL_DIM_THREE_WIDTHS: return 3 * h->width;
     case NIBL_DIM_ONE: break;

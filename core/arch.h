@@ -15,7 +15,9 @@ typedef enum nibl_rope {
 typedef enum nibl_slot {
     NIBL_SLOT_EMBEDDING,
     NIBL_SLOT_POSITIONS, /* learned positions */
-    NIBL_SLOT_ROPE_FACTORS, /* what RoPE's frequencies are divided by */
+    NIBL_SLOT_ROPE_FACTORS, /* what RoPE's frequencies are divided by; with NIBL_ROPE_LONG one of the next two, */
+    NIBL_SLOT_ROPE_SHORT, /* in contexts up to the original length */
+    NIBL_SLOT_ROPE_LONG, /* and in longer ones */
     NIBL_SLOT_ATTN_NORM,
     NIBL_SLOT_ATTN_NORM_BIAS,
     NIBL_SLOT_WQ,
@@ -38,6 +40,9 @@ typedef enum nibl_slot {
     NIBL_SLOT_FFN_NORM_BIAS,
     NIBL_SLOT_ROUTER,
     NIBL_SLOT_ROUTER_BIAS,
+    NIBL_SLOT_GATE_UP, /* of all experts, rows alternating */
+    NIBL_SLOT_GATE_UP_BIAS,
+    NIBL_SLOT_DOWNS, /* of all experts */
     NIBL_SLOT_GATE,
     NIBL_SLOT_UP,
     NIBL_SLOT_GATE_BIAS,
@@ -104,6 +109,9 @@ typedef enum nibl_dim {
     NIBL_DIM_PAIRS, /* rope_width / 2 */
     NIBL_DIM_FFN,
     NIBL_DIM_EXPERTS, /* 1 where there are none */
+    NIBL_DIM_TWO_FFN, /* 2 * ffn_width */
+    NIBL_DIM_ALL_FFN, /* experts * ffn_width, twice */
+    NIBL_DIM_ALL_WIDTHS, /* experts * width */
     NIBL_DIM_CONV, /* width of the convolution */
     NIBL_DIM_THREE_WIDTHS
 } nibl_dim;
@@ -128,12 +136,16 @@ extern const nibl_slot_form nibl_slot_forms[NIBL_SLOT_COUNT];
 #define NIBL_KEY_NORMS_FROM_ZERO "nibl.norms_from_zero"
 #define NIBL_KEY_TRANSPOSED "nibl.transposed"
 #define NIBL_KEY_ROPE_LAYERS "nibl.rope_layers"
+/* Arrays of floats in place of the tensors NIBL_SLOT_ROPE_SHORT and _LONG. */
+#define NIBL_KEY_ROPE_SHORT "nibl.rope_short_factors"
+#define NIBL_KEY_ROPE_LONG "nibl.rope_long_factors"
 
 typedef enum nibl_rope_scaling {
     NIBL_ROPE_PLAIN,
     NIBL_ROPE_LINEAR,
     NIBL_ROPE_YARN, /* arXiv:2309.00071 */
-    NIBL_ROPE_LLAMA3 /* by wavelength */
+    NIBL_ROPE_LLAMA3, /* by wavelength */
+    NIBL_ROPE_LONG /* by factors, arXiv:2402.13753; those of the context's length, so that chunks do not matter */
 } nibl_rope_scaling;
 
 typedef struct nibl_rope_form {

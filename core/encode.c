@@ -112,7 +112,7 @@ static bool same_name(const char *a, const char *b) {
     return *a == *b;
 }
 
-static const nibl_grid *grid_of(const nibl_dtype *type) {
+const nibl_grid *nibl_grid_of(const nibl_dtype *type) {
     for (size_t i = 0; i < sizeof grids / sizeof *grids; i++)
         if (same_name(grids[i].type, type->name)) return &grids[i];
     return NULL;
@@ -181,8 +181,8 @@ static bool encode_floats(nibl_kind kind, const float *x, uint32_t count, uint8_
 }
 
 /* The rule's block, or what is better. */
-static bool encode_block(const nibl_grid *g, const float *x, const float *weights, uint32_t count,
-                         bool search, nibl_block *out) {
+bool nibl_choose_block(const nibl_grid *g, const float *x, const float *weights, uint32_t count, bool search,
+                       nibl_block *out) {
     const bool ruled = g->rule && g->rule(g, x, out);
     if (g->rule && !search) return ruled;
     nibl_block found = {0};
@@ -200,11 +200,11 @@ bool nibl_encode_values(const nibl_dtype *to, const float *x, const float *weigh
 #define EIGHT 1, 1, 1, 1, 1, 1, 1, 1
 #define SIXTY_FOUR EIGHT, EIGHT, EIGHT, EIGHT, EIGHT, EIGHT, EIGHT, EIGHT
         SIXTY_FOUR, SIXTY_FOUR, SIXTY_FOUR, SIXTY_FOUR};
-    const nibl_grid *g = grid_of(to);
+    const nibl_grid *g = nibl_grid_of(to);
     bool fits = true;
     for (uint32_t i = 0; i < count; i += to->block, out += to->bytes) {
         nibl_block block;
-        fits = encode_block(g, x + i, weights ? weights + i : alike, to->block, search, &block) && fits;
+        fits = nibl_choose_block(g, x + i, weights ? weights + i : alike, to->block, search, &block) && fits;
         if (fits) nibl_write_block(to, &block, out);
     }
     return fits;

@@ -34,6 +34,20 @@ typedef struct nibl_block {
     uint8_t codes[NIBL_SUPER];
 } nibl_block;
 
+const nibl_grid *nibl_grid_of(const nibl_dtype *type); /* NULL for floats */
+
+/* As nibl_encode_values, one block of the type. */
+bool nibl_choose_block(const nibl_grid *grid, const float *x, const float *weights, uint32_t count,
+                       bool search, nibl_block *out);
+
+/* The scale and the minimum (0 where there is none) of a group as stored. */
+void nibl_group_scale(const nibl_grid *grid, const nibl_block *block, uint32_t group, float *d, float *m);
+
+float nibl_code_level(const nibl_grid *grid, uint8_t code);
+
+/* The code whose level is nearest to y; *level. */
+uint8_t nibl_nearest_code(const nibl_grid *grid, float y, float *level);
+
 /* The block in the layout of the type's files (blocks.h; encode_write.c). */
 void nibl_write_block(const nibl_dtype *type, const nibl_block *block, uint8_t *out);
 

@@ -49,7 +49,7 @@ static uint8_t code_of(const nibl_grid *g, float level) {
     return code;
 }
 
-static float level_of(const nibl_grid *g, uint8_t code) {
+float nibl_code_level(const nibl_grid *g, uint8_t code) {
     if (g->table) return g->table[code];
     return (float)((g->zero ? (int)code : (int)(int8_t)code) - g->zero);
 }
@@ -353,19 +353,27 @@ bool nibl_search_block(const nibl_grid *g, const float *x, const float *weights,
     return true;
 }
 
+void nibl_group_scale(const nibl_grid *g, const nibl_block *b, uint32_t group, float *d, float *m) {
+    const bool integer = g->storage == NIBL_STORE_INTEGER;
+    const int scale = g->scale_low < 0 ? (int8_t)b->scales[group] : b->scales[group];
+    const float head = nibl_f16_to_f32(b->d), low = nibl_f16_to_f32(b->m);
+    *d = g->storage == NIBL_STORE_F16 ? head : stored_scale(g, head, scale);
+    *m = !g->min ? 0 : integer ? -(low * (float)b->mins[group]) : low;
+}
+
+uint8_t nibl_nearest_code(const nibl_grid *g, float y, float *level) {
+    round_levels(g, &y, 1, 1, 0, level);
+    return code_of(g, *level);
+}
+
 double nibl_block_error(const nibl_grid *g, const float *x, const float *weights, uint32_t count,
                         const nibl_block *b) {
     double error = 0;
     for (uint32_t i = 0; i < count; i += g->group) {
-        const uint32_t group = i / g->group;
-        const bool integer = g->storage == NIBL_STORE_INTEGER;
-        const int scale = g->scale_low < 0 ? (int8_t)b->scales[group] : b->scales[group];
-        const float m = nibl_f16_to_f32(b->m) * (integer ? -(float)b->mins[group] : 1.0f),
-                    d = g->storage == NIBL_STORE_F16 ? nibl_f16_to_f32(b->d)
-                                                     : stored_scale(g, nibl_f16_to_f32(b->d), scale);
-        float levels[NIBL_SUPER];
-        for (uint32_t j = 0; j < g->group; j++) levels[j] = level_of(g, b->codes[i + j]);
-        error += error_of(x + i, weights + i, g->group, d, g->min ? m : 0, levels);
+        float d, m, levels[NIBL_SUPER];
+        nibl_group_scale(g, b, i / g->group, &d, &m);
+        for (uint32_t j = 0; j < g->group; j++) levels[j] = nibl_code_level(g, b->codes[i + j]);
+        error += error_of(x + i, weights + i, g->group, d, m, levels);
     }
     return error;
 }

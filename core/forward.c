@@ -57,12 +57,15 @@ static uint32_t tables_of(const nibl_hyper *h) {
     return h->local_rope.base < h->rope.base || h->local_rope.base > h->rope.base ? 2 : 1;
 }
 
+static uint64_t frequency_bytes(const nibl_hyper *h) {
+    return (tables_of(h) + 1ull) * (h->rope_width / 2) * sizeof(double);
+}
+
 uint64_t nibl_run_bytes(const nibl_hyper *h, uint32_t rows, uint32_t chunk, uint32_t logits, uint32_t threads,
                         uint32_t context_length) {
     const widths w = widths_of(h);
     const uint64_t per_row = sizeof(nibl_row) + 4ull * h->width + 4ull * tables_of(h) * h->rope_width;
-    uint64_t bytes =
-        sizeof(nibl_run) + rows * per_row + products_bytes(h) + 8ull * tables_of(h) * h->rope_width;
+    uint64_t bytes = sizeof(nibl_run) + rows * per_row + products_bytes(h) + frequency_bytes(h);
     bytes += chunk * row_bytes(h, &w) + threads * w.scratch + 4ull * logits * nibl_padded(h->vocabulary);
     if (threads > 1) bytes += partial_bytes(h, 1, context_length);
     return bytes;
@@ -181,15 +184,21 @@ nibl_status nibl_run_begin(nibl_run *run, const nibl_row *rows, uint32_t count, 
     return NIBL_OK;
 }
 
+/* Of every table, and of the first one once more for long contexts. */
 static nibl_status find_frequencies(nibl_run *run) {
-    const nibl_hyper *h = &run->model->hyper;
+    const nibl_model *m = run->model;
+    const nibl_hyper *h = &m->hyper;
+    const uint32_t pairs = h->rope_width / 2;
     if (run->frequencies) return NIBL_OK;
-    const uint64_t bytes = (uint64_t)run->tables * (h->rope_width / 2) * sizeof(double);
+    const uint64_t bytes = frequency_bytes(h);
     run->frequencies = nibl_alloc(bytes);
     if (!run->frequencies) return nibl_fail_memory(bytes, "RoPE frequencies");
-    for (uint32_t i = 0; i < run->tables; i++)
-        nibl_arch_frequencies(i ? &h->local_rope : &h->rope, h->rope_width, run->model->rope_factors,
-                              run->frequencies + (size_t)i * (h->rope_width / 2));
+    nibl_arch_frequencies(&h->rope, h->rope_width, m->rope_short ? m->rope_short : m->rope_factors,
+                          run->frequencies);
+    if (run->tables > 1)
+        nibl_arch_frequencies(&h->local_rope, h->rope_width, m->rope_factors, run->frequencies + pairs);
+    nibl_arch_frequencies(&h->rope, h->rope_width, m->rope_long ? m->rope_long : m->rope_factors,
+                          run->frequencies + (size_t)run->tables * pairs);
     return NIBL_OK;
 }
 
@@ -216,9 +225,10 @@ static void embed(nibl_run *run) {
         m->kernels->unpack_row(x, &m->embedding, (uint32_t)run->rows[i].token);
         for (uint32_t d = 0; scaled && d < h->width; d++) x[d] *= h->embedding_scale;
         for (uint32_t d = 0; learned && d < h->width; d++) x[d] += learned[d];
+        const bool is_long = m->rope_long && (double)run->rows[i].kv->positions > h->rope.original_length;
         for (uint32_t t = 0; t < run->tables; t++)
             find_rotation(run->cos_sin + ((size_t)i * run->tables + t) * 2 * pairs,
-                          run->frequencies + (size_t)t * pairs,
+                          run->frequencies + (size_t)(is_long ? run->tables : t) * pairs,
                           t ? h->local_rope.magnitude : h->rope.magnitude, pairs, position);
     }
     run->embedded = true;
@@ -302,4 +312,15 @@ nibl_status nibl_run_advance(nibl_run *run, uint32_t *units) {
 
 const float *nibl_run_logits(const nibl_run *run, uint32_t i) {
     return run->logits + (size_t)i * nibl_padded(run->model->hyper.vocabulary);
+}
+
+void nibl_run_observe(nibl_run *run, nibl_run_observer observer, void *context) {
+    run->observer = observer;
+    run->observer_context = context;
+}
+
+float *nibl_run_stream(nibl_run *run, bool repeat, uint32_t *layer) {
+    if (repeat) run->layer--;
+    *layer = run->layer;
+    return run->x;
 }

@@ -30,6 +30,17 @@ nibl_status nibl_run_begin(nibl_run *run, const nibl_row *rows, uint32_t count, 
  * NIBL_NEED_DATA: the next layer has not arrived. */
 nibl_status nibl_run_advance(nibl_run *run, uint32_t *units);
 
+/* Sees what matrices are about to be multiplied with: `input` (rows, stride), of which the first w->cols numbers of a row
+ * are meant; `w` is the first of the matrices that share it. All workers call it, and none goes on to write the input
+ * before all are back. NULL = nobody. */
+typedef void (*nibl_run_observer)(void *context, const nibl_matrix *w, const float *input, size_t stride,
+                                  uint32_t rows, uint32_t worker, uint32_t workers);
+void nibl_run_observe(nibl_run *run, nibl_run_observer observer, void *context);
+
+/* The residual stream (rows, width) before the layer that comes next, which *layer names: after nibl_run_advance, which may
+ * have had no units. `repeat`: that is the one just computed, and the caller puts the stream back. */
+float *nibl_run_stream(nibl_run *run, bool repeat, uint32_t *layer);
+
 /* After NIBL_OK: logits (vocabulary) of the i-th row that wanted them. */
 const float *nibl_run_logits(const nibl_run *run, uint32_t i);
 

@@ -119,6 +119,13 @@ static void count_element(nibl_gguf_builder *b) {
     if (b->status == NIBL_OK) store(b->bytes + b->count_at, ++b->elements, 8);
 }
 
+void nibl_gguf_add_f32(nibl_gguf_builder *b, float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    put(b, bits, 4);
+    count_element(b);
+}
+
 void nibl_gguf_add_i32(nibl_gguf_builder *b, int32_t value) {
     put(b, (uint32_t)value, 4);
     count_element(b);

@@ -26,9 +26,10 @@ void nibl_gguf_build_json(nibl_gguf_builder *b, const char *key, const nibl_json
 /* A key of another header with its value, as it is there; `narrow`: F64 becomes F32. */
 void nibl_gguf_build_copy(nibl_gguf_builder *b, const nibl_gguf *from, size_t index, bool narrow);
 
-/* An array: its beginning (STRING or I32), then its elements. */
+/* An array: its beginning (STRING, I32 or F32), then its elements. */
 void nibl_gguf_build_array(nibl_gguf_builder *b, const char *key, nibl_gguf_type type);
 void nibl_gguf_add_i32(nibl_gguf_builder *b, int32_t value);
+void nibl_gguf_add_f32(nibl_gguf_builder *b, float value);
 void nibl_gguf_add_string(nibl_gguf_builder *b, nibl_slice value);
 /* The decoded strings of one JSON node, or of two with a space between them (b may be 0). */
 void nibl_gguf_add_json(nibl_gguf_builder *b, const nibl_json *json, uint32_t first, uint32_t second);

@@ -124,6 +124,14 @@ static weight *find_weight(const weights *w, const char *name) {
     return w->count ? bsearch(&wanted, w->list, w->count, sizeof wanted, compare_names) : NULL;
 }
 
+/* Published GPT-2 folders omit the beginning of the names. */
+static weight *find_slot(const weights *w, const char *name) {
+    static const char prefix[] = "transformer.";
+    weight *found = find_weight(w, name);
+    if (found || strncmp(name, prefix, sizeof prefix - 1) != 0) return found;
+    return find_weight(w, name + sizeof prefix - 1);
+}
+
 static nibl_status read_weights(const nibl_hf_text *files, size_t count, uint32_t first, weights *w) {
     size_t capacity = 0;
     for (size_t i = 0; i < count; i++) {
@@ -167,8 +175,8 @@ static void write_tensor(const weights *w, weight *found, const char *name, nibl
 }
 
 /* The tensors of a quantized matrix. */
-static nibl_status write_parts(const char *name, const char *hf_name, const weights *w, nibl_gguf_builder *b,
-                               uint32_t *order) {
+static nibl_status write_parts(const char *name, const char *hf_name, bool optional, const weights *w,
+                               nibl_gguf_builder *b, uint32_t *order) {
     const nibl_hfq_method *m = w->quantized.method;
     const int base = (int)strlen(name) - 7, hf_base = (int)strlen(hf_name) - 7; /* without ".weight" */
     for (size_t i = 0; i < NIBL_HFQ_PARTS && m->parts[i].suffix; i++) {
@@ -178,6 +186,8 @@ static nibl_status write_parts(const char *name, const char *hf_name, const weig
         weight *found = find_weight(w, hf_part);
         if (found)
             write_tensor(w, found, part, b, order);
+        else if (optional && i == 0)
+            return NIBL_OK;
         else if (!m->parts[i].optional)
             return nibl_fail(NIBL_E_FILE,
                              "neither '%s' nor '%s', which %s weights have, is in a file of weights", hf_name,
@@ -190,9 +200,9 @@ static nibl_status write_parts(const char *name, const char *hf_name, const weig
 static nibl_status write_weight(nibl_slot slot, const char *name, const char *hf_name, bool optional,
                                 const weights *w, nibl_gguf_builder *b, uint32_t *order) {
     const bool linear = !nibl_slot_forms[slot].vector && slot != NIBL_SLOT_EMBEDDING;
-    weight *found = find_weight(w, hf_name);
+    weight *found = find_slot(w, hf_name);
     const bool floats = found && nibl_dtype_by_id(type_id(found->tensor.dtype));
-    if (w->quantized.method && !floats && linear && !optional) return write_parts(name, hf_name, w, b, order);
+    if (w->quantized.method && !floats && linear) return write_parts(name, hf_name, optional, w, b, order);
     if (!found && optional) return NIBL_OK;
     if (!found)
         return nibl_fail(NIBL_E_FILE, "tensor '%s' is in no file of weights, but config.json asks for it",
@@ -224,11 +234,15 @@ static nibl_status write_slot(const nibl_arch *arch, nibl_slot slot, uint32_t la
     return NIBL_OK;
 }
 
-/* RoPE frequencies that old files carry along are computed anyway. */
+/* RoPE frequencies and causal masks that old files carry along are computed anyway. */
 static bool is_idle(nibl_slice name) {
-    static const char tail[] = ".rotary_emb.inv_freq";
-    return name.length >= sizeof tail - 1 &&
-           memcmp(name.bytes + name.length - (sizeof tail - 1), tail, sizeof tail - 1) == 0;
+    static const char *const tails[] = {".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias"};
+    for (size_t i = 0; i < sizeof tails / sizeof *tails; i++) {
+        const size_t length = strlen(tails[i]);
+        if (name.length >= length && memcmp(name.bytes + name.length - length, tails[i], length) == 0)
+            return true;
+    }
+    return false;
 }
 
 static nibl_status write_weights(const nibl_json *config, const nibl_arch *arch, const weights *w,

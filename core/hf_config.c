@@ -1,6 +1,7 @@
 #include "core/hf_config.h"
 
 #include "core/hf_family.h"
+#include "core/maths.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -132,10 +133,16 @@ static nibl_status write_layers(writer *w) {
     const uint32_t sliding = top(c, "sliding_window");
     if (sliding && !nibl_json_u64(c, sliding, &window))
         return nibl_fail(NIBL_E_FILE, "%s: sliding_window is not a possible number", name);
-    if (window > 0 && is_on(c, "use_sliding_window", true)) {
+    const uint32_t first = top(c, "max_window_layers"); /* of Qwen: how many layers have none */
+    if (window > 0 && is_on(c, "use_sliding_window", first == 0)) {
+        const char *pattern = "attention.sliding_window_pattern";
         nibl_gguf_build_u32(w->b, key_of(w, "attention.sliding_window"),
                             window < UINT32_MAX ? (uint32_t)window : UINT32_MAX);
-        if (types) write_flags(w, key_of(w, "attention.sliding_window_pattern"), types, "full_attention", 1);
+        if (types)
+            write_flags(w, key_of(w, pattern), types, "full_attention", 1);
+        else if (first)
+            return nibl_fail(NIBL_E_UNSUPPORTED, "%s: max_window_layers without layer_types is not supported",
+                             name);
     }
     const uint32_t rope = top(c, "no_rope_layers"); /* which have it, whatever the name says */
     if (rope) write_flags(w, NIBL_KEY_ROPE_LAYERS, rope, NULL, 1);
@@ -156,6 +163,33 @@ static const struct {
     {"attention_factor", "rope.scaling.yarn_attn_factor"},
 };
 
+/* Phi 3's: its factors are lists, one for contexts that are longer than the original. */
+static nibl_status write_longrope(writer *w, uint32_t scaling) {
+    const nibl_json *c = w->config;
+    static const struct {
+        const char *hf, *key;
+    } lists[] = {{"short_factor", NIBL_KEY_ROPE_SHORT}, {"long_factor", NIBL_KEY_ROPE_LONG}};
+    for (size_t k = 0; k < 2; k++) {
+        nibl_gguf_build_array(w->b, lists[k].key, NIBL_GGUF_F32);
+        for (uint32_t i = 0; nibl_json_each(c, nibl_json_get(c, scaling, lists[k].hf), &i);) {
+            double factor = 0; /* what is no number is told when it is read */
+            nibl_json_f64(c, i, &factor);
+            nibl_gguf_add_f32(w->b, factor <= 1e6 ? (float)factor : 0.0f);
+        }
+    }
+    double most = number_of(c, "max_position_embeddings", 0), original = most, factor = 0;
+    nibl_json_f64(c, nibl_json_get(c, scaling, "original_max_position_embeddings"), &original);
+    original = number_of(c, "original_max_position_embeddings", original);
+    if (!(original > 1 && most >= 1))
+        return nibl_fail(NIBL_E_FILE, "%s: original_max_position_embeddings is not a possible number", name);
+    const double longer = most > original ? nibl_log(most / original) / nibl_log(original) : 0;
+    if (!nibl_json_f64(c, nibl_json_get(c, scaling, "attention_factor"), &factor))
+        factor = __builtin_sqrt(1 + longer);
+    nibl_gguf_build_f64(w->b, key_of(w, "rope.scaling.original_context_length"), original);
+    nibl_gguf_build_f64(w->b, key_of(w, "rope.scaling.attn_factor"), factor);
+    return NIBL_OK;
+}
+
 static nibl_status write_scaling(writer *w, uint32_t scaling) {
     const nibl_json *c = w->config;
     uint32_t type = nibl_json_get(c, scaling, "rope_type");
@@ -164,10 +198,13 @@ static nibl_status write_scaling(writer *w, uint32_t scaling) {
     if (nibl_json_equals(c, type, "default")) return NIBL_OK;
     const bool known = nibl_json_equals(c, type, "linear") || nibl_json_equals(c, type, "yarn") ||
                        nibl_json_equals(c, type, "llama3");
-    if (!known || nibl_json_get(c, scaling, "mscale_all_dim"))
+    const bool is_long = nibl_json_equals(c, type, "longrope");
+    if (!(known || is_long) || nibl_json_get(c, scaling, "mscale_all_dim") ||
+        nibl_json_get(c, scaling, "short_mscale"))
         return nibl_fail(NIBL_E_UNSUPPORTED, "%s: RoPE scaling '%.*s' is not supported", name,
                          SHOW(nibl_hf_string(c, type)));
     nibl_gguf_build_string(w->b, key_of(w, "rope.scaling.type"), nibl_hf_string(c, type));
+    if (is_long) return write_longrope(w, scaling);
     for (size_t i = 0; i < sizeof scaling_settings / sizeof *scaling_settings; i++) {
         const uint32_t node = nibl_json_get(c, scaling, scaling_settings[i].hf);
         double value;

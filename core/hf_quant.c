@@ -12,6 +12,7 @@ static nibl_status wrong(nibl_hfq *q, nibl_status status, const char *problem) {
 /* Where row i of the file stands: the halves of a head may be interleaved (nibl_binding). */
 static uint32_t row_at(const nibl_hfq *q, uint32_t i) {
     const uint32_t half = q->halves / 2;
+    if (q->alternating) return i % 2 * (q->w->rows / 2) + i / 2;
     if (half == 0) return i;
     const uint32_t within = i % q->halves;
     return i - within + (within < half ? 2 * within : 2 * (within - half) + 1);

@@ -65,6 +65,7 @@ struct nibl_hfq {
     nibl_hfq_config config;
     nibl_matrix *w;
     uint32_t halves; /* as in nibl_binding */
+    bool alternating; /* as in nibl_binding */
     uint32_t bits, groups, group;
     uint32_t scale_type; /* GGUF id */
     bool one_scale; /* of the whole matrix */

@@ -133,15 +133,17 @@ static nibl_status read_scaling(reader *r, nibl_hyper *h) {
     static const char *const names[] = {[NIBL_ROPE_PLAIN] = "none",
                                         [NIBL_ROPE_LINEAR] = "linear",
                                         [NIBL_ROPE_YARN] = "yarn",
-                                        [NIBL_ROPE_LLAMA3] = "llama3"};
+                                        [NIBL_ROPE_LLAMA3] = "llama3",
+                                        [NIBL_ROPE_LONG] = "longrope"};
     nibl_rope_form *f = &h->rope;
     nibl_slice name;
     if (!nibl_gguf_string(r->gguf, key_of(r, "rope.scaling.type"), &name)) return NIBL_OK;
+    enum { TYPES = sizeof names / sizeof *names };
     size_t type = 0;
-    while (type < 4 &&
+    while (type < TYPES &&
            !(strlen(names[type]) == name.length && memcmp(names[type], name.bytes, name.length) == 0))
         type++;
-    if (type == 4)
+    if (type == TYPES)
         return nibl_fail(NIBL_E_UNSUPPORTED, "RoPE scaling '%.*s' (metadata key %s) is not supported",
                          (int)(name.length < 64 ? name.length : 64), name.bytes, r->key);
     f->scaling = (nibl_rope_scaling)type;
@@ -155,6 +157,7 @@ static nibl_status read_scaling(reader *r, nibl_hyper *h) {
     f->low = 1;
     f->high = yarn ? 32 : 4;
     NIBL_TRY(read_real(r, "rope.scaling.factor", 1, 1e6, &f->factor));
+    if (f->scaling == NIBL_ROPE_LONG) f->factor = 1;
     if (!(f->factor > 0)) return nibl_fail(NIBL_E_FILE, "metadata key %s is missing", r->key);
     NIBL_TRY(read_real(r, "rope.scaling.original_context_length", 1, 1e9, &f->original_length));
     NIBL_TRY(read_real(r, yarn ? "rope.scaling.yarn_beta_slow" : "rope.scaling.low_freq_factor", 1e-3, 1e6,

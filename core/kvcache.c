@@ -27,7 +27,8 @@ void nibl_kv_init(nibl_kv *kv, const nibl_hyper *h, uint32_t type, uint32_t posi
                     .width = h->head_width,
                     .conv_layers = h->conv_layers,
                     .conv_width = h->width,
-                    .type = type};
+                    .type = type,
+                    .positions = positions};
     kv->page_blocks = blocks < PAGE_BLOCKS ? blocks : PAGE_BLOCKS;
     kv->page_bytes =
         ((uint64_t)kv->layers * kv->heads * block_bytes(kv) + (uint64_t)kv->conv_layers * conv_bytes(kv)) *

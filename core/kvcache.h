@@ -11,6 +11,7 @@ typedef struct nibl_kv {
     uint32_t layers, heads, width; /* layers that attend */
     uint32_t conv_layers, conv_width;
     uint32_t type; /* enum nibl_kv_type */
+    uint32_t positions; /* at most */
     uint32_t page_blocks; /* of a head in a page */
     uint64_t page_bytes;
     uint8_t **pages;

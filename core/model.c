@@ -29,6 +29,8 @@ static void *place_of(nibl_model *m, nibl_layer *l, nibl_slot slot) {
         IN_MODEL(EMBEDDING, embedding),
         IN_MODEL(POSITIONS, positions),
         IN_MODEL(ROPE_FACTORS, rope_factors),
+        IN_MODEL(ROPE_SHORT, rope_short),
+        IN_MODEL(ROPE_LONG, rope_long),
         IN_LAYER(ATTN_NORM, attn_norm),
         IN_LAYER(ATTN_NORM_BIAS, attn_norm_bias),
         IN_LAYER(WQ, wq),
@@ -51,6 +53,9 @@ static void *place_of(nibl_model *m, nibl_layer *l, nibl_slot slot) {
         IN_LAYER(FFN_NORM_BIAS, ffn_norm_bias),
         IN_LAYER(ROUTER, router),
         IN_LAYER(ROUTER_BIAS, router_bias),
+        IN_LAYER(GATE_UP, gate_up),
+        IN_LAYER(GATE_UP_BIAS, gate_up_bias),
+        IN_LAYER(DOWNS, downs),
         IN_LAYER(GATE, gate),
         IN_LAYER(UP, up),
         IN_LAYER(GATE_BIAS, gate_bias),
@@ -140,15 +145,34 @@ static uint32_t halves_of(const nibl_model *m, nibl_slot slot) {
     return m->rope_halves && turned ? m->hyper.head_width : 0;
 }
 
+/* Adds a binding that is complete. */
+static nibl_status add_binding(nibl_model *m, const nibl_binding *b) {
+    void *array = m->bindings;
+    const nibl_status status =
+        nibl_reserve(&array, &m->binding_capacity, m->binding_count + 1, sizeof *b, "the list of tensors");
+    m->bindings = array;
+    NIBL_TRY(status);
+    m->file_bytes += b->row_bytes * b->rows;
+    m->packed_bytes += packed_bytes(b);
+    m->bindings[m->binding_count++] = *b;
+    return NIBL_OK;
+}
+
 /* Adds the bindings of a matrix that several tensors make. */
 static nibl_status bind_parts(nibl_model *m, nibl_slot slot, uint32_t layer, nibl_matrix *matrix,
                               const char *name) {
     const slot_shape shape = shape_of(m, slot);
     *matrix = (nibl_matrix){.rows = (uint32_t)shape.rows, .cols = (uint32_t)shape.cols, .factor = 1};
     nibl_hfq *q = &m->quantized[m->quantized_count++];
-    *q = (nibl_hfq){.config = m->quantization, .w = matrix, .halves = halves_of(m, slot)};
+    *q = (nibl_hfq){.config = m->quantization,
+                    .w = matrix,
+                    .halves = halves_of(m, slot),
+                    .alternating = slot == NIBL_SLOT_GATE_UP};
     nibl_hfq_piece pieces[NIBL_HFQ_PARTS];
     size_t count;
+    if (m->hyper.experts > 0 && (m->hyper.ffn_width % NIBL_PANEL != 0 || m->hyper.width % NIBL_PANEL != 0))
+        return nibl_fail(NIBL_E_UNSUPPORTED, "'%s': experts of %u by %u values are not supported", name,
+                         m->hyper.ffn_width, m->hyper.width);
     NIBL_TRY(nibl_hfq_bind(m->gguf, name, q, pieces, &count));
     for (size_t i = 0; i < count; i++) {
         nibl_binding b = {.tensor = pieces[i].tensor,
@@ -160,9 +184,7 @@ static nibl_status bind_parts(nibl_model *m, nibl_slot slot, uint32_t layer, nib
                           .part = pieces[i].part,
                           .owns = i == 0};
         set_waiting(m, &b, layer);
-        m->bindings[m->binding_count++] = b;
-        m->file_bytes += b.row_bytes * b.rows;
-        m->packed_bytes += packed_bytes(&b);
+        NIBL_TRY(add_binding(m, &b));
     }
     return NIBL_OK;
 }
@@ -176,14 +198,22 @@ static nibl_status bind_slot(nibl_model *m, nibl_slot slot, uint32_t layer, uint
     bool whole;
     const nibl_gguf_tensor *t = find_tensor(m, slot, layer, expert, name, &first, &whole);
     const bool is_vector = nibl_slot_forms[slot].vector;
+    const bool stack = slot == NIBL_SLOT_GATE_UP || slot == NIBL_SLOT_DOWNS;
     if (!is_vector && slot != NIBL_SLOT_EMBEDDING) {
         char own[80]; /* several tensors may make the matrix */
         memcpy(own, name, sizeof own);
         if (nibl_slot_forms[slot].expert && m->hyper.experts > 0)
             nibl_arch_write_expert_name(slot, layer, expert, own);
-        if (nibl_hfq_has(m->gguf, &m->quantization, own))
-            return bind_parts(m, slot, layer, matrix_of(m, m->layers + layer, slot, expert), own);
+        const bool parts = nibl_hfq_has(m->gguf, &m->quantization, own);
+        if (parts && nibl_arch_slot(m->arch, slot).shared)
+            return nibl_fail(
+                NIBL_E_UNSUPPORTED,
+                "'%s' holds several matrices in one quantized tensor, which is not supported: take "
+                "the 16-bit model and quantize it on arrival",
+                own);
+        if (parts) return bind_parts(m, slot, layer, matrix_of(m, m->layers + layer, slot, expert), own);
     }
+    if (stack) return NIBL_OK; /* of plain weights the experts are apart */
     if (!t)
         return presence == NIBL_WHERE_PRESENT ? NIBL_OK
                                               : nibl_fail(NIBL_E_FILE, "tensor '%s' is missing", name);
@@ -232,6 +262,7 @@ static nibl_status bind_slot(nibl_model *m, nibl_slot slot, uint32_t layer, uint
         b.offset = b.transposed ? 0 : first * b.row_bytes;
     }
     b.halves = halves_of(m, slot);
+    b.alternating = slot == NIBL_SLOT_GATE_UP_BIAS;
     set_waiting(m, &b, layer);
     if (b.transposed) {
         b.first = (uint32_t)first;
@@ -241,14 +272,11 @@ static nibl_status bind_slot(nibl_model *m, nibl_slot slot, uint32_t layer, uint
             if (leader->tensor != b.tensor || leader->first > 0) continue;
             b.next = leader->next;
             b.rows = 0;
-            leader->next = &m->bindings[m->binding_count];
+            leader->next = (uint32_t)m->binding_count;
             break;
         }
     }
-    m->file_bytes += b.row_bytes * b.rows;
-    m->packed_bytes += packed_bytes(&b);
-    m->bindings[m->binding_count++] = b;
-    return NIBL_OK;
+    return add_binding(m, &b);
 }
 
 /* Every tensor must have a place: one left over means a trait this build would silently drop. */
@@ -276,8 +304,10 @@ static nibl_status check_all_used(const nibl_model *m) {
     return NIBL_OK;
 }
 
-/* Slots of the layer's kind of block. */
+/* What the layer has by its kind of block, and has not as a part of something else. */
 static bool layer_has(const nibl_layer *l, nibl_slot slot) {
+    if (slot == NIBL_SLOT_GATE || slot == NIBL_SLOT_UP) return l->gate_up.rows == 0;
+    if (slot == NIBL_SLOT_DOWN) return l->downs.rows == 0;
     if (slot >= NIBL_SLOT_WQ && slot <= NIBL_SLOT_BO) return !l->form.conv;
     if (slot >= NIBL_SLOT_CONV_IN && slot <= NIBL_SLOT_CONV_OUT) return l->form.conv;
     return true;
@@ -320,18 +350,16 @@ static nibl_status bind(nibl_model *m) {
                          m->hyper.rope_width, m->hyper.head_width);
     const uint64_t experts = nibl_arch_dim(&m->hyper, NIBL_DIM_EXPERTS), layers = m->hyper.layers;
     /* experts that the file has no tensors for must not cost memory */
-    if (experts * layers > 1u << 17)
+    if (experts * layers > 1u << 15)
         return nibl_fail(NIBL_E_UNSUPPORTED, "%llu experts are too many",
                          (unsigned long long)(experts * layers));
     nibl_hfq_read_metadata(g, &m->quantization);
     const uint64_t slots = layers * (NIBL_SLOT_COUNT + 3 * experts) + NIBL_SLOT_COUNT;
-    const uint64_t most = slots * (m->quantization.method ? NIBL_HFQ_PARTS : 1);
     m->layers = nibl_alloc_zero(layers * sizeof *m->layers);
     m->ffn = nibl_alloc_zero(3 * experts * layers * sizeof *m->ffn);
-    m->bindings = nibl_alloc(most * sizeof *m->bindings);
     if (m->quantization.method) m->quantized = nibl_alloc(slots * sizeof *m->quantized);
-    if (!m->layers || !m->ffn || !m->bindings || (m->quantization.method && !m->quantized))
-        return nibl_fail_memory(most * sizeof *m->bindings, "the list of tensors");
+    if (!m->layers || !m->ffn || (m->quantization.method && !m->quantized))
+        return nibl_fail_memory(slots * sizeof *m->quantized, "the list of tensors");
 
     for (nibl_slot s = NIBL_SLOT_EMBEDDING; s < NIBL_SLOT_ATTN_NORM; s++) NIBL_TRY(bind_slot(m, s, 0, 0));
     for (uint32_t l = 0; l < layers; l++) NIBL_TRY(bind_layer(m, l));
@@ -345,6 +373,7 @@ static void release(nibl_model *m) {
     nibl_free(m->quantized);
     nibl_free(m->layers);
     nibl_free(m->ffn);
+    nibl_free(m->own_factors);
     nibl_free(m->bindings);
     nibl_free(m->weights);
     nibl_free(m->staging);
@@ -359,6 +388,57 @@ nibl_status nibl_model_sizes(nibl_gguf *gguf, const nibl_dtype *quantize, nibl_m
             (nibl_model_size){.hyper = m.hyper, .file_bytes = m.file_bytes, .packed_bytes = m.packed_bytes};
     release(&m);
     return status;
+}
+
+/* Rows [first, first + rows) of a matrix; both are multiples of a panel. */
+static nibl_matrix rows_of(const nibl_matrix *all, uint32_t first, uint32_t rows) {
+    nibl_matrix part = *all;
+    part.data = nibl_panel(all, first / NIBL_PANEL);
+    part.rows = rows;
+    return part;
+}
+
+/* Matrices and biases of single experts, where a layer has them as one. */
+static void part_experts(const nibl_hyper *h, nibl_layer *l) {
+    for (uint32_t e = 0; e < h->experts && l->gate_up.rows > 0; e++) {
+        l->gate[e] = rows_of(&l->gate_up, e * h->ffn_width, h->ffn_width);
+        l->up[e] = rows_of(&l->gate_up, (h->experts + e) * h->ffn_width, h->ffn_width);
+    }
+    for (uint32_t e = 0; e < h->experts && l->downs.rows > 0; e++)
+        l->down[e] = rows_of(&l->downs, e * h->width, h->width);
+    if (!l->gate_up_bias) return;
+    l->gate_bias = l->gate_up_bias;
+    l->up_bias = l->gate_up_bias + (size_t)h->experts * h->ffn_width;
+}
+
+/* RoPE factors below 1 would make angles larger than the sine takes. */
+static nibl_status check_factors(const nibl_model *m, const float *factors) {
+    for (uint32_t i = 0; i < m->hyper.rope_width / 2; i++)
+        if (!(factors[i] >= 1))
+            return nibl_fail(NIBL_E_FILE, "RoPE factor %u is %g; at least 1 is possible", i,
+                             (double)factors[i]);
+    return NIBL_OK;
+}
+
+/* The factors that a Hugging Face folder has in its configuration. */
+static nibl_status read_factors(nibl_model *m) {
+    static const char *const keys[] = {NIBL_KEY_ROPE_SHORT, NIBL_KEY_ROPE_LONG};
+    float **places[] = {&m->rope_short, &m->rope_long};
+    const uint32_t pairs = m->hyper.rope_width / 2;
+    for (size_t k = 0; k < 2; k++) {
+        nibl_gguf_array array;
+        if (!nibl_gguf_array_of(m->gguf, keys[k], &array)) continue;
+        if (array.type != NIBL_GGUF_F32 || array.count != pairs)
+            return nibl_fail(NIBL_E_FILE, "there are %llu RoPE factors, %u are needed",
+                             (unsigned long long)array.count, pairs);
+        if (!m->own_factors && !(m->own_factors = nibl_alloc(8ull * pairs)))
+            return nibl_fail_memory(8ull * pairs, "RoPE factors");
+        *places[k] = m->own_factors + k * pairs;
+        for (uint32_t i = 0; i < pairs; i++)
+            (*places[k])[i] = nibl_bits_float(nibl_load_u32(array.data + 4ull * i));
+        NIBL_TRY(check_factors(m, *places[k]));
+    }
+    return NIBL_OK;
 }
 
 /* Allocates the weights and gives every tensor its place, in the order of need. */
@@ -389,6 +469,7 @@ static nibl_status place(nibl_model *m) {
     }
     if (widest > 0 && !(m->staging = nibl_alloc(widest)))
         return nibl_fail_memory(widest, "a row of a tensor");
+    for (uint32_t i = 0; i < m->hyper.layers; i++) part_experts(&m->hyper, &m->layers[i]);
     if (m->tied) m->head = m->embedding;
     return NIBL_OK;
 }
@@ -404,6 +485,9 @@ static nibl_status build(nibl_model *m) {
         return nibl_fail(NIBL_E_ARGUMENT, "NIBL_ISA=%s names no instruction set of this machine",
                          nibl_plat_isa_cap());
 
+    NIBL_TRY(read_factors(m));
+    if (m->hyper.rope.scaling == NIBL_ROPE_LONG && (!m->rope_short != !m->rope_long))
+        return nibl_fail(NIBL_E_FILE, "only one of two lists of RoPE factors is there");
     nibl_slice name = {"", 0};
     nibl_gguf_string(m->gguf, "general.name", &name);
     m->name = nibl_alloc((uint64_t)name.length + 1);
@@ -439,7 +523,8 @@ void nibl_model_free(nibl_model *m) {
 }
 
 /* Where row (or number) i goes: i and i + halves/2 of a head become its 2 i and 2 i + 1. */
-static uint32_t interleaved(const nibl_binding *b, uint32_t i) {
+static uint32_t place_of_row(const nibl_binding *b, uint32_t i) {
+    if (b->alternating) return i % 2 * (b->length / 2) + i / 2;
     const uint32_t half = b->halves / 2;
     if (half == 0) return i;
     const uint32_t within = i % b->halves;
@@ -461,7 +546,7 @@ static bool take_vector(const nibl_model *m, const nibl_binding *b, const uint8_
     for (uint32_t i = 0; i < b->length; i++) {
         const float x = number_at(b, row, i) + (from_zero ? 1.0f : 0.0f);
         finite = finite && is_finite(x);
-        (*b->vector)[interleaved(b, i)] = x;
+        (*b->vector)[place_of_row(b, i)] = x;
     }
     return finite;
 }
@@ -479,20 +564,12 @@ static bool take_column(const nibl_binding *b, const uint8_t *row, uint32_t k) {
     return finite;
 }
 
-/* RoPE factors below 1 would make angles larger than the sine takes. */
-static nibl_status check_factors(const nibl_model *m) {
-    for (uint32_t i = 0; i < m->hyper.rope_width / 2; i++)
-        if (!(m->rope_factors[i] >= 1))
-            return nibl_fail(NIBL_E_FILE, "RoPE factor %u is %g; at least 1 is possible", i,
-                             (double)m->rope_factors[i]);
-    return NIBL_OK;
-}
-
 /* The products that share an input must agree in which of its values meet which column. */
 static nibl_status check_orders(const nibl_layer *l) {
     const nibl_matrix *const pairs[][2] = {{&l->wq, &l->wk}, {&l->wq, &l->wv}, {l->gate, l->up}};
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         const nibl_matrix *a = pairs[i][0], *b = pairs[i][1];
+        if (!a || !b || a->rows == 0 || b->rows == 0) continue;
         if (a->gather && b->gather && memcmp(a->gather, b->gather, a->cols * sizeof *a->gather) == 0)
             continue;
         if (a->gather || b->gather)
@@ -519,7 +596,16 @@ static nibl_status take_part(nibl_model *m, nibl_binding *b, const uint8_t *row)
     NIBL_TRY(status);
     if (++b->rows_done < b->rows) return NIBL_OK;
     if (--q->missing == 0) NIBL_TRY(nibl_hfq_finish(q));
+    if (q->w->gather && m->hyper.experts > 0 && nibl_slot_forms[b->slot].expert)
+        return nibl_fail(NIBL_E_UNSUPPORTED,
+                         "tensor '%.*s': experts whose groups are of different columns (g_idx) are not "
+                         "supported: quantize with desc_act false",
+                         (int)name.length, name.bytes);
     return count_down(b);
+}
+
+static nibl_binding *next_part(const nibl_model *m, const nibl_binding *b) {
+    return b->next ? &m->bindings[b->next] : NULL;
 }
 
 nibl_status nibl_model_take_row(nibl_model *m, nibl_binding *b, const uint8_t *row) {
@@ -530,10 +616,10 @@ nibl_status nibl_model_take_row(nibl_model *m, nibl_binding *b, const uint8_t *r
         row = m->staging;
     }
     if (b->transposed)
-        for (nibl_binding *part = b; part; part = part->next)
+        for (nibl_binding *part = b; part; part = next_part(m, part))
             finite = take_column(part, row, (uint32_t)b->rows_done) && finite;
     else if (b->matrix)
-        m->kernels->pack_row(b->matrix, interleaved(b, (uint32_t)b->rows_done), row, &finite);
+        m->kernels->pack_row(b->matrix, place_of_row(b, (uint32_t)b->rows_done), row, &finite);
     else
         finite = take_vector(m, b, row);
     if (!finite) {
@@ -543,8 +629,9 @@ nibl_status nibl_model_take_row(nibl_model *m, nibl_binding *b, const uint8_t *r
     }
     if (++b->rows_done < b->rows) return NIBL_OK;
     if (b->matrix == &m->embedding && m->tied) m->head.has_m128 = m->embedding.has_m128;
-    if (b->slot == NIBL_SLOT_ROPE_FACTORS) NIBL_TRY(check_factors(m));
-    for (nibl_binding *part = b->next; part; part = part->next) --*part->missing;
+    if (b->slot >= NIBL_SLOT_ROPE_FACTORS && b->slot <= NIBL_SLOT_ROPE_LONG)
+        NIBL_TRY(check_factors(m, *b->vector));
+    for (nibl_binding *part = next_part(m, b); part; part = next_part(m, part)) --*part->missing;
     return count_down(b);
 }
 

@@ -24,9 +24,10 @@ typedef struct nibl_binding {
     uint32_t length; /* floats */
     uint32_t
         halves; /* rows of a head whose halves are to be interleaved as they come; 0 = rows stand as they come */
+    bool alternating; /* even rows are to stand before all odd ones */
     bool transposed; /* a row of the file is a column, */
     uint32_t first; /* of which this matrix takes as many numbers as it has rows, from here on, */
-    struct nibl_binding *next; /* and these other ones. They have no rows of their own */
+    uint32_t next; /* and then the binding of this index; 0 = none. It has no rows of its own */
     uint32_t *missing; /* counts the tensors that the same part of the model still waits for */
     struct nibl_layer *layer; /* that part, where it is a layer */
     nibl_hfq *
@@ -48,6 +49,8 @@ typedef struct nibl_layer {
     nibl_matrix wo; /* (width, heads * head_width) */
     nibl_matrix conv_in, conv_out, router;
     nibl_matrix *gate, *up, *down; /* of every expert, or one */
+    nibl_matrix gate_up, downs; /* what those are parts of, where all experts are one matrix */
+    float *gate_up_bias;
     uint32_t missing; /* bindings of this layer that have not arrived */
 } nibl_layer;
 
@@ -64,10 +67,11 @@ struct nibl_model {
     bool tied;
     float *output_norm, *output_norm_bias; /* (width) */
     float *positions; /* (context_length, width), learned; or NULL */
-    float *rope_factors; /* (rope_width / 2) or NULL */
+    float *rope_factors, *rope_short, *rope_long; /* (rope_width / 2) or NULL */
+    float *own_factors; /* the last two where they come from metadata */
     uint32_t missing_embedding, missing_output;
     nibl_binding *bindings; /* in the order the forward pass needs them */
-    size_t binding_count;
+    size_t binding_count, binding_capacity;
     nibl_hfq_config quantization; /* of the file, if any */
     nibl_hfq *quantized; /* (quantized_count) */
     size_t quantized_count;

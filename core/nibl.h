@@ -352,8 +352,12 @@ typedef struct nibl_quantize_options {
     const char *head; /* NULL = "q8_0" */
     const nibl_tensor_type *tensors; /* exceptions; the first that matches counts */
     size_t tensor_count;
-    /* "rtn" (NULL): the type's own rule, or its search where it has none. "clip": for every type the scale is searched
-     * whose rounded weights are nearest to the given ones, in squares. */
+    /* A list: "awq,gptq". rtn (NULL): the type's own rule, or its search where it has none. clip: for every type the scale
+     * is searched whose rounded weights are nearest to the given ones, in squares. The others need
+     * nibl_model_quantizer_new, where the squares of clip are weighted by the activity of the inputs. imatrix: by that
+     * and by the magnitude of a weight. awq (arXiv:2306.00978): active inputs are scaled up before rounding, and what comes
+     * before them takes that back. gptq (arXiv:2210.17323): the error of a column is made good by those rounded after
+     * it. */
     const char *method;
     uint32_t threads; /* 0 = 1. The result does not depend on it. */
     bool
@@ -376,6 +380,20 @@ typedef struct nibl_quantizer nibl_quantizer;
 nibl_status nibl_quantizer_new(nibl_loader *loader, const nibl_quantize_options *options,
                                nibl_quantizer **out);
 void nibl_quantizer_free(nibl_quantizer *quantizer);
+
+/* The same of a complete model in memory, with methods that look at what a text makes of it: `tokens` (count, at most
+ * 2^20) are computed in windows of `window` tokens, each on its own; 8,192 in windows of 512 are usual. Read during the
+ * call only. nibl_quantizer_step does the work, and after each call there is output, in the order of the forward pass. The
+ * model outlives the quantizer, is not used for anything else meanwhile, and is the same afterwards. Memory: the activations
+ * and KV cache of the calibration, and one layer's Hessians. Errors as above; NIBL_E_UNSUPPORTED for models whose file is
+ * quantized in several tensors per matrix. */
+nibl_status nibl_model_quantizer_new(nibl_model *model, const nibl_quantize_options *options,
+                                     const int32_t *tokens, size_t count, uint32_t window,
+                                     nibl_quantizer **out);
+
+/* Quantizes the next layer, or a tensor outside of layers. NIBL_MORE: call again. NIBL_OK: the output is complete. Errors are
+ * final; NIBL_E_NUMERIC where calibration computes values that are not finite. */
+nibl_status nibl_quantizer_step(nibl_quantizer *quantizer);
 
 /* Bytes of the whole output, known from the beginning. */
 uint64_t nibl_quantizer_size(const nibl_quantizer *quantizer);

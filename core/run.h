@@ -38,7 +38,8 @@ struct nibl_run {
     bool embedded;
     /* buffers; widths in floats, capacities in rows */
     float *x, *cos_sin; /* (rows, width), (rows, tables, rope_width) */
-    double *frequencies; /* (tables, rope_width / 2); NULL before the first run */
+    double
+        *frequencies; /* (tables + 1, rope_width / 2), the last of long contexts; NULL before the first run */
     uint32_t tables; /* of RoPE: one, or a second one for layers with a window */
     size_t span_capacity;
     float *
@@ -61,6 +62,8 @@ struct nibl_run {
     nibl_group groups[NIBL_MAX_CHUNK];
     uint32_t group_count, chunk_rows, head_row;
     bool split; /* attention blocks among workers */
+    nibl_run_observer observer; /* of the inputs of products, or NULL */
+    void *observer_context;
 };
 
 static inline uint32_t nibl_padded(uint32_t n) { return (n + NIBL_PANEL - 1) / NIBL_PANEL * NIBL_PANEL; }

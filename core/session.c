@@ -68,7 +68,7 @@ nibl_status nibl_session_defaults(const nibl_hyper *h, nibl_session_options *o) 
     return NIBL_OK;
 }
 
-static nibl_status grow_pool(nibl_model *model, uint32_t threads) {
+nibl_status nibl_session_grow_pool(nibl_model *model, uint32_t threads) {
     if (threads <= nibl_pool_workers(model->pool)) return NIBL_OK;
     nibl_pool *pool;
     NIBL_TRY(nibl_pool_new(threads, &pool));
@@ -86,7 +86,7 @@ nibl_status nibl_session_new(nibl_model *model, const nibl_session_options *opti
         filled = *options;
     }
     NIBL_TRY(nibl_session_defaults(&model->hyper, &filled));
-    NIBL_TRY(grow_pool(model, filled.threads));
+    NIBL_TRY(nibl_session_grow_pool(model, filled.threads));
     nibl_session *s = nibl_alloc_zero(sizeof *s);
     if (!s) return nibl_fail_memory(sizeof *s, "the session");
     s->model = model;

@@ -28,4 +28,7 @@ struct nibl_session {
 /* Defaults and checks of options, shared with the planner. */
 nibl_status nibl_session_defaults(const nibl_hyper *hyper, nibl_session_options *options);
 
+/* Gives the model at least so many threads. */
+nibl_status nibl_session_grow_pool(nibl_model *model, uint32_t threads);
+
 #endif

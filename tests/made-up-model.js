@@ -12,11 +12,7 @@ const BLOCK_BYTES = 18
 const ALIGNMENT = 32
 const PIECE = 1 << 20
 
-const layers = 10
-const width = 8192
-const ffn = 28672
-const heads = 64
-const kvHeads = 8
+/** @typedef {{ layers: number, width: number, ffn: number, heads: number, kvHeads: number }} Shape */
 
 // ---- The header: GGUF version 3 --------------------------------------------------------------------------------------
 
@@ -37,8 +33,8 @@ function vocabulary() {
   return [...Array.from({ length: 256 }, (_, byte) => String.fromCodePoint(printable(byte) ? byte : next++)), '<|end|>']
 }
 
-/** @param {{ name: string, type: number, rows: number, columns: number }[]} tensors in file order */
-function layOut(tensors) {
+/** @param {Shape} shape @param {{ name: string, type: number, rows: number, columns: number }[]} tensors in file order */
+function layOut({ layers, width, ffn, heads, kvHeads }, tensors) {
   const tokens = vocabulary()
   const metadata = [
     ...Object.entries({ 'general.architecture': 'llama', 'general.name': 'made up', 'tokenizer.ggml.model': 'gpt2', 'tokenizer.ggml.pre': 'gpt-2' })
@@ -69,8 +65,8 @@ function layOut(tensors) {
   return { header, size: header.length + end, tensors: placed.map((t) => ({ ...t, offset: header.length + t.offset })) }
 }
 
-/** @param {number} layer */
-const layerTensors = (layer) => [
+/** @param {Shape} shape @param {number} layer */
+const layerTensors = ({ width, ffn, heads, kvHeads }, layer) => [
   { name: 'attn_norm', type: F32, rows: 1, columns: width },
   { name: 'attn_q', type: Q4_0, rows: width, columns: width },
   { name: 'attn_k', type: Q4_0, rows: (width / heads) * kvHeads, columns: width },
@@ -81,12 +77,6 @@ const layerTensors = (layer) => [
   { name: 'ffn_up', type: Q4_0, rows: ffn, columns: width },
   { name: 'ffn_down', type: Q4_0, rows: width, columns: ffn },
 ].map((tensor) => ({ ...tensor, name: `blk.${layer}.${tensor.name}.weight` }))
-
-export const { header, size, tensors } = layOut([
-  { name: 'token_embd.weight', type: Q4_0, rows: 257, columns: width },
-  ...Array.from({ length: layers }, (_, layer) => layerTensors(layer)).flat(),
-  { name: 'output_norm.weight', type: F32, rows: 1, columns: width },
-])
 
 // ---- The weights -----------------------------------------------------------------------------------------------------
 
@@ -104,31 +94,42 @@ for (let at = 0; at < tile.length; at += 2) {
   const number = hash(at)
   tile.writeUInt16LE(at % BLOCK_BYTES === 0 ? 0x1200 + (number % 5) * 0x40 : number & 0xffff, at)
 }
-const ones = Buffer.from(new Float32Array(width).fill(1).buffer)
 
 /** Each row begins in the tile where a hash of its place in the file says: bytes that went astray show in the logits.
- * @param {typeof tensors[number]} tensor @param {number} row @returns {Buffer} */
-function rowOf({ type, rowBytes, offset }, row) {
-  if (type === F32) return ones
+ * @param {{ type: number, rowBytes: number, offset: number, columns: number }} tensor @param {number} row @returns {Buffer} */
+function rowOf({ type, rowBytes, offset, columns }, row) {
+  if (type === F32) return Buffer.from(new Float32Array(columns).fill(1).buffer)
   const blocks = (tile.length - rowBytes) / BLOCK_BYTES
   const start = (hash(Math.floor(offset / ALIGNMENT) + 7919 * row) % blocks) * BLOCK_BYTES
   return tile.subarray(start, start + rowBytes)
 }
 
-/** The bytes of the file from `start` to `end`. @param {number} start @param {number} end @returns {Buffer} */
-export function read(start, end) {
-  const out = Buffer.alloc(end - start)
-  header.subarray(start, end).copy(out)
-  for (const tensor of tensors) {
-    const { offset, rows, rowBytes } = tensor
-    const first = Math.max(0, Math.floor((start - offset) / rowBytes))
-    for (let row = first; row < rows && offset + row * rowBytes < end; row++) {
-      const at = offset + row * rowBytes - start
-      rowOf(tensor, row).copy(out, Math.max(at, 0), Math.max(-at, 0))
+/** @param {Shape} shape */
+export function makeUp(shape) {
+  const { header, size, tensors } = layOut(shape, [
+    { name: 'token_embd.weight', type: Q4_0, rows: 257, columns: shape.width },
+    ...Array.from({ length: shape.layers }, (_, layer) => layerTensors(shape, layer)).flat(),
+    { name: 'output_norm.weight', type: F32, rows: 1, columns: shape.width },
+  ])
+  /** The bytes of the file from `start` to `end`. @param {number} start @param {number} end @returns {Buffer} */
+  const read = (start, end) => {
+    const out = Buffer.alloc(end - start)
+    header.subarray(start, end).copy(out)
+    for (const tensor of tensors) {
+      const { offset, rows, rowBytes } = tensor
+      const first = Math.max(0, Math.floor((start - offset) / rowBytes))
+      for (let row = first; row < rows && offset + row * rowBytes < end; row++) {
+        const at = offset + row * rowBytes - start
+        rowOf(tensor, row).copy(out, Math.max(at, 0), Math.max(-at, 0))
+      }
     }
+    return out
   }
-  return out
+  return { header, size, tensors, read }
 }
+
+/** More than 4.5 GB. */
+export const { header, size, tensors, read } = makeUp({ layers: 10, width: 8192, ffn: 28672, heads: 64, kvHeads: 8 })
 
 /** @param {number} start @param {number} end */
 function* pieces(start, end) {

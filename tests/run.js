@@ -273,6 +273,12 @@ const parts = {
     model: true,
     steps: () => [() => nodeTests(process.execPath, filesIn('tests/browser', '.test.js'))],
   },
+  package: {
+    about: 'the package as it would be published: its list of files, its types, three bundlers',
+    setup: ['modules', 'devmodules', 'browser', 'packagetools'],
+    build: ['wasi', ...wasmPresets],
+    steps: () => [() => nodeTests(process.execPath, ['tests/package.test.js'])],
+  },
   readme: {
     about: 'every code block of the README',
     setup: ['modules', 'devmodules', 'wasmtime', 'browser'],
@@ -281,11 +287,11 @@ const parts = {
     steps: () => [() => nodeTests(process.execPath, ['tests/readme.test.js'])],
   },
   'one-result': {
-    about: 'one logits hash on every host, instruction set, number of threads and way of running',
+    about: 'one logits hash on every host, instruction set, number of threads and way of running and loading',
     setup: ['modules', 'devmodules', 'node24', 'wasmtime', 'browser'],
     build: ['native', 'aarch64', 'wasi', 'wasi-relaxed', ...wasmPresets],
     model: true,
-    steps: () => [() => nodeTests(process.execPath, ['tests/one-result.test.js'])],
+    steps: () => [() => nodeTests(process.execPath, ['tests/one-result.test.js', 'tests/arrival.test.js'])],
   },
   asan: {
     about: 'C tests with address and undefined-behaviour sanitizers',

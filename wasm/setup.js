@@ -491,9 +491,10 @@ function modulesReady(kind) {
 }
 
 /** The part's private folder; its name changes with what is pinned. @param {string} name */
-function folder(name) {
-  const { debs = [], npm = [], wheels = [] } = parts[name]
+export function folder(name) {
+  const { debs = [], npm = [], wheels = [], project } = parts[name]
   const pins = [
+    ...(project ? [fs.readFileSync(join(root, project, 'package-lock.json'), 'utf8')] : []),
     ...debs.flatMap((deb) => [deb.sha256, ...(deb.skip ?? [])]),
     ...[...npm, ...wheels].map((pack) => pack.sha256),
   ]
@@ -536,6 +537,7 @@ export function plan(names) {
     if (fetch) {
       const files = [...(part.debs ?? []), ...(part.npm ?? []), ...(part.wheels ?? [])]
       download += files.reduce((sum, file) => sum + file.bytes, 0) / 1e6
+      if (part.project) download += (part.diskMB ?? 0) / 3
     }
     if (fetch || modules) disk += part.diskMB ?? 0
     if (modules) download += (part.diskMB ?? 0) / 3
@@ -566,6 +568,11 @@ async function fetchPart(name, part, dir) {
       fs.rmSync(downloads, { recursive: true })
     }
     for (const pack of part.wheels ?? []) await fetchWheel(pack, join(tree, pack.into))
+    if (part.project) {
+      process.stderr.write(`  npm: ${part.about}\n`)
+      for (const file of ['package.json', 'package-lock.json']) fs.copyFileSync(join(root, part.project, file), join(tree, file))
+      await run(['npm', 'ci', '--ignore-scripts', '--no-audit', '--no-fund'], { cwd: tree })
+    }
     const old = fs
       .readdirSync(home)
       .filter((entry) => new RegExp(`^${name}-[0-9a-f]{12}$`).test(entry) && entry !== basename(dir))

@@ -16,6 +16,7 @@ export const llvm = '/usr/lib/llvm-19'
  * @property {Pack[]} [wheels]
  * @property {number} [diskMB]                what the private folder takes
  * @property {'prod' | 'dev'} [modules]       packages of package-lock.json
+ * @property {string} [project]               a folder with a package-lock.json of its own, installed into the private folder
  */
 
 /** Debian packages: a file each installs, or a program on PATH that does instead; and what it, with what it depends on,
@@ -163,5 +164,6 @@ export const parts = {
     ],
     diskMB: 200,
   },
+  packagetools: { about: 'bundlers and what checks packages', project: 'tests/package', diskMB: 125 },
   devmodules: { about: 'the JavaScript test tools', modules: 'dev', diskMB: 40 },
 }

@@ -48,6 +48,9 @@ if(EXISTS ${PROJECT_SOURCE_DIR}/wasm/abi.c AND EXISTS ${exports})
         -sMALLOC=${malloc} -sABORTING_MALLOC=0
         -sINCOMING_MODULE_JS_API=wasmMemory,instantiateWasm,locateFile,print,printErr
         -sEXPORTED_FUNCTIONS=${names} -sSIGNATURE_CONVERSIONS=${signatures})
+    add_custom_command(TARGET variant POST_BUILD VERBATIM
+        COMMAND ${CMAKE_COMMAND} -DGLUE=$<TARGET_FILE:variant> -P ${PROJECT_SOURCE_DIR}/wasm/glue.cmake)
+    set_property(TARGET variant APPEND PROPERTY LINK_DEPENDS ${PROJECT_SOURCE_DIR}/wasm/glue.cmake)
     if(NIBL_WASM_MEMORY64)
         set(part ${PROJECT_SOURCE_DIR}/wasm/memory64.js)
         target_link_options(variant PRIVATE --post-js ${part})

@@ -20,9 +20,6 @@ async function connectInProcess() {
   return { link, close: abortAll }
 }
 
-/* Not a literal where it is used: bundlers would make a second worker of it. */
-const WORKER = './worker.js'
-
 /** A browser starts no worker from there. @param {URL} url */
 function isForeign({ protocol, origin }) {
   return protocol.startsWith('http') && origin !== globalThis.location.origin
@@ -48,13 +45,13 @@ function inBlob(url) {
 
 /** @param {URL} [workerUrl] @returns {Connection} */
 function connectWorker(workerUrl) {
-  const options = /** @type {const} */ ({ type: 'module', name: 'nibl' })
-  const address = workerUrl ?? new URL(WORKER, import.meta.url)
+  /* Bundlers find the worker by the last line, whole and literal; it must not look so twice. */
+  const address = workerUrl ?? new URL(import.meta.url.replace(/[^/]*$/, 'worker.js'))
   const worker = isForeign(address)
-    ? new Worker(inBlob(address), options)
+    ? new Worker(inBlob(address), { type: 'module', name: 'nibl' })
     : workerUrl
-      ? new Worker(workerUrl, options)
-      : new Worker(new URL('./worker.js', import.meta.url), options) /* as bundlers want it */
+      ? new Worker(workerUrl, { type: 'module', name: 'nibl' })
+      : new Worker(new URL('./worker.js', import.meta.url), { type: 'module', name: 'nibl' })
   const link = new Link((message, transfer) => worker.postMessage(message, transfer))
   worker.onmessage = ({ data }) => link.receive(data)
   worker.onerror = (event) => {

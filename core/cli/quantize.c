@@ -1,3 +1,4 @@
+#include "core/cli/console.h"
 #include "core/cli/json.h"
 #include "core/cli/session.h"
 
@@ -7,12 +8,15 @@
 
 typedef struct quantize_options {
     nibl_cli_settings settings; /* threads */
-    const char *output, *type, *embedding, *head, *method;
+    const char *output, *type, *embedding, *head, *method, *calibration;
+    int64_t calibration_tokens;
     nibl_cli_texts tensors; /* PATTERN=TYPE */
     bool requantize, json;
 } quantize_options;
 
-static const quantize_options defaults = {.type = "q4_0"};
+enum { MAX_TEXT = 64 << 20, WINDOW = 512 };
+
+static const quantize_options defaults = {.type = "q4_0", .calibration_tokens = 8192};
 
 #define FIELD(member) offsetof(quantize_options, member)
 static const nibl_cli_option table[] = {
@@ -25,8 +29,13 @@ static const nibl_cli_option table[] = {
      "type of the head; of both where they are one tensor"},
     {"--tensor, --tensor-type", NIBL_CLI_TEXTS, FIELD(tensors), "PATTERN=TYPE", 0, 0, NULL,
      "another type for some, as '*.ffn_down.weight=q6_k'; the first that fits counts"},
-    {"--method", NIBL_CLI_TEXT, FIELD(method), "rtn|clip", 0, 0, "rtn",
-     "rtn rounds by each type's rule, clip searches the scales that lose least"},
+    {"--method", NIBL_CLI_TEXT, FIELD(method), "LIST", 0, 0, "rtn",
+     "of rtn (each type's rule), clip (the scales that lose least), and with a text imatrix, awq, gptq: "
+     "awq,gptq"},
+    {"--calibration", NIBL_CLI_TEXT, FIELD(calibration), "FILE", 0, 0, NULL,
+     "a text like those the model will see, for the methods that look at activations"},
+    {"--calibration-tokens", NIBL_CLI_INTEGER, FIELD(calibration_tokens), "N", 1, 1 << 20, NULL,
+     "tokens of it, in windows of 512"},
     {"--allow-requantize", NIBL_CLI_FLAG, FIELD(requantize), NULL, 0, 0, NULL,
      "the source may be quantized already: its loss stays, and another is added"},
     {"-t, --threads", NIBL_CLI_INTEGER, FIELD(settings.threads), "N", 0, NIBL_MAX_THREADS,
@@ -43,6 +52,7 @@ typedef struct job {
     uint64_t written;
 } job;
 
+/* Takes what came out. */
 static int write_output(void *context) {
     job *j = context;
     const void *bytes;
@@ -57,6 +67,53 @@ static int begin(void *context, const nibl_cli_model *model) {
     if (nibl_quantizer_new(model->loader, &j->options, &j->quantizer) < 0)
         return nibl_cli_fail_library(model->path);
     return nibl_cli_output_open(j->path, &j->output);
+}
+
+/* ---- With a calibration text ---- */
+
+static int read_calibration(const nibl_cli_model *model, const quantize_options *o, nibl_cli_tokens *tokens) {
+    nibl_cli_text text = {0};
+    size_t count = 0;
+    int code = nibl_cli_read_file(o->calibration, MAX_TEXT, &text);
+    if (code == NIBL_EXIT_OK && !nibl_cli_tokens_reserve(tokens, 3 * text.length + 2))
+        code = NIBL_EXIT_FAILED;
+    if (code == NIBL_EXIT_OK &&
+        nibl_tokenize(model->model, text.bytes, text.length, 0, tokens->ids, tokens->capacity, &count) < 0)
+        code = nibl_cli_fail_library(o->calibration);
+    nibl_cli_text_free(&text);
+    tokens->count = count < (size_t)o->calibration_tokens ? count : (size_t)o->calibration_tokens;
+    if (code == NIBL_EXIT_OK && tokens->count < (size_t)o->calibration_tokens)
+        fprintf(stderr, "nibl: %s: only %zu tokens\n", o->calibration, tokens->count);
+    return code;
+}
+
+static void show_steps(const job *j, double start) {
+    const double done = (double)j->written / (double)nibl_quantizer_size(j->quantizer),
+                 left = (nibl_cli_seconds() - start) * (1 - done) / done;
+    if (nibl_cli_stderr_is_terminal())
+        fprintf(stderr, "\rquantizing %3.0f %%  %.0f s left\033[K", 100 * done, left);
+}
+
+static int quantize_calibrated(const char *path, const quantize_options *o, job *j, nibl_cli_model *model) {
+    nibl_cli_tokens tokens = {0};
+    const double start = nibl_cli_seconds();
+    int code = nibl_cli_model_open(path, NULL, false, model);
+    if (code == NIBL_EXIT_OK) code = read_calibration(model, o, &tokens);
+    const uint32_t window = model->info.context_length < WINDOW ? model->info.context_length : WINDOW;
+    if (code == NIBL_EXIT_OK && nibl_model_quantizer_new(model->model, &j->options, tokens.ids, tokens.count,
+                                                         window, &j->quantizer) < 0)
+        code = nibl_cli_fail_library(model->path);
+    nibl_cli_tokens_free(&tokens);
+    if (code == NIBL_EXIT_OK) code = nibl_cli_output_open(j->path, &j->output);
+    for (nibl_status status = NIBL_MORE; code == NIBL_EXIT_OK && status == NIBL_MORE;) {
+        status = nibl_quantizer_step(j->quantizer);
+        code = status < 0 ? nibl_cli_fail_library(model->path) : write_output(j);
+        show_steps(j, start);
+        if (nibl_cli_interrupted()) code = nibl_cli_fail("interrupted");
+    }
+    if (nibl_cli_stderr_is_terminal()) fputs("\r\033[K", stderr);
+    model->seconds = nibl_cli_seconds() - start;
+    return code;
 }
 
 /* ---- What came out ---- */
@@ -152,15 +209,17 @@ static int quantize(const char *path, const void *given) {
     nibl_cli_model model = {0};
     const nibl_cli_receiver receiver = {"quantizing", begin, write_output, &j};
     int code = read_tensors(o, tensors, room);
-    if (code == NIBL_EXIT_OK) code = nibl_cli_model_read(path, &receiver, &model);
+    if (code == NIBL_EXIT_OK)
+        code = o->calibration ? quantize_calibrated(path, o, &j, &model)
+                              : nibl_cli_model_read(path, &receiver, &model);
     if (code == NIBL_EXIT_OK && j.written != nibl_quantizer_size(j.quantizer))
         code = nibl_cli_fail("%s: %" PRIu64 " bytes came out instead of %" PRIu64, path, j.written,
                              nibl_quantizer_size(j.quantizer));
     if (code == NIBL_EXIT_OK) code = nibl_cli_output_commit(&j.output);
     nibl_cli_output_discard(&j.output);
     if (code == NIBL_EXIT_OK) code = report(&j, o, model.seconds);
-    nibl_cli_model_close(&model);
     nibl_quantizer_free(j.quantizer);
+    nibl_cli_model_close(&model);
     for (size_t i = 0; i < NIBL_CLI_MAX_TEXTS; i++) free(room[i]);
     return code;
 }

@@ -4,9 +4,7 @@
  */
 #include "core/encode.h"
 #include "core/loader.h"
-#include "core/plat.h"
-#include "core/quant/recipe.h"
-#include "kernels/kernels.h"
+#include "core/quant/quant.h"
 
 #include <string.h>
 
@@ -16,31 +14,24 @@ enum { GATHER = 2 << 20 /* bytes of rows that are encoded at a time */, TOGETHER
 
 /* What a worker needs of its own. */
 typedef struct desk {
-    float *values; /* (widest row) */
+    float *values, *turned; /* (widest row); of the same values in another order */
     uint8_t *panel; /* rows of a quantized source, packed */
     uint64_t bad_row; /* the first it refused; UINT64_MAX = none */
     bool not_finite; /* it; else too large */
 } desk;
 
-struct nibl_quantizer {
-    nibl_recipe recipe;
-    const nibl_kernels *kernels;
+/* The tensor at hand. */
+struct nibl_gathering {
     nibl_pool *pool;
-    bool search;
     desk *desks;
     uint32_t desk_count;
-    uint64_t size; /* of the output */
-    /* the tensor at hand */
-    size_t at;
+    size_t at; /* index of the tensor */
     uint64_t rows_done; /* encoded */
     uint8_t *rows; /* gathered, as the source has them */
     size_t capacity;
     uint32_t gathered, most; /* rows */
     uint64_t row_bytes, out_bytes; /* of a row */
-    /* what has come out */
-    uint8_t *out;
-    size_t out_length, out_capacity;
-    bool taken; /* the caller has it */
+    uint8_t *place; /* of the first gathered row in the output */
 };
 
 /* ---- Encoding ---- */
@@ -51,17 +42,25 @@ static void refuse(desk *d, uint64_t row, bool not_finite) {
     d->not_finite = not_finite;
 }
 
-/* Where gathered row `row` goes: row i and row i + halves/2 of a head become its rows 2 i and 2 i + 1. */
+/* Where row (or number) `row` goes: i and i + halves/2 of a head become its 2 i and 2 i + 1. */
 static uint32_t place_of(const nibl_quant_tensor *t, uint32_t row) {
     if (t->halves == 0) return row;
     const uint32_t within = row % t->halves, half = t->halves / 2;
     return row - within + (within < half ? 2 * within : 2 * (within - half) + 1);
 }
 
+static void turn(const nibl_quant_tensor *t, float *values, float *room) {
+    memcpy(room, values, (size_t)t->cols * sizeof *values);
+    for (uint32_t i = 0; i < t->cols; i++) values[place_of(t, i)] = room[i];
+}
+
 static void encode_row(nibl_quantizer *q, const nibl_quant_tensor *t, desk *d, uint32_t row) {
-    uint8_t *out = q->out + q->out_length + place_of(t, row) * q->out_bytes;
-    if (!nibl_encode_values(t->to, d->values, NULL, (uint32_t)t->cols, q->search, out))
-        refuse(d, q->rows_done + row, false);
+    const bool vector = t->rows == 1;
+    uint8_t *out = q->gathering->place + (vector ? row : place_of(t, row)) * q->gathering->out_bytes;
+    for (uint32_t i = 0; t->from_zero && i < t->cols; i++) d->values[i] += 1.0f;
+    if (vector && t->halves) turn(t, d->values, d->turned);
+    if (!nibl_encode_values(t->to, d->values, NULL, (uint32_t)t->cols, q->method.search, out))
+        refuse(d, q->gathering->rows_done + row, false);
 }
 
 /* Rows [begin, end) of a quantized source, at most TOGETHER. */
@@ -76,8 +75,8 @@ static void encode_panel(nibl_quantizer *q, const nibl_quant_tensor *t, desk *d,
                      .factor = 1};
     for (uint32_t row = begin; row < end; row++) {
         bool finite = true;
-        q->kernels->pack_row(&w, row - begin, q->rows + row * q->row_bytes, &finite);
-        if (!finite) refuse(d, q->rows_done + row, true);
+        q->kernels->pack_row(&w, row - begin, q->gathering->rows + row * q->gathering->row_bytes, &finite);
+        if (!finite) refuse(d, q->gathering->rows_done + row, true);
     }
     for (uint32_t row = begin; row < end && d->bad_row == UINT64_MAX; row++) {
         q->kernels->unpack_row(d->values, &w, row - begin);
@@ -87,21 +86,23 @@ static void encode_panel(nibl_quantizer *q, const nibl_quant_tensor *t, desk *d,
 
 static void encode_job(void *context, uint32_t worker, uint32_t workers) {
     nibl_quantizer *q = context;
-    const nibl_quant_tensor *t = &q->recipe.tensors[q->at];
-    desk *d = &q->desks[worker];
-    nibl_claims claims =
-        nibl_pool_divide(q->pool, worker, workers, (q->gathered + TOGETHER - 1) / TOGETHER, 1);
+    const nibl_quant_tensor *t = &q->recipe.tensors[q->gathering->at];
+    desk *d = &q->gathering->desks[worker];
+    nibl_claims claims = nibl_pool_divide(q->gathering->pool, worker, workers,
+                                          (q->gathering->gathered + TOGETHER - 1) / TOGETHER, 1);
     for (uint32_t first, last; nibl_pool_claim(&claims, &first, &last);) {
         for (uint32_t i = first; i < last && d->bad_row == UINT64_MAX; i++) {
-            const uint32_t begin = i * TOGETHER,
-                           end = q->gathered - begin < TOGETHER ? q->gathered : begin + TOGETHER;
+            const uint32_t begin = i * TOGETHER, end = q->gathering->gathered - begin < TOGETHER
+                                                           ? q->gathering->gathered
+                                                           : begin + TOGETHER;
             if (!nibl_kind_is_float(t->from->kind)) {
                 encode_panel(q, t, d, begin, end);
                 continue;
             }
             for (uint32_t row = begin; row < end; row++) {
-                if (!nibl_decode_floats(t->from, q->rows + row * q->row_bytes, (uint32_t)t->cols, d->values))
-                    refuse(d, q->rows_done + row, true);
+                if (!nibl_decode_floats(t->from, q->gathering->rows + row * q->gathering->row_bytes,
+                                        (uint32_t)t->cols, d->values))
+                    refuse(d, q->gathering->rows_done + row, true);
                 else
                     encode_row(q, t, d, row);
             }
@@ -109,85 +110,95 @@ static void encode_job(void *context, uint32_t worker, uint32_t workers) {
     }
 }
 
-static nibl_status check_desks(nibl_quantizer *q) {
-    const nibl_quant_tensor *t = &q->recipe.tensors[q->at];
-    const desk *first = &q->desks[0];
-    for (uint32_t i = 1; i < q->desk_count; i++)
-        if (q->desks[i].bad_row < first->bad_row) first = &q->desks[i];
-    if (first->bad_row == UINT64_MAX) return NIBL_OK;
-    if (first->not_finite)
+nibl_status nibl_quant_refuse(const nibl_quant_tensor *t, uint64_t row, bool not_finite) {
+    if (not_finite)
         return nibl_fail(NIBL_E_NUMERIC,
                          "tensor '%.*s', row %llu: a value is infinite or NaN: the model is damaged, or was "
                          "converted to a type that cannot hold it",
-                         SHOW(t->source->name), (unsigned long long)first->bad_row);
+                         SHOW(t->source->name), (unsigned long long)row);
     return nibl_fail(NIBL_E_NUMERIC, "tensor '%.*s', row %llu: a value is too large for type %s",
-                     SHOW(t->source->name), (unsigned long long)first->bad_row, t->to->name);
+                     SHOW(t->source->name), (unsigned long long)row, t->to->name);
+}
+
+static nibl_status check_desks(nibl_quantizer *q) {
+    const nibl_gathering *g = q->gathering;
+    const desk *first = &g->desks[0];
+    for (uint32_t i = 1; i < g->desk_count; i++)
+        if (g->desks[i].bad_row < first->bad_row) first = &g->desks[i];
+    return first->bad_row == UINT64_MAX
+               ? NIBL_OK
+               : nibl_quant_refuse(&q->recipe.tensors[g->at], first->bad_row, first->not_finite);
 }
 
 /* ---- The stream ---- */
 
-static nibl_status reserve_out(nibl_quantizer *q, size_t more) {
+nibl_status nibl_quant_extend(nibl_quantizer *q, size_t length, uint8_t **place) {
     if (q->taken) q->out_length = 0;
     q->taken = false;
-    if (more > SIZE_MAX - q->out_length) return nibl_fail_memory(more, "the output");
+    if (length > SIZE_MAX - q->out_length) return nibl_fail_memory(length, "the output");
     void *out = q->out;
-    const nibl_status status = nibl_reserve(&out, &q->out_capacity, q->out_length + more, 1, "the output");
+    const nibl_status status = nibl_reserve(&out, &q->out_capacity, q->out_length + length, 1, "the output");
     q->out = out;
-    return status;
+    if (status < 0) return status;
+    *place = q->out + q->out_length;
+    q->out_length += length;
+    return NIBL_OK;
 }
 
 /* Makes tensor `at` the one at hand: how many of its rows are gathered. */
 static nibl_status open_tensor(nibl_quantizer *q) {
-    if (q->at == q->recipe.count) return NIBL_OK;
-    const nibl_quant_tensor *t = &q->recipe.tensors[q->at];
-    nibl_dtype_row_bytes(t->from, t->cols, &q->row_bytes);
-    nibl_dtype_row_bytes(t->to, t->cols, &q->out_bytes);
+    if (q->gathering->at == q->recipe.count) return NIBL_OK;
+    const nibl_quant_tensor *t = &q->recipe.tensors[q->gathering->at];
+    nibl_dtype_row_bytes(t->from, t->cols, &q->gathering->row_bytes);
+    nibl_dtype_row_bytes(t->to, t->cols, &q->gathering->out_bytes);
     const uint64_t unit = t->halves && t->halves % TOGETHER ? (uint64_t)t->halves * TOGETHER
                           : t->halves                       ? t->halves
                                                             : TOGETHER;
-    uint64_t rows = GATHER / q->row_bytes / unit * unit;
+    uint64_t rows = GATHER / q->gathering->row_bytes / unit * unit;
     if (rows < unit) rows = unit;
     if (rows > t->rows) rows = t->rows;
-    q->most = (uint32_t)(rows < UINT32_MAX ? rows : UINT32_MAX / unit * unit);
-    q->rows_done = 0;
-    q->gathered = 0;
+    q->gathering->most = (uint32_t)(rows < UINT32_MAX ? rows : UINT32_MAX / unit * unit);
+    q->gathering->rows_done = 0;
+    q->gathering->gathered = 0;
     uint64_t bytes;
     size_t size;
-    if (!nibl_mul_u64(q->most, q->row_bytes, &bytes) || !nibl_u64_to_size(bytes, &size))
+    if (!nibl_mul_u64(q->gathering->most, q->gathering->row_bytes, &bytes) || !nibl_u64_to_size(bytes, &size))
         return nibl_fail_memory(UINT64_MAX, "rows of a tensor");
-    void *grown = q->rows;
-    const nibl_status status = nibl_reserve(&grown, &q->capacity, size, 1, "rows of a tensor");
-    q->rows = grown;
+    void *grown = q->gathering->rows;
+    const nibl_status status = nibl_reserve(&grown, &q->gathering->capacity, size, 1, "rows of a tensor");
+    q->gathering->rows = grown;
     return status;
 }
 
 static nibl_status encode_gathered(nibl_quantizer *q) {
-    const nibl_quant_tensor *t = &q->recipe.tensors[q->at];
-    const uint64_t end = q->rows_done + q->gathered == t->rows ? t->bytes : 0,
+    const nibl_quant_tensor *t = &q->recipe.tensors[q->gathering->at];
+    const uint64_t end = q->gathering->rows_done + q->gathering->gathered == t->rows ? t->bytes : 0,
                    gap = (NIBL_QUANT_ALIGNMENT - end % NIBL_QUANT_ALIGNMENT) % NIBL_QUANT_ALIGNMENT;
-    const size_t length = (size_t)(q->gathered * q->out_bytes);
-    NIBL_TRY(reserve_out(q, length + (size_t)gap));
+    const size_t length = (size_t)(q->gathering->gathered * q->gathering->out_bytes);
+    NIBL_TRY(nibl_quant_extend(q, length + (size_t)gap, &q->gathering->place));
     if (t->from == t->to && !t->halves && !nibl_kind_is_float(t->from->kind)) {
-        memcpy(q->out + q->out_length, q->rows, length);
+        memcpy(q->gathering->place, q->gathering->rows, length);
     } else {
-        for (uint32_t i = 0; i < q->desk_count; i++) q->desks[i].bad_row = UINT64_MAX;
-        nibl_pool_run(q->pool, encode_job, q);
+        for (uint32_t i = 0; i < q->gathering->desk_count; i++) q->gathering->desks[i].bad_row = UINT64_MAX;
+        nibl_pool_run(q->gathering->pool, encode_job, q);
         NIBL_TRY(check_desks(q));
     }
-    memset(q->out + q->out_length + length, 0, (size_t)gap);
-    q->out_length += length + (size_t)gap;
-    q->rows_done += q->gathered;
-    q->gathered = 0;
-    if (q->rows_done < t->rows) return NIBL_OK;
-    q->at++;
+    memset(q->gathering->place + length, 0, (size_t)gap);
+    q->gathering->rows_done += q->gathering->gathered;
+    q->gathering->gathered = 0;
+    if (q->gathering->rows_done < t->rows) return NIBL_OK;
+    q->gathering->at++;
     return open_tensor(q);
 }
 
 static nibl_status take_row(void *context, size_t item, const uint8_t *row) {
     nibl_quantizer *q = context;
     (void)item; /* always the one at hand */
-    memcpy(q->rows + q->gathered * q->row_bytes, row, (size_t)q->row_bytes);
-    return ++q->gathered == q->most || q->rows_done + q->gathered == q->recipe.tensors[q->at].rows
+    memcpy(q->gathering->rows + q->gathering->gathered * q->gathering->row_bytes, row,
+           (size_t)q->gathering->row_bytes);
+    return ++q->gathering->gathered == q->gathering->most ||
+                   q->gathering->rows_done + q->gathering->gathered ==
+                       q->recipe.tensors[q->gathering->at].rows
                ? encode_gathered(q)
                : NIBL_OK;
 }
@@ -204,41 +215,45 @@ static nibl_status make_desks(nibl_quantizer *q, uint32_t threads) {
         values = 4 * t->cols > values ? 4 * t->cols : values;
         panel = bytes > panel ? bytes : panel;
     }
-    if (threads > 1) NIBL_TRY(nibl_pool_new(threads, &q->pool));
-    q->desk_count = nibl_pool_workers(q->pool);
-    q->desks = nibl_alloc_zero(q->desk_count * sizeof *q->desks);
-    if (!q->desks) return nibl_fail_memory(q->desk_count * sizeof *q->desks, "the workers");
-    for (uint32_t i = 0; i < q->desk_count; i++) {
-        q->desks[i].values = nibl_alloc(values);
-        q->desks[i].panel = panel > 0 ? nibl_alloc_zero(panel) : NULL;
-        if (!q->desks[i].values || (panel > 0 && !q->desks[i].panel))
+    if (threads > 1) NIBL_TRY(nibl_pool_new(threads, &q->gathering->pool));
+    q->gathering->desk_count = nibl_pool_workers(q->gathering->pool);
+    q->gathering->desks = nibl_alloc_zero(q->gathering->desk_count * sizeof *q->gathering->desks);
+    if (!q->gathering->desks)
+        return nibl_fail_memory(q->gathering->desk_count * sizeof *q->gathering->desks, "the workers");
+    for (uint32_t i = 0; i < q->gathering->desk_count; i++) {
+        q->gathering->desks[i].values = nibl_alloc(2 * values);
+        q->gathering->desks[i].panel = panel > 0 ? nibl_alloc_zero(panel) : NULL;
+        q->gathering->desks[i].turned = q->gathering->desks[i].values + values / sizeof(float);
+        if (!q->gathering->desks[i].values || (panel > 0 && !q->gathering->desks[i].panel))
             return nibl_fail_memory(values + panel, "rows of a tensor");
     }
     return NIBL_OK;
 }
 
-/* Methods without calibration. */
-static nibl_status read_method(nibl_quantizer *q, const char *method) {
-    if (!method || strcmp(method, "rtn") == 0) return NIBL_OK;
-    if (strcmp(method, "clip") != 0)
-        return nibl_fail(NIBL_E_ARGUMENT, "there is no method '%.64s'; possible are: rtn, clip", method);
-    q->search = true;
-    return NIBL_OK;
+nibl_status nibl_quant_new(const nibl_gguf *gguf, const nibl_quantize_options *o, nibl_quantizer **out) {
+    if (o->size != sizeof *o)
+        return nibl_fail(NIBL_E_ARGUMENT, "nibl_quantize_options.size is %zu, must be %zu", o->size,
+                         sizeof *o);
+    nibl_quantizer *q = nibl_alloc_zero(sizeof *q);
+    if (!q) return nibl_fail_memory(sizeof *q, "the quantizer");
+    q->kernels = nibl_kernels_get(nibl_plat_isa_cap());
+    nibl_status status = NIBL_OK;
+    if (o->threads > NIBL_MAX_THREADS)
+        status = nibl_fail(NIBL_E_ARGUMENT, "threads is %u; at most %u are possible", o->threads,
+                           NIBL_MAX_THREADS);
+    else if (!q->kernels)
+        status = nibl_fail(NIBL_E_ARGUMENT, "NIBL_ISA=%s names no instruction set of this machine",
+                           nibl_plat_isa_cap());
+    else
+        status = nibl_recipe_choose(gguf, o, &q->recipe);
+    if (status < 0)
+        nibl_quantizer_free(q);
+    else
+        *out = q;
+    return status;
 }
 
-static nibl_status begin(nibl_quantizer *q, nibl_loader *loader, const nibl_quantize_options *o) {
-    nibl_gguf *gguf;
-    NIBL_TRY(nibl_loader_header(loader, &gguf));
-    NIBL_TRY(read_method(q, o->method));
-    if (o->threads > NIBL_MAX_THREADS)
-        return nibl_fail(NIBL_E_ARGUMENT, "threads is %u; at most %u are possible", o->threads,
-                         NIBL_MAX_THREADS);
-    q->kernels = nibl_kernels_get(nibl_plat_isa_cap());
-    if (!q->kernels)
-        return nibl_fail(NIBL_E_ARGUMENT, "NIBL_ISA=%s names no instruction set of this machine",
-                         nibl_plat_isa_cap());
-    NIBL_TRY(nibl_recipe_choose(gguf, o, &q->recipe));
-    NIBL_TRY(make_desks(q, o->threads));
+nibl_status nibl_quant_begin(nibl_quantizer *q, const nibl_quantize_options *o) {
     NIBL_TRY(nibl_recipe_header(&q->recipe, o, &q->out, &q->out_length));
     q->out_capacity = q->out_length;
     q->size = q->out_length;
@@ -246,6 +261,15 @@ static nibl_status begin(nibl_quantizer *q, nibl_loader *loader, const nibl_quan
         const uint64_t bytes = q->recipe.tensors[i].bytes;
         q->size += (bytes + NIBL_QUANT_ALIGNMENT - 1) / NIBL_QUANT_ALIGNMENT * NIBL_QUANT_ALIGNMENT;
     }
+    return NIBL_OK;
+}
+
+static nibl_status begin(nibl_quantizer *q, nibl_loader *loader, const nibl_quantize_options *o) {
+    NIBL_TRY(nibl_method_read(o->method, false, &q->method));
+    NIBL_TRY(nibl_quant_begin(q, o));
+    q->gathering = nibl_alloc_zero(sizeof *q->gathering);
+    if (!q->gathering) return nibl_fail_memory(sizeof *q->gathering, "the quantizer");
+    NIBL_TRY(make_desks(q, o->threads));
     NIBL_TRY(open_tensor(q));
     const uint64_t bytes = q->recipe.count * sizeof(nibl_source_item);
     nibl_source_item *items = nibl_alloc(bytes);
@@ -262,11 +286,10 @@ static nibl_status begin(nibl_quantizer *q, nibl_loader *loader, const nibl_quan
 
 nibl_status nibl_quantizer_new(nibl_loader *loader, const nibl_quantize_options *options,
                                nibl_quantizer **out) {
-    if (options->size != sizeof *options)
-        return nibl_fail(NIBL_E_ARGUMENT, "nibl_quantize_options.size is %zu, must be %zu", options->size,
-                         sizeof *options);
-    nibl_quantizer *q = nibl_alloc_zero(sizeof *q);
-    if (!q) return nibl_fail_memory(sizeof *q, "the quantizer");
+    nibl_gguf *gguf = NULL;
+    nibl_quantizer *q = NULL;
+    NIBL_TRY(nibl_loader_header(loader, &gguf));
+    NIBL_TRY(nibl_quant_new(gguf, options, &q));
     const nibl_status status = begin(q, loader, options);
     if (status < 0)
         nibl_quantizer_free(q);
@@ -275,16 +298,23 @@ nibl_status nibl_quantizer_new(nibl_loader *loader, const nibl_quantize_options 
     return status;
 }
 
+static void free_gathering(nibl_gathering *g) {
+    if (!g) return;
+    nibl_pool_free(g->pool);
+    for (uint32_t i = 0; g->desks && i < g->desk_count; i++) {
+        nibl_free(g->desks[i].values);
+        nibl_free(g->desks[i].panel);
+    }
+    nibl_free(g->desks);
+    nibl_free(g->rows);
+    nibl_free(g);
+}
+
 void nibl_quantizer_free(nibl_quantizer *q) {
     if (!q) return;
-    nibl_pool_free(q->pool);
-    for (uint32_t i = 0; q->desks && i < q->desk_count; i++) {
-        nibl_free(q->desks[i].values);
-        nibl_free(q->desks[i].panel);
-    }
-    nibl_free(q->desks);
+    free_gathering(q->gathering);
+    nibl_layerwise_free(q->layerwise);
     nibl_recipe_free(&q->recipe);
-    nibl_free(q->rows);
     nibl_free(q->out);
     nibl_free(q);
 }

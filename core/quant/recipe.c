@@ -43,6 +43,50 @@ static nibl_status find_type(const char *name, const char *absent, const nibl_dt
     return *out ? NIBL_OK : nibl_fail_encode_type(name);
 }
 
+/* ---- Methods ---- */
+
+static const struct {
+    const char *name;
+    bool calibrated;
+    nibl_method method;
+} methods[] = {
+    {"rtn", false, {.search = false}},
+    {"clip", false, {.search = true}},
+    {"imatrix", true, {.search = true, .magnitude = true}},
+    {"awq", true, {.awq = true}},
+    {"gptq", true, {.search = true, .gptq = true}},
+};
+enum { METHODS = sizeof methods / sizeof *methods };
+
+static nibl_status fail_method(const char *name, size_t length) {
+    char names[64];
+    nibl_writer w = {.text = names, .capacity = sizeof names};
+    for (size_t i = 0; i < METHODS; i++) nibl_print(&w, "%s%s", i > 0 ? ", " : "", methods[i].name);
+    return nibl_fail(NIBL_E_ARGUMENT, "there is no method '%.*s'; possible are: %s",
+                     (int)(length < 64 ? length : 64), name, names);
+}
+
+nibl_status nibl_method_read(const char *text, bool calibrated, nibl_method *out) {
+    *out = (nibl_method){0};
+    if (!text) text = "rtn";
+    for (bool more = true; more;) {
+        const size_t length = strcspn(text, ",");
+        size_t i = 0;
+        while (i < METHODS &&
+               (strlen(methods[i].name) != length || memcmp(methods[i].name, text, length) != 0))
+            i++;
+        if (i == METHODS) return fail_method(text, length);
+        if (methods[i].calibrated && !calibrated)
+            return nibl_fail(NIBL_E_ARGUMENT, "method %s needs a calibration text", methods[i].name);
+        const nibl_method *m = &methods[i].method;
+        *out = (nibl_method){out->search || m->search, out->magnitude || m->magnitude, out->awq || m->awq,
+                             out->gptq || m->gptq};
+        more = text[length] == ',';
+        text += length + 1;
+    }
+    return NIBL_OK;
+}
+
 /* ---- Names ---- */
 
 /* '*' stands for any bytes, '?' for one. */
@@ -113,39 +157,38 @@ static int compare_addresses(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* What else a Hugging Face folder has otherwise than GGUF is not rewritten here. */
-static nibl_status check_order(const nibl_recipe *r) {
-    static const char *const keys[] = {NIBL_KEY_NORMS_FROM_ZERO, NIBL_KEY_TRANSPOSED};
-    bool other = false, halves = false;
+/* How Hugging Face files differ: rows of Q and K in the order for rotation in halves, norms less 1. */
+static nibl_status mark_folder(const nibl_recipe *r) {
+    static const char *const turned[] = {"blk.*.attn_q.weight", "blk.*.attn_k.weight", "blk.*.attn_q.bias",
+                                         "blk.*.attn_k.bias"};
+    bool halves = false, from_zero = false, transposed = false;
     nibl_gguf_bool(r->gguf, NIBL_KEY_ROPE_HALVES, &halves);
-    for (size_t i = 0; i < 2 && !other; i++) nibl_gguf_bool(r->gguf, keys[i], &other);
-    for (size_t i = 0; i < r->count; i++)
-        other = other || matches("blk.*.ffn_gate.0.weight", r->tensors[i].source->name) ||
-                (halves && matches("blk.*.attn_q.bias", r->tensors[i].source->name));
-    if (!other) return NIBL_OK;
-    return nibl_fail(
-        NIBL_E_UNSUPPORTED,
-        "a Hugging Face folder of this architecture cannot be written as GGUF by this build: take a "
-        "16-bit GGUF file");
-}
-
-/* Rows of Q and K that a Hugging Face file orders for rotation in halves and GGUF in pairs. */
-static nibl_status mark_halves(const nibl_recipe *r) {
-    bool halves = false;
-    nibl_gguf_bool(r->gguf, NIBL_KEY_ROPE_HALVES, &halves);
-    if (!halves) return NIBL_OK;
+    nibl_gguf_bool(r->gguf, NIBL_KEY_NORMS_FROM_ZERO, &from_zero);
+    nibl_gguf_bool(r->gguf, NIBL_KEY_TRANSPOSED, &transposed);
+    if (!halves && !from_zero && !transposed) return NIBL_OK;
     const nibl_arch *arch;
     nibl_hyper hyper;
     NIBL_TRY(nibl_arch_of(r->gguf, &arch));
     NIBL_TRY(nibl_arch_hyper(arch, r->gguf, &hyper));
+    if (transposed)
+        return nibl_fail(NIBL_E_UNSUPPORTED,
+                         "folders of architecture %s have transposed matrices, which cannot be "
+                         "quantized yet: take a GGUF file",
+                         arch->name);
     for (size_t i = 0; i < r->count; i++) {
         nibl_quant_tensor *t = &r->tensors[i];
-        if (!matches("blk.*.attn_q.weight", t->source->name) &&
-            !matches("blk.*.attn_k.weight", t->source->name))
-            continue;
-        if (t->rows % hyper.head_width != 0 || hyper.head_width % 2 != 0)
-            return nibl_fail(NIBL_E_FILE, "tensor '%.*s' has %llu rows, no multiple of the head's %u",
-                             SHOW(t->source->name), (unsigned long long)t->rows, hyper.head_width);
+        if (matches("blk.*.ffn_gate.0.weight", t->source->name))
+            return nibl_fail(NIBL_E_UNSUPPORTED,
+                             "folders with a tensor for every expert cannot be quantized yet: take "
+                             "a GGUF file");
+        t->from_zero = from_zero && t->source->n_dims < 2 && matches("*norm.weight", t->source->name);
+        bool turns = false;
+        for (size_t j = 0; j < sizeof turned / sizeof *turned; j++)
+            turns = turns || matches(turned[j], t->source->name);
+        if (!halves || !turns) continue;
+        if ((t->rows > 1 ? t->rows : t->cols) % hyper.head_width != 0 || hyper.head_width % 2 != 0)
+            return nibl_fail(NIBL_E_FILE, "tensor '%.*s' is no multiple of a head of %u",
+                             SHOW(t->source->name), hyper.head_width);
         t->halves = hyper.head_width;
     }
     return NIBL_OK;
@@ -182,8 +225,7 @@ static nibl_status choose(nibl_recipe *r, const nibl_quantize_options *o, bool *
         if (!used[i])
             return nibl_fail(NIBL_E_ARGUMENT, "'%.64s' is the name of no tensor", o->tensors[i].pattern);
     qsort(r->tensors, r->count, sizeof *r->tensors, compare_addresses);
-    NIBL_TRY(mark_halves(r));
-    return check_order(r);
+    return mark_folder(r);
 }
 
 nibl_status nibl_recipe_choose(const nibl_gguf *gguf, const nibl_quantize_options *options,
@@ -213,8 +255,8 @@ void nibl_recipe_free(nibl_recipe *recipe) {
 /* What the output says anew, or what is true of the source only. */
 static bool is_dropped(nibl_slice key) {
     static const char *const dropped[] = {
-        "general.alignment", "general.file_type", "general.quantization_version",
-        "split.*",           "nibl.format",       NIBL_KEY_ROPE_HALVES,
+        "general.alignment", "general.file_type",  "general.quantization_version", "split.*",
+        "nibl.format",       NIBL_KEY_ROPE_HALVES, NIBL_KEY_NORMS_FROM_ZERO,       NIBL_KEY_TRANSPOSED,
         "nibl.version",      "nibl.recipe"};
     for (size_t i = 0; i < sizeof dropped / sizeof *dropped; i++)
         if (matches(dropped[i], key)) return true;

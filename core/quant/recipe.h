@@ -12,9 +12,17 @@ typedef struct nibl_quant_tensor {
     const nibl_dtype
         *wanted; /* what the options ask for, where rows do not divide into its blocks; else NULL */
     uint64_t rows, cols;
-    uint32_t halves; /* rows of a head whose halves are to be interleaved; 0 = rows stand as they come */
+    uint32_t halves; /* rows (of one row: numbers) of a head whose halves are to be interleaved; 0 = none */
+    bool from_zero; /* a vector of what is added to 1 */
     uint64_t bytes; /* of the output, without the gap that follows */
 } nibl_quant_tensor;
+
+/* What the list of methods asks for. */
+typedef struct nibl_method {
+    bool search; /* scales that lose least, by weighted squares where there is a calibration, */
+    bool magnitude; /* which weigh large weights more */
+    bool awq, gptq;
+} nibl_method;
 
 typedef struct nibl_recipe {
     const nibl_gguf *gguf;
@@ -24,6 +32,9 @@ typedef struct nibl_recipe {
 } nibl_recipe;
 
 enum { NIBL_QUANT_ALIGNMENT = 32 };
+
+/* Reads "rtn,clip,...". */
+nibl_status nibl_method_read(const char *text, bool calibrated, nibl_method *out);
 
 /* Chooses by the options; every name in them is checked. Free it in any case. */
 nibl_status nibl_recipe_choose(const nibl_gguf *gguf, const nibl_quantize_options *options, nibl_recipe *out);

@@ -40,7 +40,7 @@ static inline size_t tensor_at(const model_files *m, const char *tensor) {
     memcpy(text, m->bytes + 8, header);
     snprintf(key, sizeof key, "%s\":", tensor);
     const char *at = strstr(text, key), *offsets = at ? strstr(at, "offsets\":[") : NULL;
-    const size_t found = offsets ? 8 + header + strtoull(offsets + 10, NULL, 10) : 0;
+    const size_t found = offsets ? 8 + header + (size_t)strtoull(offsets + 10, NULL, 10) : 0;
     free(text);
     CHECK(found > 0);
     return found;

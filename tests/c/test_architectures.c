@@ -4,11 +4,11 @@
 #include "tests/c/fixture.h"
 #include "tests/c/model_files.h"
 
-static const char *const names[] = {"llama-linear", "llama-yarn", "llama-llama3", "mistral", "qwen2",
-                                    "qwen3",        "qwen3moe",   "gemma2",       "gemma3",  "phi3",
-                                    "smollm3",      "olmo2",      "granite",      "gpt2",    "bitnet",
-                                    "lfm2",         "gpt-oss"};
-enum { COUNT = sizeof names / sizeof *names, FOLDERS = COUNT - 1 /* gpt-oss: GGUF only */ };
+static const char *const names[] = {"llama-linear", "llama-yarn",    "llama-llama3",  "mistral", "qwen2",
+                                    "qwen3",        "qwen3moe",      "gemma2",        "gemma3",  "phi3",
+                                    "smollm3",      "olmo2",         "granite",       "gpt2",    "bitnet",
+                                    "lfm2",         "gpt-oss-mxfp4", "phi3-longrope", "gpt-oss"};
+enum { COUNT = sizeof names / sizeof *names, FOLDERS = COUNT - 1 /* gpt-oss in 16 bits: GGUF only */ };
 
 static const nibl_session_options ways[] = {
     {0}, {.chunk = 7, .threads = 2}, {.chunk = 33}, {.chunk = 1, .threads = 3}, {.chunk = 1}};

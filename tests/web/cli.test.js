@@ -665,3 +665,16 @@ describe('quantize', () => {
     if (fs.existsSync('/dev/full')) refuse(['quantize', source, '/dev/full'], 1, /No space left/)
   })
 })
+
+test('quantize with a calibration text', () => {
+  const out = path.join(folder, 'calibrated.gguf')
+  const text = file('calibration.txt', 'The reef is in the north. '.repeat(20))
+  const { stderr, stdout } = succeed(['quantize', fixture('tiny-llama-f16.gguf'), out, '--method', 'awq,gptq', '--calibration', text])
+  assert.match(stderr, /only \d+ tokens/)
+  assert.match(stdout, /bits per weight/)
+  const [{ types }] = [json(['inspect', out])[0].model]
+  assert.deepEqual(Object.keys(types).sort(), ['F32', 'Q4_0', 'Q8_0'])
+  json(['hash', out, '--prefill', '20', '--decode', '4'])
+  refuse(['quantize', fixture('tiny-llama-f16.gguf'), out, '--method', 'gptq'], 1, /method gptq needs a calibration text/)
+  refuse(['quantize', fixture('tiny-llama-f16.gguf'), out, '--method', 'gptq', '--calibration', path.join(folder, 'none')], 1, /No such file/)
+})

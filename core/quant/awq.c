@@ -1,0 +1,127 @@
+#include "core/quant/awq.h"
+
+#include "core/encode.h"
+#include "core/maths.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { EXPONENTS = 20, SAMPLE = 64 /* rows of a matrix */, LANES = 8 };
+
+typedef struct search {
+    nibl_pool *pool;
+    const nibl_site *site;
+    const nibl_dtype **types; /* of the sampled rows */
+    float *rows; /* (count, cols) */
+    double *errors; /* (count) */
+    uint32_t count;
+    float *scale; /* tried (cols) */
+    float *room; /* (workers, 2, cols) */
+} search;
+
+/* x^exponent of the root mean squares, its extremes balanced around 1. */
+static void make_scale(const nibl_site *site, double exponent, float *scale) {
+    double low = HUGE_VAL, high = 0;
+    for (uint32_t j = 0; j < site->cols; j++) {
+        const double square = (double)site->squares[j];
+        double s = square > 1e-30 ? nibl_pow(square, exponent / 2) : 0;
+        if (s < 1e-4) s = 1e-4;
+        scale[j] = (float)s;
+        low = s < low ? s : low;
+        high = s > high ? s : high;
+    }
+    const float balance = (float)(1 / sqrt(low * high));
+    for (uint32_t j = 0; j < site->cols; j++) scale[j] *= balance;
+}
+
+static double row_error(const float *sums, const float *delta, uint32_t n) {
+    double error = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const float *h = sums + (size_t)i * n;
+        float lanes[LANES] = {0}, sum = 0;
+        uint32_t j = 0;
+        for (; j + LANES <= i; j += LANES)
+            for (uint32_t k = 0; k < LANES; k++) lanes[k] += h[j + k] * delta[j + k];
+        for (; j < i; j++) sum += h[j] * delta[j];
+        for (int k = 0; k < LANES; k++) sum += lanes[k];
+        error += (double)delta[i] * (2 * (double)sum + (double)(h[i] * delta[i]));
+    }
+    return error;
+}
+
+/* What rounding the scaled row, by the type's rule, does to the outputs. */
+static void try_row(const search *s, uint32_t row, float *scaled, float *delta) {
+    const uint32_t n = s->site->cols, size = s->types[row]->block;
+    const nibl_grid *g = nibl_grid_of(s->types[row]);
+    const float *x = s->rows + (size_t)row * n;
+    float alike[NIBL_SUPER];
+    for (int i = 0; i < NIBL_SUPER; i++) alike[i] = 1;
+    for (uint32_t j = 0; j < n; j++) scaled[j] = x[j] * s->scale[j];
+    for (uint32_t at = 0; at < n; at += size) {
+        nibl_block b;
+        if (!nibl_choose_block(g, scaled + at, alike, size, false, &b)) {
+            s->errors[row] = HUGE_VAL;
+            return;
+        }
+        for (uint32_t j = 0; j < size; j++) {
+            float d, m;
+            nibl_group_scale(g, &b, j / g->group, &d, &m);
+            delta[at + j] = (nibl_code_level(g, b.codes[j]) * d + m) / s->scale[at + j] - x[at + j];
+        }
+    }
+    s->errors[row] = row_error(s->site->sums, delta, n);
+}
+
+static void try_job(void *context, uint32_t worker, uint32_t workers) {
+    const search *s = context;
+    float *room = s->room + (size_t)worker * 2 * s->site->cols;
+    for (uint32_t row = worker; row < s->count; row += workers) try_row(s, row, room, room + s->site->cols);
+}
+
+static void find_exponent(search *s, float *scale) {
+    double least = HUGE_VAL;
+    for (int r = 0; r < EXPONENTS; r++) {
+        double error = 0;
+        make_scale(s->site, (double)r / EXPONENTS, s->scale);
+        nibl_pool_run(s->pool, try_job, s);
+        for (uint32_t i = 0; i < s->count; i++) error += s->errors[i];
+        if (!(error < least)) continue;
+        least = error;
+        memcpy(scale, s->scale, s->site->cols * sizeof *scale);
+    }
+}
+
+nibl_status nibl_awq_search(nibl_pool *pool, const nibl_site *site, const nibl_kernels *kernels,
+                            const nibl_matrix *const *matrices, const nibl_dtype *const *types,
+                            uint32_t count, float *scale) {
+    const uint64_t n = site->cols, most = (uint64_t)count * SAMPLE;
+    search s = {.pool = pool,
+                .site = site,
+                .types = nibl_alloc(most * sizeof *s.types),
+                .rows = nibl_alloc(4 * most * n),
+                .errors = nibl_alloc_zero(most * sizeof *s.errors),
+                .scale = nibl_alloc(4 * n),
+                .room = nibl_alloc(8 * n * nibl_pool_workers(pool))};
+    nibl_status status = NIBL_OK;
+    for (uint32_t j = 0; j < n; j++) scale[j] = 1;
+    if (!s.types || !s.rows || !s.errors || !s.scale || !s.room) {
+        status = nibl_fail_memory(4 * most * n, "rows of matrices");
+    } else {
+        for (uint32_t m = 0; m < count; m++) {
+            if (!nibl_grid_of(types[m])) continue; /* floats lose next to nothing */
+            const uint32_t rows = matrices[m]->rows, taken = rows < SAMPLE ? rows : SAMPLE;
+            for (uint32_t i = 0; i < taken; i++, s.count++) {
+                kernels->unpack_row(s.rows + s.count * n, matrices[m],
+                                    (uint32_t)((uint64_t)rows * i / taken));
+                s.types[s.count] = types[m];
+            }
+        }
+        if (s.count > 0) find_exponent(&s, scale);
+    }
+    nibl_free(s.types);
+    nibl_free(s.rows);
+    nibl_free(s.errors);
+    nibl_free(s.scale);
+    nibl_free(s.room);
+    return status;
+}

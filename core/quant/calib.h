@@ -1,0 +1,49 @@
+/* Calibration: the model computes texts layer by layer, and for the inputs of each group of matrices the sums
+ * H = sum x x^T are collected, of one layer at a time. A layer may be computed again with other weights, so that the next
+ * one sees what they make of the text. */
+#ifndef NIBL_CALIB_H
+#define NIBL_CALIB_H
+
+#include "core/forward.h"
+
+/* An input that matrices of a layer share. */
+typedef struct nibl_site {
+    const nibl_matrix *first; /* of these matrices */
+    uint32_t cols, rows_seen;
+    float *sums; /* (cols, cols): H, its lower triangle */
+    float *squares; /* (cols): mean of x^2, once the layer is computed */
+} nibl_site;
+
+enum { NIBL_MAX_SITES = 8 };
+
+typedef struct nibl_calib {
+    nibl_model *model;
+    nibl_run *run;
+    nibl_kv *caches; /* one per window */
+    size_t cache_count;
+    uint32_t rows, chunks;
+    float *stream; /* before the layer at hand (rows, width) */
+    bool hessians; /* or only squares */
+    nibl_site sites[NIBL_MAX_SITES];
+    uint32_t site_count;
+} nibl_calib;
+
+/* The first `count` tokens in windows of `window`, each on its own. Free it in any case. */
+nibl_status nibl_calib_begin(nibl_calib *c, nibl_model *model, const int32_t *tokens, size_t count,
+                             uint32_t window, bool hessians);
+void nibl_calib_free(nibl_calib *c);
+
+/* Computes the next layer and collects its sites. */
+nibl_status nibl_calib_layer(nibl_calib *c);
+/* Computes it once more, with the weights that it has now. */
+nibl_status nibl_calib_again(nibl_calib *c);
+
+/* The first of the matrices that the feed-forward block begins with. */
+static inline const nibl_matrix *nibl_calib_first_ffn(const nibl_layer *l) {
+    return l->gate && l->gate->rows ? l->gate : l->up;
+}
+
+/* The input of a matrix; NULL where it was never multiplied. */
+const nibl_site *nibl_calib_site(const nibl_calib *c, const nibl_matrix *first);
+
+#endif

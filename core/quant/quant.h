@@ -1,0 +1,41 @@
+/* The quantizer, as its two ways of working see it: a stream of rows (quant.c), or a model in memory, layer by layer
+ * (layerwise.c). */
+#ifndef NIBL_QUANT_H
+#define NIBL_QUANT_H
+
+#include "core/plat.h"
+#include "core/quant/recipe.h"
+#include "kernels/kernels.h"
+
+typedef struct nibl_layerwise nibl_layerwise;
+typedef struct nibl_gathering nibl_gathering;
+
+struct nibl_quantizer {
+    nibl_recipe recipe;
+    nibl_method method;
+    const nibl_kernels *kernels;
+    uint64_t size; /* of the output */
+    /* what has come out */
+    uint8_t *out;
+    size_t out_length, out_capacity;
+    bool taken; /* the caller has it */
+    /* one of both */
+    nibl_gathering *gathering;
+    nibl_layerwise *layerwise;
+};
+
+/* A quantizer whose recipe is chosen from the options; nibl_quantizer_free frees it. */
+nibl_status nibl_quant_new(const nibl_gguf *gguf, const nibl_quantize_options *options, nibl_quantizer **out);
+
+/* Writes the header, once the tensors are in the order of the output. */
+nibl_status nibl_quant_begin(nibl_quantizer *q, const nibl_quantize_options *options);
+
+/* Room for `length` more bytes of output, which count: at q->out + q->out_length before the call, unless they were taken. */
+nibl_status nibl_quant_extend(nibl_quantizer *q, size_t length, uint8_t **place);
+
+/* The error of a row that could not be encoded. */
+nibl_status nibl_quant_refuse(const nibl_quant_tensor *tensor, uint64_t row, bool not_finite);
+
+void nibl_layerwise_free(nibl_layerwise *layerwise);
+
+#endif

@@ -1,0 +1,305 @@
+/* Methods that look at activations: GPTQ against an implementation after the paper (tests/fixtures/gptq.py), Hessians
+ * against sums, and whole models: what comes out loads, is nearer to the source than plain rounding, and the source stays
+ * as it was. */
+#include "core/base.h"
+#include "core/quant/calib.h"
+#include "core/quant/gptq.h"
+#include "core/session.h"
+#include "kernels/maths.h"
+#include "tests/c/model_file.h"
+
+#include <math.h>
+
+#define TINY "tests/fixtures/tiny-llama-f32.gguf"
+enum { TOKENS = 200, WINDOW = 40 };
+
+void nibl_test_fail_alloc(int64_t n);
+
+static int32_t tokens[TOKENS];
+
+static const float *take(const uint8_t **at, size_t count) {
+    const float *values = (const float *)(const void *)*at;
+    *at += 4 * count;
+    return values;
+}
+
+static void codes_are_those_of_the_paper(void) {
+    size_t length;
+    uint8_t *bytes = read_file("tests/fixtures/gptq.bin", &length);
+    if (!CHECK(bytes != NULL)) return;
+    uint32_t counted = 0;
+    for (const uint8_t *at = bytes; at < bytes + length;) {
+        uint32_t size[2];
+        memcpy(size, at, sizeof size);
+        at += sizeof size;
+        const uint32_t rows = size[0], cols = size[1];
+        const float *hessian = take(&at, (size_t)cols * cols), *weights = take(&at, (size_t)rows * cols),
+                    *scales = take(&at, rows * cols / 32), *codes = take(&at, (size_t)rows * cols),
+                    *margin = take(&at, (size_t)rows * cols);
+        for (uint32_t threads = 1; threads < 4; threads++) {
+            nibl_pool *pool = NULL;
+            CHECK_EQ(nibl_pool_new(threads, &pool), NIBL_OK);
+            nibl_factor factor;
+            CHECK_EQ(nibl_factor_make(pool, hessian, NULL, cols, 0.01, &factor), NIBL_OK);
+            float *errors = malloc(cols * sizeof *errors);
+            const nibl_grid *grid = nibl_grid_of(nibl_dtype_by_id(2));
+            for (uint32_t row = 0; row < rows; row++) {
+                nibl_block blocks[8] = {{0}};
+                for (uint32_t b = 0; b < cols / 32; b++)
+                    blocks[b].d = nibl_f32_to_f16(scales[row * cols / 32 + b]);
+                nibl_gptq_row(&factor, grid, 32, weights + (size_t)row * cols, blocks, errors);
+                bool near = false; /* a boundary: what follows may differ */
+                for (uint32_t i = 0; i < cols; i++) near = near || margin[(size_t)row * cols + i] < 1e-4f;
+                for (uint32_t i = 0; i < cols && !near; i++, counted++) {
+                    int32_t expected;
+                    memcpy(&expected, &codes[(size_t)row * cols + i], 4);
+                    CHECK_EQ(blocks[i / 32].codes[i % 32] - 8, expected);
+                }
+            }
+            free(errors);
+            nibl_factor_free(&factor);
+            nibl_pool_free(pool);
+        }
+    }
+    CHECK(counted > 2000);
+    free(bytes);
+}
+
+static void hessians_that_are_none_are_told(void) {
+    const float flat[] = {1, 0, 2, 1}, infinite[] = {1, 0, INFINITY, 1};
+    nibl_factor factor;
+    CHECK_EQ(nibl_factor_make(NULL, flat, NULL, 2, 0.01, &factor), NIBL_E_NUMERIC);
+    CHECK_HAS(nibl_last_message(), "not positive definite");
+    nibl_factor_free(&factor);
+    CHECK_EQ(nibl_factor_make(NULL, infinite, NULL, 2, 0.01, &factor), NIBL_E_NUMERIC);
+    nibl_factor_free(&factor);
+}
+
+/* Inputs of the first layer, seen by an observer of this test, summed in double. */
+typedef struct sums {
+    const nibl_matrix *matrix;
+    double *h;
+} sums;
+
+static void add(void *context, const nibl_matrix *w, const float *input, size_t stride, uint32_t rows,
+                uint32_t worker, uint32_t workers) {
+    const sums *s = context;
+    (void)workers;
+    if (worker != 0 || w != s->matrix) return;
+    for (uint32_t t = 0; t < rows; t++)
+        for (uint32_t i = 0; i < w->cols; i++)
+            for (uint32_t j = 0; j < w->cols; j++)
+                s->h[(size_t)i * w->cols + j] +=
+                    (double)input[t * stride + i] * (double)input[t * stride + j];
+}
+
+static void hessians_are_sums_of_products(void) {
+    nibl_model *model = load_file(TINY);
+    if (!CHECK(model != NULL)) return;
+    nibl_calib calib, other;
+    CHECK_EQ(nibl_calib_begin(&calib, model, tokens, TOKENS, WINDOW, true), NIBL_OK);
+    CHECK_EQ(nibl_calib_begin(&other, model, tokens, TOKENS, WINDOW, true), NIBL_OK);
+    CHECK(nibl_calib_layer(&calib) >= 0);
+    const nibl_layer *l = &model->layers[0];
+    const nibl_matrix *const firsts[] = {&l->wq, &l->wo, l->gate, l->down};
+    for (int f = 0; f < 4; f++) {
+        const uint32_t n = firsts[f]->cols;
+        const nibl_site *site = nibl_calib_site(&calib, firsts[f]);
+        if (!CHECK(site != NULL)) break;
+        CHECK_EQ(site->rows_seen, TOKENS);
+        sums s = {firsts[f], calloc((size_t)n * n, sizeof(double))};
+        uint32_t layer, units = 0;
+        CHECK(nibl_run_advance(other.run, &units) >= 0); /* embeds */
+        nibl_run_stream(other.run, f > 0, &layer);
+        if (f > 0)
+            memcpy(nibl_run_stream(other.run, false, &layer), calib.stream, TOKENS * model->hyper.width * 4);
+        nibl_run_observe(other.run, add, &s);
+        units = other.chunks;
+        CHECK(nibl_run_advance(other.run, &units) >= 0);
+        for (uint32_t i = 0; i < n; i++) {
+            for (uint32_t j = 0; j <= i; j++) {
+                const double scale = sqrt(s.h[(size_t)i * n + i] * s.h[(size_t)j * n + j]);
+                CHECK(fabs((double)site->sums[(size_t)i * n + j] - s.h[(size_t)i * n + j]) <= 1e-5 * scale);
+            }
+            CHECK(fabs((double)site->squares[i] * TOKENS - s.h[(size_t)i * n + i]) <=
+                  1e-4 * s.h[(size_t)i * n + i]);
+        }
+        free(s.h);
+    }
+    nibl_calib_free(&other);
+    nibl_calib_free(&calib);
+    nibl_model_free(model);
+}
+
+/* ---- Whole models ---- */
+
+typedef struct output {
+    uint8_t *bytes;
+    size_t length;
+} output;
+
+static nibl_status quantize(nibl_model *model, const char *type, const char *method, uint32_t threads,
+                            output *o) {
+    const nibl_quantize_options options = {.size = sizeof options,
+                                           .type = type,
+                                           .embedding = "f32",
+                                           .head = "f32",
+                                           .method = method,
+                                           .threads = threads,
+                                           .requantize = true};
+    nibl_quantizer *q = NULL;
+    *o = (output){0};
+    nibl_status status = nibl_model_quantizer_new(model, &options, tokens, TOKENS, WINDOW, &q);
+    if (status < 0) return status;
+    for (status = NIBL_MORE; status == NIBL_MORE;) {
+        const void *bytes;
+        size_t length;
+        status = nibl_quantizer_step(q);
+        nibl_quantizer_output(q, &bytes, &length);
+        if (status < 0 || length == 0) continue;
+        o->bytes = realloc(o->bytes, o->length + length);
+        memcpy(o->bytes + o->length, bytes, length);
+        o->length += length;
+    }
+    if (status == NIBL_OK) CHECK_EQ(o->length, nibl_quantizer_size(q));
+    nibl_quantizer_free(q);
+    return status;
+}
+
+/* Logits of all tokens; frees nothing. */
+static float *logits_of(nibl_model *model) {
+    const uint32_t vocabulary = model->hyper.vocabulary;
+    nibl_session_options options = {.size = sizeof options,
+                                    .logits = NIBL_LOGITS_ALL,
+                                    .activations = NIBL_ACT_F32,
+                                    .kv_type = NIBL_KV_F32,
+                                    .chunk = 512};
+    float *all = calloc((size_t)TOKENS * vocabulary, sizeof *all);
+    nibl_session *session = NULL;
+    const float *logits;
+    size_t first, count;
+    if (CHECK_EQ(nibl_session_new(model, &options, &session), NIBL_OK) &&
+        CHECK_EQ(nibl_session_set_tokens(session, tokens, TOKENS, NULL), NIBL_OK) &&
+        CHECK(nibl_step(&session, 1, 0) >= 0) &&
+        CHECK_EQ(nibl_session_logits(session, &logits, &first, &count), NIBL_OK) && CHECK_EQ(count, TOKENS))
+        memcpy(all, logits, count * vocabulary * sizeof *all);
+    nibl_session_free(session);
+    return all;
+}
+
+static double distance(const float *a, const float *b, size_t count) {
+    double sum = 0;
+    for (size_t i = 0; i < count; i++) sum += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+    return sqrt(sum / (double)count);
+}
+
+static nibl_model *load_output(const output *o) {
+    nibl_loader *loader = NULL;
+    nibl_model *model = NULL;
+    CHECK_EQ(nibl_loader_new(o->length, &loader), NIBL_OK);
+    CHECK_EQ(nibl_loader_feed(loader, 0, o->bytes, o->length), NIBL_NEED_DATA);
+    CHECK_EQ(nibl_loader_begin(loader, &model), NIBL_OK);
+    if (!CHECK_EQ(nibl_loader_feed(loader, 0, o->bytes, o->length), NIBL_OK))
+        printf("    %s\n", nibl_last_message());
+    nibl_loader_free(loader);
+    return model;
+}
+
+/* Distance of the logits from the source's. */
+static double loss_of(nibl_model *source, const float *reference, const char *type, const char *method) {
+    output o;
+    if (!CHECK_EQ(quantize(source, type, method, 2, &o), NIBL_OK)) {
+        printf("    %s\n", nibl_last_message());
+        return HUGE_VAL;
+    }
+    nibl_model *model = load_output(&o);
+    float *logits = logits_of(model);
+    const double loss = distance(logits, reference, (size_t)TOKENS * source->hyper.vocabulary);
+    printf("%s %s: %.5f\n", type, method, loss);
+    free(logits);
+    nibl_model_free(model);
+    free(o.bytes);
+    return loss;
+}
+
+static void methods_lose_less_than_plain_rounding(void) {
+    nibl_model *source = load_file(TINY);
+    if (!CHECK(source != NULL)) return;
+    float *reference = logits_of(source);
+    const double rtn = loss_of(source, reference, "q4_0", "rtn");
+    CHECK(loss_of(source, reference, "q4_0", "clip") < rtn);
+    CHECK(loss_of(source, reference, "q4_0", "imatrix") < rtn);
+    CHECK(loss_of(source, reference, "q4_0", "awq") < 1.02 * rtn);
+    CHECK(loss_of(source, reference, "q4_0", "gptq") < 0.85 * rtn);
+    CHECK(loss_of(source, reference, "q4_0", "awq,gptq") < 0.85 * rtn);
+    CHECK(loss_of(source, reference, "q8_0", "awq") < 0.1 * rtn); /* what was scaled is scaled back */
+    CHECK(loss_of(source, reference, "f32", "awq,gptq") < 1e-6);
+    float *after = logits_of(source);
+    CHECK(memcmp(after, reference, (size_t)TOKENS * source->hyper.vocabulary * sizeof *after) == 0);
+    free(after);
+    free(reference);
+    nibl_model_free(source);
+}
+
+static void threads_do_not_matter(void) {
+    nibl_model *source = load_file(TINY);
+    output first, other;
+    CHECK_EQ(quantize(source, "q4_1", "awq,gptq", 1, &first), NIBL_OK);
+    for (uint32_t threads = 2; threads < 4; threads++) {
+        CHECK_EQ(quantize(source, "q4_1", "awq,gptq", threads, &other), NIBL_OK);
+        CHECK(other.length == first.length && memcmp(other.bytes, first.bytes, first.length) == 0);
+        free(other.bytes);
+    }
+    free(first.bytes);
+    nibl_model_free(source);
+}
+
+static void wrong_calibrations_are_told(void) {
+    nibl_model *source = load_file(TINY);
+    const nibl_quantize_options options = {.size = sizeof options, .method = "gptq"};
+    const int32_t bad = 1 << 20;
+    nibl_quantizer *q;
+    CHECK_EQ(nibl_model_quantizer_new(source, &options, tokens, 0, WINDOW, &q), NIBL_E_ARGUMENT);
+    CHECK_HAS(nibl_last_message(), "0 calibration tokens");
+    CHECK_EQ(nibl_model_quantizer_new(source, &options, tokens, TOKENS, 0, &q), NIBL_E_ARGUMENT);
+    CHECK_EQ(nibl_model_quantizer_new(source, &options, tokens, TOKENS, 1 << 20, &q), NIBL_E_ARGUMENT);
+    CHECK_EQ(nibl_model_quantizer_new(source, &options, &bad, 1, WINDOW, &q), NIBL_E_ARGUMENT);
+    CHECK_HAS(nibl_last_message(), "calibration token 0 is 1048576");
+    nibl_model_free(source);
+}
+
+static void memory_that_cannot_be_had_is_told(void) {
+    nibl_model *source = load_file(TINY);
+    uint64_t before, after;
+    output o;
+    CHECK_EQ(quantize(source, "q4_0", "awq,gptq", 2, &o), NIBL_OK); /* the pool stays */
+    free(o.bytes);
+    nibl_memory(&before, NULL);
+    int64_t n = 0;
+    for (nibl_status status = NIBL_E_MEMORY; status != NIBL_OK && n < 1000; n += n < 40 ? 1 : 7) {
+        nibl_test_fail_alloc(n);
+        status = quantize(source, "q4_0", "awq,gptq", 2, &o);
+        nibl_test_fail_alloc(-1);
+        free(o.bytes);
+        if (status != NIBL_OK && !CHECK_EQ(status, NIBL_E_MEMORY)) break;
+        nibl_memory(&after, NULL);
+        if (!CHECK_EQ(after, before)) break;
+    }
+    CHECK(n > 40 && n < 1000);
+    nibl_model_free(source);
+}
+
+static const test tests[] = {
+    {"GPTQ's codes are those of the paper", codes_are_those_of_the_paper},
+    {"Hessians that are none are told", hessians_that_are_none_are_told},
+    {"Hessians are sums of products", hessians_are_sums_of_products},
+    {"methods lose less than plain rounding", methods_lose_less_than_plain_rounding},
+    {"threads do not matter", threads_do_not_matter},
+    {"wrong calibrations are told", wrong_calibrations_are_told},
+    {"memory that cannot be had is told", memory_that_cannot_be_had_is_told},
+};
+
+int main(void) {
+    for (int i = 0; i < TOKENS; i++) tokens[i] = (i * i * 7 + i * 37 + 11) % 250;
+    return test_run(tests, sizeof tests / sizeof *tests);
+}
