@@ -164,9 +164,9 @@ test('a server that cannot be reached', async () => {
 
 test('a path that cannot be read', async (t) => {
   await assert.rejects(load('/nowhere/model.gguf'), niblError('FILE_FAILED', /\/nowhere\/model\.gguf cannot be read/))
-  await assert.rejects(load(tmpdir()), niblError('FILE_FAILED', /directory/))
   const folder = await mkdtemp(join(tmpdir(), 'nibl-'))
   t.after(() => rm(folder, { recursive: true }))
+  await assert.rejects(load(folder), niblError('FILE_FAILED', /directory/))
   await writeFile(join(folder, 'empty.gguf'), '')
   await assert.rejects(load(join(folder, 'empty.gguf')), niblError('TRUNCATED', /empty\.gguf/))
 })
