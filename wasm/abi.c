@@ -45,6 +45,25 @@ nibl_status nibl_abi_loader_plan(const nibl_loader *loader, uint32_t context_len
     return NIBL_OK;
 }
 
+nibl_status nibl_abi_quantizer_new(nibl_loader *loader, const char *type, const char *embedding,
+                                   const char *head, const char *method, const nibl_tensor_type *tensors,
+                                   size_t count, uint32_t threads, bool requantize, nibl_quantizer **out) {
+    const nibl_quantize_options options = {.size = sizeof options,
+                                           .type = type,
+                                           .embedding = embedding,
+                                           .head = head,
+                                           .method = method,
+                                           .tensors = tensors,
+                                           .tensor_count = count,
+                                           .threads = threads,
+                                           .requantize = requantize};
+    return nibl_quantizer_new(loader, &options, out);
+}
+
+double nibl_abi_quantizer_size(const nibl_quantizer *quantizer) {
+    return (double)nibl_quantizer_size(quantizer);
+}
+
 /* out: {architecture, name (both addresses of C strings), parameters, packed_bytes, context_length, layers,
  * vocabulary, bos, eos, add_bos} */
 nibl_status nibl_abi_model_info(const nibl_model *model, double *out) {

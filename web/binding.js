@@ -33,6 +33,9 @@ const text = new TextDecoder('utf-8', { ignoreBOM: true })
  * @property {number} total
  */
 
+/** @typedef {{ type: string, embedding?: string, head?: string, tensors: Record<string, string>, method: string,
+ *   threads: number, requantize: boolean }} QuantizeOptions */
+
 export class Binding {
   #view = new DataView(new ArrayBuffer(0))
   #staging
@@ -194,11 +197,16 @@ export class Binding {
 
   /** @param {Pointer} loader @returns {any} the core's description of the file: nibl_loader_inspect */
   describe(loader) {
+    return this.#document('nibl_loader_inspect', loader)
+  }
+
+  /** @param {string} name a function that writes a JSON document about an object @param {Pointer} object @returns {any} */
+  #document(name, object) {
     let capacity = 1 << 16
     for (;;) {
       const pointer = this.allocate(capacity)
       try {
-        const status = this.#enter('nibl_loader_inspect', [loader, pointer, capacity, this.#scratch])
+        const status = this.#enter(name, [object, pointer, capacity, this.#scratch])
         const length = this.#word(0)
         if (status === OK) return JSON.parse(this.#string(pointer, length))
         if (status !== BUFFER_TOO_SMALL) this.#throwStatus(status)
@@ -212,6 +220,49 @@ export class Binding {
   /** @param {Pointer} loader @returns {Pointer} the model */
   begin(loader) {
     return this.#make('nibl_loader_begin', loader)
+  }
+
+  /* ---- Quantizing ---- */
+
+  /** @param {Pointer} loader its header is there @param {QuantizeOptions} options @returns {Pointer} */
+  newQuantizer(loader, { type, embedding, head, tensors, method, threads, requantize }) {
+    /** @type {Pointer[]} */
+    const owned = []
+    const own = (/** @type {Uint8Array} */ bytes) => {
+      const pointer = this.allocate(bytes.length)
+      owned.push(pointer)
+      this.#bytes(pointer, bytes.length).set(bytes)
+      return pointer
+    }
+    const string = (/** @type {string | undefined} */ value) => (value === undefined ? 0 : own(utf8.encode(`${value}\0`)))
+    try {
+      const exceptions = Object.entries(tensors)
+      const words = new Uint8Array(2 * this.#wordBytes * exceptions.length)
+      const view = new DataView(words.buffer)
+      exceptions.flat().forEach((text, index) => view.setUint32(this.#wordBytes * index, string(text), true))
+      const [list, ...texts] = [own(words), ...[type, embedding, head, method].map(string)]
+      const [typeText, embeddingText, headText, methodText] = texts
+      return this.#make('nibl_abi_quantizer_new', loader, typeText, embeddingText, headText, methodText, list, exceptions.length,
+        threads, requantize)
+    } finally {
+      for (const pointer of owned) this.release(pointer)
+    }
+  }
+
+  /** @param {Pointer} quantizer */
+  quantizerSize(quantizer) {
+    return this.#enter('nibl_abi_quantizer_size', [quantizer])
+  }
+
+  /** What has come out since the last call: a copy. @param {Pointer} quantizer */
+  quantizerOutput(quantizer) {
+    this.#enter('nibl_quantizer_output', [quantizer, this.#scratch, this.#scratch + this.#wordBytes])
+    return this.#bytes(this.#word(0), this.#word(1)).slice()
+  }
+
+  /** @param {Pointer} quantizer @returns {any} */
+  quantizerReport(quantizer) {
+    return this.#document('nibl_quantizer_report', quantizer)
   }
 
   /* ---- Model ---- */

@@ -7,6 +7,8 @@ import { Engine } from './engine.js'
 export function engineCalls() {
   /** @type {Engine} */
   let engine
+  /** @type {import('./quantizing.js').Quantizing} */
+  let quantizing
   return {
     async load([descriptor, options], context) {
       const { engine: loaded, ...result } = await Engine.load(descriptor, options, context)
@@ -17,6 +19,12 @@ export function engineCalls() {
       const { inspectSource } = await import('./inspect.js')
       return inspectSource(descriptor, options, context)
     },
+    async quantize([descriptor, options], { signal }) {
+      const { Quantizing } = await import('./quantizing.js')
+      quantizing = await Quantizing.start(descriptor, options, signal)
+      return { size: quantizing.size, report: quantizing.report() }
+    },
+    quantized: () => quantizing.next(),
     ready: (_, context) => engine.ready(context),
     generate: ([request], context) => engine.generate(request, context),
     tokenize: ([text, options]) => engine.tokenize(text, options),

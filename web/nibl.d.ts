@@ -268,6 +268,59 @@ export interface Inspection {
  */
 export function inspect(source: Source, options?: InspectOptions): Promise<Inspection>
 
+export interface QuantizeOptions
+  extends Pick<LoadOptions, 'threads' | 'binary' | 'worker' | 'timeout' | 'retries' | 'headers' | 'hub' | 'token' | 'wasmUrl' | 'workerUrl' | 'signal' | 'onProgress'> {
+  /** Of matrices: 'q4_0' (default), 'q8_0', 'q4_k', 'mxfp4', 'f16', ..., any that GGUF has. */
+  type?: string
+  /** 'q8_0' by default; where the embedding is the head too, the head's. */
+  embedding?: string
+  head?: string
+  /** Exceptions: from patterns of names ('*' any characters, '?' one) to types; the first that matches counts. */
+  tensors?: Record<string, string>
+  /** 'rtn' rounds by each type's rule, 'clip' searches the scales that lose least. */
+  method?: 'rtn' | 'clip'
+  /** The source may be quantized already: a second loss is added to the first. */
+  requantize?: boolean
+  /** Where the file goes, at the sink's pace; closed at the end, aborted after an error. Without one there is a Blob. */
+  sink?: WritableStream<Uint8Array>
+}
+
+export interface QuantizedTensor {
+  readonly name: string
+  readonly rows: number
+  readonly columns: number
+  /** Types. */
+  readonly from: string
+  readonly to: string
+  /** Where `to` is not the type that was asked for: that one, and why. */
+  readonly wanted?: string
+  readonly why?: string
+  readonly source_bytes: number
+  readonly bytes: number
+}
+
+export interface Quantized {
+  readonly report: {
+    readonly parameters: number
+    readonly source_bytes: number
+    readonly bytes: number
+    readonly file_bytes: number
+    readonly bits_per_weight: number
+    readonly tensors: QuantizedTensor[]
+  }
+  /** Bytes of the file. */
+  readonly size: number
+  /** The file; null where there is a sink. */
+  readonly blob: Blob | null
+}
+
+/**
+ * Makes a smaller GGUF file, which any llama.cpp loads, of a GGUF file, a split one or a Hugging Face folder, row by row as
+ * they come: neither file is ever held whole, unless as the Blob. onProgress has the phase 'quantize' and counts the bytes
+ * that came out. Fails with NOT_FINITE, naming tensor and row, for a value that is infinite or NaN.
+ */
+export function quantize(source: Source, options?: QuantizeOptions): Promise<Quantized>
+
 export interface CachedModel {
   /** As load() was asked for it. */
   readonly model: string

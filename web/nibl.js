@@ -3,7 +3,7 @@ import { renderChat } from './chat.js'
 import { describeSource, pageAddress } from './describe.js'
 import { NiblError, abortReason, fromRecord, throwIfAborted } from './errors.js'
 import { readIntegrity } from './integrity.js'
-import { biasEntries, generateOptions, inspectOptions, loadOptions, readOptions } from './options.js'
+import { biasEntries, generateOptions, inspectOptions, loadOptions, quantizeOptions, readOptions } from './options.js'
 import { connect } from './connect.js'
 import { startRelay } from './relay.js'
 
@@ -70,6 +70,36 @@ export async function inspect(source, given = {}) {
     return await link.call('inspect', args, calls)
   } finally {
     close()
+  }
+}
+
+/** @type {typeof import('./nibl.d.ts').quantize} */
+export async function quantize(source, given = {}) {
+  const { sink, ...options } = readOptions(quantizeOptions, given)
+  const { signal, onProgress } = options
+  const writer = sink?.getWriter()
+  /** @type {(() => void) | undefined} */
+  let end
+  try {
+    const { link, close, args, calls } = await open(source, options)
+    end = close
+    const { size, report } = await link.call('quantize', args, calls)
+    const parts = []
+    for (let loaded = 0; ; ) {
+      const bytes = await link.call('quantized', [], { signal })
+      if (!bytes) break
+      loaded += bytes.length
+      if (writer) await writer.write(bytes)
+      else parts.push(bytes)
+      onProgress?.({ phase: 'quantize', loaded, total: size })
+    }
+    await writer?.close()
+    return { report, size, blob: writer ? null : new Blob(parts) }
+  } catch (error) {
+    await writer?.abort(error).catch(() => {})
+    throw error
+  } finally {
+    end?.()
   }
 }
 

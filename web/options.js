@@ -79,6 +79,20 @@ const inspectNames = [
 /** @type {Record<string, Option>} */
 export const inspectOptions = Object.fromEntries(inspectNames.map((name) => [name, loadOptions[name]]))
 
+const typeName = loadOptions.quantize
+const quantizeNames = ['threads', 'binary', 'worker', 'timeout', 'retries', 'headers', 'hub', 'token', 'wasmUrl', 'workerUrl', 'signal', 'onProgress']
+/** @type {Record<string, Option>} */
+export const quantizeOptions = {
+  type: { fallback: 'q4_0', ...typeName },
+  embedding: typeName,
+  head: typeName,
+  tensors: { fallback: {}, check: (value) => isObject(value) && Object.values(value).every(typeName.check), must: 'be an object from patterns of names to types' },
+  method: { fallback: 'rtn', ...oneOf('rtn', 'clip') },
+  requantize: { fallback: false, ...flag },
+  sink: instance(WritableStream),
+  ...Object.fromEntries(quantizeNames.map((name) => [name, loadOptions[name]])),
+}
+
 /** @type {Record<string, Option>} */
 export const generateOptions = {
   maxTokens: { fallback: Infinity, check: (value) => value >= 0 && (Number.isInteger(value) || value === Infinity), must: 'be a whole number' },

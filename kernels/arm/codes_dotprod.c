@@ -31,6 +31,7 @@ INLINE int32x8 unsigned_bytes_at(const uint8_t *p) {
                                vreinterpretq_s32_u32(vmovl_u16(vget_high_u16(x)))}};
     return out.ints;
 }
+#define CODE_TOKENS 4
 #define WIDEN_F16 widen_f16
 #define SIGNED_BYTES signed_bytes_at
 #define UNSIGNED_BYTES unsigned_bytes_at

@@ -203,3 +203,18 @@ test('the page is free while the worker computes', async (t) => {
   }, url + modelUrl)
   assert.ok(ticks > 10, `${ticks} timer events`)
 })
+
+test('quantize() makes the bytes that Node makes', async (t) => {
+  const { page, url } = await openPage(t, 'tests/blank.html')
+  const { quantize } = await import('nibl')
+  const { blob } = await quantize('tests/fixtures/tiny-llama-f16.gguf', { threads: 1 })
+  const expected = [...new Uint8Array(await crypto.subtle.digest('SHA-256', await /** @type {Blob} */ (blob).arrayBuffer()))]
+  const made = await page.evaluate(async (source) => {
+    const { quantize } = await import('nibl')
+    const { blob, report } = await quantize(source)
+    const digest = await crypto.subtle.digest('SHA-256', await /** @type {Blob} */ (blob).arrayBuffer())
+    return { digest: [...new Uint8Array(digest)], tensors: report.tensors.length }
+  }, `${url}fixtures/tiny-llama-f16.gguf`)
+  assert.deepEqual(made.digest, expected)
+  assert.ok(made.tensors > 10)
+})
