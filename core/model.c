@@ -272,6 +272,7 @@ static nibl_status bind_slot(nibl_model *m, nibl_slot slot, uint32_t layer, uint
             if (leader->tensor != b.tensor || leader->first > 0) continue;
             b.next = leader->next;
             b.rows = 0;
+            b.offset = t->bytes; /* nothing, behind the leader's rows */
             leader->next = (uint32_t)m->binding_count;
             break;
         }
