@@ -6,7 +6,8 @@
 #include <math.h>
 #include <string.h>
 
-enum { EXPONENTS = 20, SAMPLE = 64 /* rows of a matrix */, LANES = 8 };
+static const int EXPONENTS = 20;
+enum { SAMPLE = 64 /* rows of a matrix */, LANES = 8 };
 
 typedef struct search {
     nibl_pool *pool;
@@ -82,7 +83,7 @@ static void find_exponent(search *s, float *scale) {
     double least = HUGE_VAL;
     for (int r = 0; r < EXPONENTS; r++) {
         double error = 0;
-        make_scale(s->site, (double)r / EXPONENTS, s->scale);
+        make_scale(s->site, (double)r / (double)EXPONENTS, s->scale);
         nibl_pool_run(s->pool, try_job, s);
         for (uint32_t i = 0; i < s->count; i++) error += s->errors[i];
         if (!(error < least)) continue;

@@ -121,7 +121,7 @@ static void hessians_are_sums_of_products(void) {
                 const double scale = sqrt(s.h[(size_t)i * n + i] * s.h[(size_t)j * n + j]);
                 CHECK(fabs((double)site->sums[(size_t)i * n + j] - s.h[(size_t)i * n + j]) <= 1e-5 * scale);
             }
-            CHECK(fabs((double)site->squares[i] * TOKENS - s.h[(size_t)i * n + i]) <=
+            CHECK(fabs((double)site->squares[i] * (double)TOKENS - s.h[(size_t)i * n + i]) <=
                   1e-4 * s.h[(size_t)i * n + i]);
         }
         free(s.h);
