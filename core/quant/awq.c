@@ -6,7 +6,8 @@
 #include <math.h>
 #include <string.h>
 
-enum { EXPONENTS = 20, SAMPLE = 64 /* rows of a matrix */, LANES = 8 };
+static const int EXPONENTS = 20;
+enum { SAMPLE = 64 /* rows of a matrix */, LANES = 8 };
 
 typedef struct search {
     nibl_pool *pool;
