@@ -112,10 +112,17 @@ export function pageSizes() {
   /** @param {string} file */
   const size = (file) => gzipSync(fs.readFileSync(file), { level: 9 }).length
   const web = join(root, 'web')
-  const modules = fs
-    .readdirSync(web)
-    .filter((name) => name.endsWith('.js'))
-    .map((name) => join(web, name))
+  /** A module and what it imports at its top; of the worker, which imports nothing there, what it asks for first.
+   * @param {string} name @param {Set<string>} [seen] */
+  const withImports = (name, seen = new Set()) => {
+    if (seen.has(name)) return seen
+    seen.add(name)
+    const text = fs.readFileSync(join(web, name), 'utf8')
+    const pattern = name === 'worker.js' ? /import\('\.\/([\w-]+\.js)'\)/g : /^(?:import|export) .*from '\.\/([\w-]+\.js)'/gm
+    for (const [, imported] of text.matchAll(pattern)) withImports(imported, seen)
+    return seen
+  }
+  const modules = [...withImports('worker.js', withImports('nibl.js'))].map((name) => join(web, name))
   const jinja = join(root, 'node_modules/@huggingface/jinja/dist/index.js')
   const javascript = [...modules, jinja]
     .filter((file) => fs.existsSync(file))

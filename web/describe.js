@@ -3,9 +3,22 @@ import { NiblError } from './errors.js'
 import { fileNameOf, isPart } from './folder.js'
 import { isNode, nodeModule } from './platform.js'
 import { refusal, responseLength } from './http.js'
-import { parseName } from './hub.js'
 
 /** @typedef {import('./relay.js').OpenDescriptor} Descriptor */
+
+/** `path`: '' or of a file or folder (ends in '/') in the repository.
+ * @typedef {{ text: string, repository: string, revision: string, quant: string, path: string }} Name */
+/** @param {string} text @returns {Name} */
+function parseName(text) {
+  const match = /^hf:([\w.-]+\/[\w.-]+)(?::([\w.-]+))?(?:@([^/]+))?(?:\/(.*))?$/.exec(text)
+  const [, repository, quant = '', given = 'main', path = ''] = match ?? []
+  const revision = given.replace(/%2f/gi, '/')
+  const parts = `${repository}/${path}`.split('/')
+  const climbs = parts.some((part, at) => part === '.' || part === '..' || (part === '' && at < parts.length - 1))
+  if (repository && !climbs) return { text, repository, revision, quant, path }
+  const form = 'hf:owner/repository[:quant][@revision][/path/of/a/file.gguf or a/folder/]'
+  throw new NiblError('BAD_ARGUMENT', `${text} is no name of a model: it must be ${form}. A slash in a revision is written %2F.`)
+}
 
 /** @param {any} source @param {{ headers?: HeadersInit, hub?: string, token?: string }} [options] @returns {Descriptor} */
 export function describeSource(source, options = {}) {

@@ -13,22 +13,9 @@ const PAGE_BYTES = 8 << 20
 /** Taken where a repository has several GGUF files and none was named. */
 const USUAL_QUANT = 'Q4_K_M'
 
-/** `path`: '' or of a file or folder (ends in '/') in the repository.
- * @typedef {{ text: string, repository: string, revision: string, quant: string, path: string }} Name */
+/** @typedef {import('./describe.js').Name} Name */
 /** @typedef {import('./stream.js').Limits} Limits */
 /** @typedef {{ size: number, key: string, sha256?: string }} Entry a file in the list */
-
-/** @param {string} text @returns {Name} */
-export function parseName(text) {
-  const match = /^hf:([\w.-]+\/[\w.-]+)(?::([\w.-]+))?(?:@([^/]+))?(?:\/(.*))?$/.exec(text)
-  const [, repository, quant = '', given = 'main', path = ''] = match ?? []
-  const revision = given.replace(/%2f/gi, '/')
-  const parts = `${repository}/${path}`.split('/')
-  const climbs = parts.some((part, at) => part === '.' || part === '..' || (part === '' && at < parts.length - 1))
-  if (repository && !climbs) return { text, repository, revision, quant, path }
-  const form = 'hf:owner/repository[:quant][@revision][/path/of/a/file.gguf or a/folder/]'
-  throw new NiblError('BAD_ARGUMENT', `${text} is no name of a model: it must be ${form}. A slash in a revision is written %2F.`)
-}
 
 /** @typedef {import('./stream.js').Source} Source */
 

@@ -5,7 +5,6 @@ import { NiblError, abortReason, fromRecord, throwIfAborted } from './errors.js'
 import { readIntegrity } from './integrity.js'
 import { biasEntries, generateOptions, inspectOptions, loadOptions, quantizeOptions, readOptions } from './options.js'
 import { connect } from './connect.js'
-import { startRelay } from './relay.js'
 
 export { openCache } from './cache.js'
 export { NiblError } from './errors.js'
@@ -28,7 +27,8 @@ async function open(source, { signal, headers, hub, token, worker, workerUrl, wa
   const base = pageAddress()
   const engineOptions = { ...options, inProcess: !worker, wasmUrl: wasmUrl && new URL(wasmUrl, base).href }
   const { link, close: closeEngine } = await connect(worker, workerUrl && new URL(workerUrl, base))
-  const relay = worker && descriptor.kind === 'stream' ? startRelay(descriptor, { ...options, signal }) : null
+  const isStream = worker && descriptor.kind === 'stream'
+  const relay = isStream ? (await import('./relay.js')).startRelay(descriptor, { ...options, signal }) : null
   const close = () => {
     relay?.cancel()
     closeEngine()

@@ -7,7 +7,6 @@ import { Binding } from './binding.js'
 import { LARGEST, checkSize, compileBinary, instantiate } from './binaries.js'
 import { NiblError, unlessAborted } from './errors.js'
 import { chooseLarger } from './features.js'
-import { RelaySource } from './relay.js'
 import { openSource } from './source.js'
 import { isMissing } from './stream.js'
 import { isPart } from './folder.js'
@@ -67,7 +66,9 @@ export class Input {
   static async of(descriptor, options, { jumps, signal }, warn = () => {}) {
     const { timeout, retries, cache, allowOffline = false, integrity } = options
     const isRelay = descriptor.kind === 'relay'
-    let source = isRelay ? new RelaySource(descriptor.port, descriptor.name) : openSource(descriptor, { signal, timeout, retries })
+    const limits = { signal, timeout, retries }
+    let source = isRelay ? new (await import('./relay.js')).RelaySource(descriptor.port, descriptor.name)
+      : descriptor.kind === 'hub' ? new (await import('./hub.js')).HubSource(descriptor, limits) : openSource(descriptor, limits)
     let shelf
     if (cache && (descriptor.kind === 'url' || descriptor.kind === 'hub')) {
       const { CachedSource, Shelf } = await import('./cache.js')

@@ -41,7 +41,7 @@ export function startRelay(descriptor, { signal, timeout }) {
   const stop = new AbortController()
   const cancel = () => stop.abort()
   signal?.addEventListener('abort', cancel, { once: true })
-  const source = /** @type {import('./stream.js').Source<ByteStream>} */ (openSource(descriptor, { signal: stop.signal, timeout }))
+  const source = /** @type {import('./stream.js').Source<ByteStream>} */ (openSource(/** @type {any} */ (descriptor), { signal: stop.signal, timeout }))
   send(source, port1, stop).finally(() => signal?.removeEventListener('abort', cancel))
   return { descriptor: { kind: 'relay', port: port2, name: source.name }, port: port2, cancel }
 }

@@ -5,13 +5,12 @@
 import { NiblError } from './errors.js'
 import { fileNameOf, firstFile } from './folder.js'
 import { UrlSource } from './http.js'
-import { HubSource } from './hub.js'
 import { isNode, nodeModule } from './platform.js'
 import { ByteStream, CHUNK, alone, emptyStream, reasonOf } from './stream.js'
 
 /**
  * @typedef {{ kind: 'url', url: string, headers?: Record<string, string>, part?: boolean, response?: Promise<Response> }
- *   | { kind: 'hub', hub: string, model: import('./hub.js').Name, token?: string, headers?: Record<string, string> }
+ *   | { kind: 'hub', hub: string, model: import('./describe.js').Name, token?: string, headers?: Record<string, string> }
  *   | { kind: 'blob', blob: Blob, name: string }
  *   | { kind: 'files', files: { name: string, blob: Blob }[] }
  *   | { kind: 'path', path: string }
@@ -23,13 +22,11 @@ import { ByteStream, CHUNK, alone, emptyStream, reasonOf } from './stream.js'
 /** @typedef {import('./stream.js').Range} Range */
 /** @template {import('./stream.js').Stream} [T=import('./stream.js').Stream] @typedef {import('./stream.js').Source<T>} Source */
 
-/** @param {Exclude<Descriptor, { kind: 'relay' }>} descriptor @param {Limits} limits @returns {Source} */
+/** A model hub is hub.js, which few need. @param {Exclude<Descriptor, { kind: 'relay' | 'hub' }>} descriptor @param {Limits} limits @returns {Source} */
 export function openSource(descriptor, limits) {
   switch (descriptor.kind) {
     case 'url':
       return new UrlSource(descriptor, limits)
-    case 'hub':
-      return new HubSource(descriptor, limits)
     case 'blob':
       return new BlobSource(descriptor, limits)
     case 'files':
