@@ -52,7 +52,9 @@ static nibl_model *load_folder(const char *name, const char *quantize) {
     char path[96];
     nibl_model *model = NULL;
     snprintf(path, sizeof path, "tests/fixtures/arch/%s", name);
-    if (!CHECK_EQ(load_files(path, "config.json", (load_options){.quantize = quantize, .piece = 1000}, &model), NIBL_OK))
+    if (!CHECK_EQ(
+            load_files(path, "config.json", (load_options){.quantize = quantize, .piece = 1000}, &model),
+            NIBL_OK))
         printf("    %s: %s\n", name, nibl_last_message());
     return model;
 }
