@@ -3,36 +3,18 @@
 // run must say that the variant it was asked for really ran.
 
 import assert from 'node:assert/strict'
-import { spawnSync } from 'node:child_process'
-import { readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { test } from 'node:test'
 import { defaultModel } from '../demo/fetch.js'
 import { root } from '../wasm/setup.js'
-import { makeUp } from './made-up-model.js'
+import { features, isas, json, native, needs, node24 } from './hosts.js'
 import { modelUrl, openPage, withBrowser } from './browser/support.js'
 
-const node24 = join(root, '.toolchain/bin/node24')
-const native = 'build/native/nibl'
-const minutes = 10
 const model = relative(root, defaultModel.file)
-
-/** Runs a program that prints one JSON object. @param {string[]} command @param {Record<string, string>} [env] */
-function json([program, ...args], env = {}) {
-  const { status, stdout, stderr, error } = spawnSync(program, args, {
-    cwd: root, env: { ...process.env, ...env }, encoding: 'utf8', timeout: minutes * 60e3 })
-  assert.ifError(error)
-  assert.equal(status, 0, `${[program, ...args].join(' ')}:\n${stderr}`)
-  return JSON.parse(stdout)
-}
 
 /** @param {string[]} host @param {string[]} options @param {Record<string, string>} [env] */
 const hash = (host, options, env) => json([...host, 'hash', model, '--json', ...options], env)
-
-const features = /^flags\s*:\s*(.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1].split(' ') ?? []
-/** What a CPU must say to run an x86 variant. @type {Record<string, string>} */
-const needs = { avx2: 'avx2', avxvnni: 'avx_vnni', avx512vnni: 'avx512_vnni' }
-const isas = ['scalar', ...new Set(readdirSync(join(root, 'kernels/x86')).flatMap((file) => /_([a-z0-9]+)\.c$/.exec(file)?.[1] ?? []))]
 
 test('512 prefilled and 64 decoded: native, every instruction set and way of running', (t) => {
   const expected = hash([native], []).hash
@@ -81,45 +63,6 @@ test('512 prefilled and 64 decoded: WASI, SIMD128 and relaxed, under wasmtime an
       assert.match(got.isa, isa)
       assert.equal(got.hash, expected, host.join(' '))
     }
-  }
-})
-
-// ---- Every architecture and every type of weights, on tiny models ---------------------------------------------------------
-
-const fixtures = 'tests/fixtures/arch'
-const small = join('build', 'one-result-small')
-const types = ['f32', 'f16', 'bf16', 'q8_0', 'q5_0', 'q5_1', 'q4_0', 'q4_1', 'q2_k', 'q3_k', 'q4_k', 'q5_k', 'q6_k', 'iq4_nl', 'iq4_xs',
-  'tq1_0', 'tq2_0', 'mxfp4', 'nvfp4']
-
-/** One hash of a model file on every kind of host. @param {import('node:test').TestContext} t @param {string} file */
-function sameEverywhere(t, file) {
-  const options = ['hash', file, '--json', '--prefill', '90', '--decode', '4']
-  const expected = json([native, ...options, '-t', '1']).hash
-  /** @type {[string[], string, Record<string, string>][]} */
-  const runs = [
-    ...isas.filter((isa) => !needs[isa] || features.includes(needs[isa]))
-      .map((isa) => /** @type {any} */ ([[native, ...options, '-t', '3', '--chunk', '7'], isa, { NIBL_ISA: isa }])),
-    ...['i8mm', 'dotprod', 'neon'].map((isa) => /** @type {any} */ ([['qemu-aarch64', 'build/aarch64/nibl', ...options, '-t', '1'], isa, { NIBL_ISA: isa }])),
-    ...['wasi', 'wasi-relaxed'].map((preset) => /** @type {any} */ ([[node24, '--no-warnings', 'wasm/node-wasi.js', `build/${preset}/nibl.wasm`, ...options], preset, {}])),
-  ]
-  for (const [command, name, env] of runs) assert.equal(json(command, env).hash, expected, `${file}: ${name}`)
-  t.diagnostic(`${file}: ${runs.length + 1} hosts and instruction sets`)
-}
-
-test('every architecture: instruction sets, ARM under qemu, WASI', (t) => {
-  const files = readdirSync(join(root, fixtures)).filter((file) => file.endsWith('.gguf'))
-  assert.ok(files.length >= 15)
-  for (const file of files) sameEverywhere(t, `${fixtures}/${file}`)
-})
-
-test('every type of weights: instruction sets, ARM under qemu, WASI', (t) => {
-  const source = makeUp({ layers: 1, width: 256, ffn: 512, heads: 4, kvHeads: 2 })
-  writeFileSync(join(root, `${small}.gguf`), source.read(0, source.size))
-  for (const type of types) {
-    const file = `${small}-${type}.gguf`
-    json([native, 'quantize', `${small}.gguf`, file, type, '--embedding', type, '--head', type, '--allow-requantize', '--json'])
-    sameEverywhere(t, file)
-    rmSync(join(root, file))
   }
 })
 

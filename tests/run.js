@@ -130,7 +130,7 @@ async function nodeTests(program, files) {
     program,
     '--test',
     '--test-concurrency=1',
-    '--test-timeout=300000',
+    '--test-timeout=600000',
     '--test-reporter=spec',
     '--test-reporter-destination=stdout',
     '--test-reporter=tap',
@@ -291,7 +291,7 @@ const parts = {
     setup: ['modules', 'devmodules', 'node24', 'wasmtime', 'browser'],
     build: ['native', 'aarch64', 'wasi', 'wasi-relaxed', ...wasmPresets],
     model: true,
-    steps: () => [() => nodeTests(process.execPath, ['tests/one-result.test.js', 'tests/arrival.test.js'])],
+    steps: () => [() => nodeTests(process.execPath, ['tests/one-result.test.js', 'tests/one-result-small.test.js', 'tests/arrival.test.js'])],
   },
   asan: {
     about: 'C tests with address and undefined-behaviour sanitizers',
