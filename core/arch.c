@@ -190,28 +190,26 @@ static const nibl_arch archs[] = {
 };
 enum { COUNT = sizeof archs / sizeof archs[0] };
 
-static bool equals(const char *name, const char *bytes, size_t length) {
-    return name && strlen(name) == length && memcmp(name, bytes, length) == 0;
-}
-
 nibl_status nibl_arch_of(const nibl_gguf *gguf, const nibl_arch **out) {
     nibl_slice name;
     if (!nibl_gguf_string(gguf, "general.architecture", &name))
         return nibl_fail(NIBL_E_FILE, "metadata key general.architecture is missing: not a model file");
     for (size_t i = 0; i < COUNT; i++) {
-        if (!equals(archs[i].name, name.bytes, name.length)) continue;
+        if (!nibl_slice_is(name, archs[i].name)) continue;
         *out = &archs[i];
         return NIBL_OK;
     }
     char known[256];
     nibl_arch_list(known, sizeof known, false);
     return nibl_fail(NIBL_E_UNSUPPORTED, "architecture '%.*s' is not supported; this build knows: %s",
-                     (int)(name.length < 64 ? name.length : 64), name.bytes, known);
+                     NIBL_SHOW(name), known);
 }
 
-const nibl_arch *nibl_arch_of_hf(const char *model_type, size_t length) {
-    for (size_t i = 0; i < 2 * COUNT; i++)
-        if (equals(archs[i / 2].hf_type[i % 2], model_type, length)) return &archs[i / 2];
+const nibl_arch *nibl_arch_of_hf(nibl_slice model_type) {
+    for (size_t i = 0; i < 2 * COUNT; i++) {
+        const char *name = archs[i / 2].hf_type[i % 2];
+        if (name && nibl_slice_is(model_type, name)) return &archs[i / 2];
+    }
     return NULL;
 }
 

@@ -182,7 +182,7 @@ typedef struct nibl_layer_form {
 nibl_status nibl_arch_of(const nibl_gguf *gguf, const nibl_arch **out);
 
 /* The row of a Hugging Face model_type; NULL where it is not known. */
-const nibl_arch *nibl_arch_of_hf(const char *model_type, size_t length);
+const nibl_arch *nibl_arch_of_hf(nibl_slice model_type);
 
 /* Writes the names of all architectures, with commas between. */
 void nibl_arch_list(char *out, size_t capacity, bool hf);

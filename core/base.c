@@ -246,6 +246,10 @@ void nibl_write_json(nibl_writer *w, const char *bytes, size_t length) {
     nibl_write(w, "\"", 1);
 }
 
+bool nibl_slice_is(nibl_slice s, const char *text) {
+    return strlen(text) == s.length && memcmp(s.bytes, text, s.length) == 0;
+}
+
 nibl_status nibl_write_end(nibl_writer *w, size_t *needed) {
     if (needed) *needed = w->length;
     if (w->capacity > 0) w->text[w->length < w->capacity ? w->length : w->capacity - 1] = 0;

@@ -65,6 +65,17 @@ uint16_t nibl_load_u16(const void *p);
 uint32_t nibl_load_u32(const void *p);
 uint64_t nibl_load_u64(const void *p);
 
+/* ---- Bytes of somebody else: not NUL-terminated, not necessarily valid UTF-8 ---- */
+typedef struct nibl_slice {
+    const char *bytes;
+    size_t length;
+} nibl_slice;
+
+bool nibl_slice_is(nibl_slice s, const char *text);
+
+/* A slice as the two arguments of "%.*s" in a message: its first 64 bytes. */
+#define NIBL_SHOW(s) (int)((s).length < 64 ? (s).length : 64), (s).bytes
+
 /* ---- Text building: counts what does not fit, like snprintf, so that callers can size a buffer ---- */
 typedef struct nibl_writer {
     char *text;

@@ -50,7 +50,8 @@ static void sort_pairs(const nibl_run *run, const nibl_layer *l) {
         for (uint32_t i = 0; i < pairs; i++) {
             if (r->chosen[i] != e) continue;
             r->rows[place] = i / h->experts_used;
-            r->experts[place++] = e;
+            r->experts[place] = e;
+            r->places[i] = place++;
         }
         if (place == first) continue;
         const uint32_t n = place - first;
@@ -96,10 +97,10 @@ static void combine(const nibl_run *run, const nibl_layer *l, uint32_t t) {
     const nibl_hyper *h = &run->model->hyper;
     const nibl_routing *r = &run->routing;
     float *sum = NULL;
-    for (uint32_t p = 0, i = 0; i < h->experts_used;
-         p++) { /* pairs are sorted by expert, and so are a row's weights */
-        if (r->rows[p] != t) continue;
-        const float weight = r->weights[(size_t)t * h->experts_used + i++];
+    const size_t first = (size_t)t * h->experts_used;
+    for (uint32_t i = 0; i < h->experts_used; i++) {
+        const uint32_t p = r->places[first + i];
+        const float weight = r->weights[first + i];
         float *y = run->output + (size_t)p * run->out_width;
         const float *bias = l->down_bias ? l->down_bias + (size_t)r->experts[p] * h->width : NULL;
         for (uint32_t d = 0; bias && d < h->width; d++) y[d] += bias[d];

@@ -42,7 +42,7 @@ static widths widths_of(const nibl_hyper *h) {
 static uint64_t row_bytes(const nibl_hyper *h, const widths *w) {
     const uint64_t floats = (uint64_t)w->input_rows * w->widest + w->q + 2ull * w->kv + w->conv +
                             (2ull * w->ffn + w->out) * w->ffn_rows + 2ull * h->heads;
-    const uint64_t routing = h->experts ? nibl_padded(h->experts) + 4ull * h->experts_used : 0;
+    const uint64_t routing = h->experts ? nibl_padded(h->experts) + 5ull * h->experts_used : 0;
     return 4 * (floats + routing) + (uint64_t)w->input_rows * w->acts * sizeof(nibl_act);
 }
 
@@ -95,6 +95,7 @@ static nibl_status grow_chunk(nibl_run *run, uint32_t chunk, uint32_t workers) {
         if (h->experts) {
             NIBL_TRY(regrow(&r->logits, 4ull * chunk * nibl_padded(h->experts), "activations"));
             NIBL_TRY(regrow(&r->chosen, 4 * ffns, "activations"));
+            NIBL_TRY(regrow(&r->places, 4 * ffns, "activations"));
             NIBL_TRY(regrow(&r->weights, 4 * ffns, "activations"));
             NIBL_TRY(regrow(&r->rows, 4 * ffns, "activations"));
             NIBL_TRY(regrow(&r->experts, 4 * ffns, "activations"));
@@ -130,10 +131,11 @@ nibl_status nibl_run_new(nibl_model *model, nibl_run **out) {
 void nibl_run_free(nibl_run *run) {
     if (!run) return;
     nibl_routing *r = &run->routing;
-    void *blocks[] = {run->rows,    run->x,      run->cos_sin, run->frequencies, run->input, run->act,
-                      run->qkv,     run->hidden, run->output,  run->conv,        run->ml,    run->scratch,
-                      run->partial, run->logits, r->logits,    r->chosen,        r->weights, r->rows,
-                      r->experts,   r->products, run};
+    void *blocks[] = {run->rows,   run->x,       run->cos_sin, run->frequencies, run->input,
+                      run->act,    run->qkv,     run->hidden,  run->output,      run->conv,
+                      run->ml,     run->scratch, run->partial, run->logits,      r->logits,
+                      r->chosen,   r->places,    r->weights,   r->rows,          r->experts,
+                      r->products, run};
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) nibl_free(blocks[i]);
 }
 

@@ -19,8 +19,6 @@ typedef struct extent {
 
 /* ---- Errors ---- */
 
-#define SHOW(s) (int)((s).length < SHOWN ? (s).length : SHOWN), (s).bytes
-
 static nibl_slice slice_at(const nibl_gguf *g, uint32_t offset, size_t length) {
     return (nibl_slice){(const char *)g->bytes + offset, length};
 }
@@ -32,7 +30,7 @@ static void write_place(const nibl_gguf *g, nibl_writer *w) {
     case STEP_VALUE:
     case STEP_STRINGS: {
         nibl_slice key = slice_at(g, g->metadata[record].key, g->metadata[record].key_length);
-        nibl_print(w, "metadata key %zu '%.*s'", record + 1, SHOW(key));
+        nibl_print(w, "metadata key %zu '%.*s'", record + 1, NIBL_SHOW(key));
         break;
     }
     case STEP_TENSOR:
@@ -240,21 +238,21 @@ static nibl_status measure_tensor(const nibl_gguf *g, nibl_gguf_tensor *t, const
     uint64_t elements = 1;
     for (uint32_t i = 0; i < NIBL_GGUF_MAX_DIMS; i++) {
         t->dims[i] = i < t->n_dims ? nibl_load_u64(p + 8 * i) : 1;
-        if (t->dims[i] == 0) return bad(g, "'%.*s': dimension %u is 0", SHOW(t->name), (unsigned)i);
+        if (t->dims[i] == 0) return bad(g, "'%.*s': dimension %u is 0", NIBL_SHOW(t->name), (unsigned)i);
         if (!nibl_mul_u64(elements, t->dims[i], &elements) || elements > INT64_MAX)
             return bad(g, "'%.*s': dimension %u is %llu, which makes more elements than 63 bits count",
-                       SHOW(t->name), (unsigned)i, (unsigned long long)t->dims[i]);
+                       NIBL_SHOW(t->name), (unsigned)i, (unsigned long long)t->dims[i]);
     }
     const nibl_dtype *type = nibl_dtype_by_id(t->type);
     if (!type) return NIBL_OK;
     if (t->dims[0] % type->block != 0)
-        return bad(g, "'%.*s': rows of %llu elements are not whole blocks of %u (%s)", SHOW(t->name),
+        return bad(g, "'%.*s': rows of %llu elements are not whole blocks of %u (%s)", NIBL_SHOW(t->name),
                    (unsigned long long)t->dims[0], (unsigned)type->block, type->name);
     uint64_t row_bytes, rows = elements / t->dims[0];
     if (!nibl_dtype_row_bytes(type, t->dims[0], &row_bytes) || !nibl_mul_u64(row_bytes, rows, &t->bytes) ||
         t->bytes > INT64_MAX)
         return bad(g, "'%.*s': %llu rows of %llu elements (%s) are more bytes than 63 bits count",
-                   SHOW(t->name), (unsigned long long)rows, (unsigned long long)t->dims[0], type->name);
+                   NIBL_SHOW(t->name), (unsigned long long)rows, (unsigned long long)t->dims[0], type->name);
     return NIBL_OK;
 }
 
@@ -267,7 +265,7 @@ static nibl_status parse_tensor(nibl_gguf *g) {
     nibl_gguf_tensor t = {.name = slice_at(g, (uint32_t)(g->at + 8), length)};
     t.n_dims = nibl_load_u32(peek(g, 8 + length));
     if (t.n_dims > NIBL_GGUF_MAX_DIMS)
-        return bad(g, "'%.*s': %u dimensions (limit %d)", SHOW(t.name), (unsigned)t.n_dims,
+        return bad(g, "'%.*s': %u dimensions (limit %d)", NIBL_SHOW(t.name), (unsigned)t.n_dims,
                    NIBL_GGUF_MAX_DIMS);
     size_t tail = 8 + length + 4 + 8 * (size_t)t.n_dims;
     if (!have(g, tail + 12)) return NIBL_NEED_DATA;
@@ -296,7 +294,8 @@ static nibl_status sort_names(named *names, size_t count, const char *what) {
     qsort(names, count, sizeof *names, nibl_gguf_compare_names);
     for (size_t i = 1; i < count; i++)
         if (nibl_gguf_compare_names(&names[i - 1], &names[i]) == 0)
-            return nibl_fail(NIBL_E_FILE, "%s '%.*s' stands twice in the file", what, SHOW(names[i].name));
+            return nibl_fail(NIBL_E_FILE, "%s '%.*s' stands twice in the file", what,
+                             NIBL_SHOW(names[i].name));
     return NIBL_OK;
 }
 
@@ -348,14 +347,14 @@ static nibl_status place_tensors(nibl_gguf *g) {
     for (size_t i = 0; i < g->tensors_length; i++) {
         nibl_gguf_tensor *t = &g->tensors[i];
         if (t->offset % alignment != 0)
-            return nibl_fail(NIBL_E_FILE,
-                             "tensor '%.*s': offset %llu is not a multiple of the alignment %llu",
-                             SHOW(t->name), (unsigned long long)t->offset, (unsigned long long)alignment);
+            return nibl_fail(
+                NIBL_E_FILE, "tensor '%.*s': offset %llu is not a multiple of the alignment %llu",
+                NIBL_SHOW(t->name), (unsigned long long)t->offset, (unsigned long long)alignment);
         uint64_t end;
         if (!nibl_add_u64(t->offset, data, &t->offset) || !nibl_add_u64(t->offset, t->bytes, &end) ||
             end > INT64_MAX)
             return nibl_fail(NIBL_E_FILE, "tensor '%.*s': %llu bytes at file offset %llu end beyond 2^63",
-                             SHOW(t->name), (unsigned long long)t->bytes, (unsigned long long)t->offset);
+                             NIBL_SHOW(t->name), (unsigned long long)t->bytes, (unsigned long long)t->offset);
     }
     return NIBL_OK;
 }
@@ -375,8 +374,8 @@ static nibl_status check_overlap(const nibl_gguf *g) {
     for (size_t i = 1; i < count && status == NIBL_OK; i++) {
         if (extents[i].begin >= extents[i - 1].end) continue;
         nibl_slice a = g->tensors[extents[i - 1].index].name, b = g->tensors[extents[i].index].name;
-        status = nibl_fail(NIBL_E_FILE, "tensors '%.*s' and '%.*s' overlap at file offset %llu", SHOW(a),
-                           SHOW(b), (unsigned long long)extents[i].begin);
+        status = nibl_fail(NIBL_E_FILE, "tensors '%.*s' and '%.*s' overlap at file offset %llu", NIBL_SHOW(a),
+                           NIBL_SHOW(b), (unsigned long long)extents[i].begin);
     }
     nibl_free(extents);
     return status;
@@ -467,7 +466,8 @@ nibl_status nibl_gguf_check_end(const nibl_gguf *gguf, uint64_t file_size) {
             return nibl_fail(
                 NIBL_E_TRUNCATED,
                 "tensor '%.*s' ends at byte %llu, but the file ends after %llu bytes: fetch it again",
-                SHOW(t->name), (unsigned long long)(t->offset + t->bytes), (unsigned long long)file_size);
+                NIBL_SHOW(t->name), (unsigned long long)(t->offset + t->bytes),
+                (unsigned long long)file_size);
     }
     return NIBL_OK;
 }

@@ -30,13 +30,8 @@ typedef enum nibl_gguf_type {
     NIBL_GGUF_F64
 } nibl_gguf_type;
 
-/* A slice of the header's bytes: not NUL-terminated, not necessarily valid UTF-8. Keys and tensor names
- * hold no control characters, so that they may stand in messages; values may hold anything. */
-typedef struct nibl_slice {
-    const char *bytes;
-    size_t length;
-} nibl_slice;
-
+/* Slices are of the header's bytes. Keys and tensor names hold no control characters, so that they may stand in
+ * messages; values may hold anything. */
 typedef struct nibl_gguf_tensor {
     nibl_slice name;
     uint32_t type; /* file type id, see dtype.h; may be unknown */

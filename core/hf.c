@@ -19,8 +19,6 @@ const nibl_hf_file nibl_hf_files[NIBL_HF_DOCUMENTS] = {
     [NIBL_HF_INDEX] = {NIBL_HF_WEIGHTS ".index.json", 16 << 20, false},
 };
 
-#define SHOW(s) (int)((s).length < 64 ? (s).length : 64), (s).bytes
-
 static const char config_name[] = "config.json";
 
 /* ---- model.safetensors.index.json ---- */
@@ -57,11 +55,11 @@ static bool is_file_name(nibl_slice s) {
 static nibl_status read_files(const nibl_json *json, const char *file, named_file *files, size_t *count) {
     const uint32_t map = nibl_json_get(json, NIBL_JSON_ROOT, "weight_map");
     for (uint32_t i = 0; nibl_json_each(json, map, &i); ++*count) {
-        files[*count] = (named_file){nibl_hf_string(json, i + 1), (uint32_t)*count};
+        files[*count] = (named_file){nibl_json_text(json, i + 1), (uint32_t)*count};
         if (json->nodes[i + 1].escaped || !is_file_name(files[*count].name))
             return nibl_fail(NIBL_E_FILE,
                              "%s: weight_map points to '%.*s', which is no .safetensors file of this folder",
-                             file, SHOW(files[*count].name));
+                             file, NIBL_SHOW(files[*count].name));
     }
     if (*count == 0) return nibl_fail(NIBL_E_FILE, "%s: there is no weight_map, or nothing in it", file);
     qsort(files, *count, sizeof *files, compare_files);
@@ -95,10 +93,6 @@ nibl_status nibl_hf_read_index(const nibl_hf_text *index, nibl_status (*add)(voi
 }
 
 /* ---- Weights ---- */
-
-static bool equals(nibl_slice s, const char *text) {
-    return strlen(text) == s.length && memcmp(s.bytes, text, s.length) == 0;
-}
 
 typedef struct weight {
     nibl_safetensor tensor;
@@ -151,16 +145,16 @@ static nibl_status read_weights(const nibl_hf_text *files, size_t count, uint32_
     for (size_t i = 1; i < w->count; i++)
         if (compare_names(&w->list[i - 1], &w->list[i]) == 0)
             return nibl_fail(NIBL_E_FILE, "tensor '%.*s' stands twice in the weights",
-                             SHOW(w->list[i].tensor.name));
+                             NIBL_SHOW(w->list[i].tensor.name));
     return NIBL_OK;
 }
 
 /* GGUF's id of a type, I8 for bytes that GGUF has no name for; an id of none where nobody knows it. */
 static uint32_t type_id(nibl_slice dtype) {
-    if (equals(dtype, "U8") || equals(dtype, "F8_E4M3")) dtype = (nibl_slice){"I8", 2};
+    if (nibl_slice_is(dtype, "U8") || nibl_slice_is(dtype, "F8_E4M3")) dtype = (nibl_slice){"I8", 2};
     for (uint32_t id = 0; id < 64; id++) {
         const char *name = nibl_dtype_name(id);
-        if (name && equals(dtype, name)) return id;
+        if (name && nibl_slice_is(dtype, name)) return id;
     }
     return UINT32_MAX;
 }
@@ -209,7 +203,7 @@ static nibl_status write_weight(nibl_slot slot, const char *name, const char *hf
                          hf_name);
     if (!floats)
         return nibl_fail(NIBL_E_UNSUPPORTED, "tensor '%s' has type %.*s, which this build does not read",
-                         hf_name, SHOW(found->tensor.dtype));
+                         hf_name, NIBL_SHOW(found->tensor.dtype));
     write_tensor(w, found, name, b, order);
     return NIBL_OK;
 }
@@ -266,7 +260,7 @@ static nibl_status write_weights(const nibl_json *config, const nibl_arch *arch,
         const bool tied_head = tied && name.length == 14 && memcmp(name.bytes, "lm_head.weight", 14) == 0;
         if (!w->list[i].used && !tied_head && !is_idle(name) && !nibl_hfq_is_idle(&w->quantized, name))
             return nibl_fail(NIBL_E_UNSUPPORTED,
-                             "tensor '%.*s' has no place in architecture %s of this build", SHOW(name),
+                             "tensor '%.*s' has no place in architecture %s of this build", NIBL_SHOW(name),
                              arch->name);
     }
     const uint64_t rows = w->list[order[0]].tensor.dims[1];

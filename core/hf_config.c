@@ -6,8 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define SHOW(s) (int)((s).length < 64 ? (s).length : 64), (s).bytes
-
 static const char name[] = "config.json";
 
 typedef struct writer {
@@ -123,7 +121,7 @@ static nibl_status write_layers(writer *w) {
         if (!nibl_json_equals(c, i, "full_attention") && !nibl_json_equals(c, i, "sliding_attention") &&
             !((w->arch->has & NIBL_BIT(CONV)) && nibl_json_equals(c, i, "conv")))
             return nibl_fail(NIBL_E_UNSUPPORTED, "%s: a layer of type '%.*s' is not supported", name,
-                             SHOW(nibl_hf_string(c, i)));
+                             NIBL_SHOW(nibl_json_text(c, i)));
     if (w->arch->has & NIBL_BIT(CONV)) {
         if (types == 0) return nibl_fail(NIBL_E_FILE, "%s: layer_types is missing", name);
         write_flags(w, key_of(w, "attention.head_count_kv"), types, "conv", (uint32_t)kv_heads);
@@ -202,8 +200,8 @@ static nibl_status write_scaling(writer *w, uint32_t scaling) {
     if (!(known || is_long) || nibl_json_get(c, scaling, "mscale_all_dim") ||
         nibl_json_get(c, scaling, "short_mscale"))
         return nibl_fail(NIBL_E_UNSUPPORTED, "%s: RoPE scaling '%.*s' is not supported", name,
-                         SHOW(nibl_hf_string(c, type)));
-    nibl_gguf_build_string(w->b, key_of(w, "rope.scaling.type"), nibl_hf_string(c, type));
+                         NIBL_SHOW(nibl_json_text(c, type)));
+    nibl_gguf_build_string(w->b, key_of(w, "rope.scaling.type"), nibl_json_text(c, type));
     if (is_long) return write_longrope(w, scaling);
     for (size_t i = 0; i < sizeof scaling_settings / sizeof *scaling_settings; i++) {
         const uint32_t node = nibl_json_get(c, scaling, scaling_settings[i].hf);
@@ -272,7 +270,7 @@ static nibl_status check_activation(const writer *w) {
             nibl_json_equals(w->config, act, activations[i].hf))
             return NIBL_OK;
     return nibl_fail(NIBL_E_UNSUPPORTED, "%s: %s '%.*s' is not supported", name, keys[key],
-                     SHOW(nibl_hf_string(w->config, act)));
+                     NIBL_SHOW(nibl_json_text(w->config, act)));
 }
 
 static nibl_status check_traits(const writer *w) {
@@ -300,13 +298,13 @@ static nibl_status check_traits(const writer *w) {
 /* ---- All together ---- */
 
 nibl_status nibl_hf_write_config(const nibl_json *config, const nibl_arch **arch, nibl_gguf_builder *b) {
-    const nibl_slice type = nibl_hf_string(config, nibl_json_get(config, NIBL_JSON_ROOT, "model_type"));
-    *arch = nibl_arch_of_hf(type.bytes, type.length);
+    const nibl_slice type = nibl_json_text(config, nibl_json_get(config, NIBL_JSON_ROOT, "model_type"));
+    *arch = nibl_arch_of_hf(type);
     if (!*arch) {
         char known[256];
         nibl_arch_list(known, sizeof known, true);
         return nibl_fail(NIBL_E_UNSUPPORTED, "%s: model_type '%.*s' is not supported; this build knows: %s",
-                         name, SHOW(type), known);
+                         name, NIBL_SHOW(type), known);
     }
     writer w = {config, *arch, b, ""};
     NIBL_TRY(check_traits(&w));

@@ -4,14 +4,7 @@
 
 enum { SIGNATURE = 2048 };
 
-#define SHOW(s) (int)((s).length < 64 ? (s).length : 64), (s).bytes
-
 static const char file[] = NIBL_HF_TOKENIZER_NAME;
-
-nibl_slice nibl_hf_string(const nibl_json *json, uint32_t node) {
-    if (!nibl_json_is(json, node, NIBL_JSON_STRING)) return (nibl_slice){"", 0};
-    return (nibl_slice){json->text + json->nodes[node].at, json->nodes[node].length};
-}
 
 bool nibl_hf_flag(const nibl_json *json, uint32_t object, const char *key, bool absent) {
     nibl_json_bool(json, nibl_json_get(json, object, key), &absent);
@@ -28,7 +21,7 @@ static bool is_type(const nibl_json *json, uint32_t node, const char *type) {
 
 static nibl_status fail_step(const nibl_json *json, uint32_t step, const char *what) {
     return nibl_fail(NIBL_E_UNSUPPORTED, "%s: a %s of type '%.*s' with these settings is not supported", file,
-                     what, SHOW(nibl_hf_string(json, nibl_json_get(json, step, "type"))));
+                     what, NIBL_SHOW(nibl_json_text(json, nibl_json_get(json, step, "type"))));
 }
 
 /* The steps of a Sequence, or the one step that the node is: for (uint32_t i = 0; next_step(...);). */
@@ -202,7 +195,7 @@ static nibl_status check_model(const nibl_json *json, uint32_t model) {
     double rate = 0;
     if (type && !nibl_json_equals(json, type, "BPE")) /* old files do not say */
         return nibl_fail(NIBL_E_UNSUPPORTED, "%s: a model of type '%.*s' is not supported, only BPE", file,
-                         SHOW(nibl_hf_string(json, type)));
+                         NIBL_SHOW(nibl_json_text(json, type)));
     static const char *const affixes[] = {"continuing_subword_prefix", "end_of_word_suffix"};
     for (size_t i = 0; i < 2; i++) {
         const uint32_t affix = nibl_json_get(json, model, affixes[i]);

@@ -18,8 +18,6 @@ typedef struct nibl_hf_family {
 
 nibl_status nibl_hf_find_family(const nibl_json *json, nibl_hf_family *out);
 
-/* A string without its quotes, escapes as written; empty where the node is another. */
-nibl_slice nibl_hf_string(const nibl_json *json, uint32_t node);
 /* A member that is a bool; `absent` where it is none. */
 bool nibl_hf_flag(const nibl_json *json, uint32_t object, const char *key, bool absent);
 

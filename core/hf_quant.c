@@ -1,6 +1,7 @@
 /* The table of layouts, and how each kind of part gets to its place. */
 #include "core/hf_quant.h"
 
+#include "core/rows.h"
 #include "kernels/maths.h"
 #include "kernels/place.h"
 
@@ -9,13 +10,9 @@ static nibl_status wrong(nibl_hfq *q, nibl_status status, const char *problem) {
     return nibl_fail(status, "%s", problem);
 }
 
-/* Where row i of the file stands: the halves of a head may be interleaved (nibl_binding). */
+/* Where row i of the file stands. */
 static uint32_t row_at(const nibl_hfq *q, uint32_t i) {
-    const uint32_t half = q->halves / 2;
-    if (q->alternating) return i % 2 * (q->w->rows / 2) + i / 2;
-    if (half == 0) return i;
-    const uint32_t within = i % q->halves;
-    return i - within + (within < half ? 2 * within : 2 * (within - half) + 1);
+    return q->alternating ? nibl_row_parted(q->w->rows, i) : nibl_row_interleaved(q->halves, i);
 }
 
 static uint32_t smaller(uint32_t a, uint32_t b) { return a < b ? a : b; }

@@ -8,27 +8,15 @@
 
 enum { I8 = 24 /* GGUF's id of bytes, whatever they mean */ };
 
-#define SHOW(s) (int)((s).length < 64 ? (s).length : 64), (s).bytes
-
 static const char config_name[] = "config.json";
 
-static const nibl_hfq_method *find_method(const char *name, size_t length) {
+static const nibl_hfq_method *find_method(nibl_slice name) {
     for (size_t i = 0; i < nibl_hfq_method_count; i++)
-        if (strlen(nibl_hfq_methods[i].name) == length && memcmp(nibl_hfq_methods[i].name, name, length) == 0)
-            return &nibl_hfq_methods[i];
+        if (nibl_slice_is(name, nibl_hfq_methods[i].name)) return &nibl_hfq_methods[i];
     return NULL;
 }
 
 /* ---- config.json ---- */
-
-static nibl_slice text_of(const nibl_json *json, uint32_t node) {
-    if (!nibl_json_is(json, node, NIBL_JSON_STRING)) return (nibl_slice){"", 0};
-    return (nibl_slice){json->text + json->nodes[node].at, json->nodes[node].length};
-}
-
-static bool same(nibl_slice s, const char *text) {
-    return strlen(text) == s.length && memcmp(s.bytes, text, s.length) == 0;
-}
 
 /* Neither there nor anything in it. */
 static bool is_empty(const nibl_json *json, uint32_t node) {
@@ -43,7 +31,7 @@ static nibl_status refuse(const char *what, nibl_slice value) {
     return nibl_fail(NIBL_E_UNSUPPORTED,
                      "%s: the weights are quantized by %s '%.*s', which is not supported: take the 16-bit "
                      "model and quantize it on arrival, or a GGUF file",
-                     config_name, what, SHOW(value));
+                     config_name, what, NIBL_SHOW(value));
 }
 
 static nibl_slice word(const char *text) { return (nibl_slice){text, strlen(text)}; }
@@ -71,10 +59,10 @@ static nibl_status read_sizes(const nibl_json *json, uint32_t bits, uint32_t gro
 }
 
 static nibl_status read_awq(const nibl_json *json, uint32_t config, nibl_hfq_config *out) {
-    const nibl_slice version = text_of(json, either(json, config, "version", "format"));
+    const nibl_slice version = nibl_json_text(json, either(json, config, "version", "format"));
     bool zero_point = true;
     nibl_json_bool(json, nibl_json_get(json, config, "zero_point"), &zero_point);
-    if (version.length > 0 && !same(version, "gemm") && !same(version, "GEMM"))
+    if (version.length > 0 && !nibl_slice_is(version, "gemm") && !nibl_slice_is(version, "GEMM"))
         return refuse("AWQ's version", version);
     if (!zero_point) return refuse("AWQ", word("without zero points"));
     NIBL_TRY(read_sizes(json, either(json, config, "bits", "w_bit"),
@@ -84,13 +72,13 @@ static nibl_status read_awq(const nibl_json *json, uint32_t config, nibl_hfq_con
 }
 
 static nibl_status read_gptq(const nibl_json *json, uint32_t config, nibl_hfq_config *out) {
-    const nibl_slice format = text_of(json, either(json, config, "checkpoint_format", "format"));
+    const nibl_slice format = nibl_json_text(json, either(json, config, "checkpoint_format", "format"));
     bool marlin = false;
     nibl_json_bool(json, nibl_json_get(json, config, "is_marlin_format"), &marlin);
     if (marlin) return refuse("GPTQ's format", word("marlin"));
-    if (same(format, "gptq_v2"))
-        out->method = find_method("gptq_v2", 7);
-    else if (format.length > 0 && !same(format, "gptq"))
+    if (nibl_slice_is(format, "gptq_v2"))
+        out->method = find_method(word("gptq_v2"));
+    else if (format.length > 0 && !nibl_slice_is(format, "gptq"))
         return refuse("GPTQ's format", format);
     nibl_json_bool(json, nibl_json_get(json, config, "sym"), &out->symmetric);
     return read_sizes(json, nibl_json_get(json, config, "bits"), nibl_json_get(json, config, "group_size"),
@@ -98,17 +86,17 @@ static nibl_status read_gptq(const nibl_json *json, uint32_t config, nibl_hfq_co
 }
 
 static nibl_status read_compressed(const nibl_json *json, uint32_t config, nibl_hfq_config *out) {
-    nibl_slice format = text_of(json, nibl_json_get(json, config, "format"));
-    if (same(format, "naive-quantized")) format = word("int-quantized"); /* its old name */
-    out->method = find_method(format.bytes, format.length);
+    nibl_slice format = nibl_json_text(json, nibl_json_get(json, config, "format"));
+    if (nibl_slice_is(format, "naive-quantized")) format = word("int-quantized"); /* its old name */
+    out->method = find_method(format);
     if (!out->method || !strstr(out->method->name, "-quantized"))
         return refuse("compressed-tensors' format", format);
-    const nibl_slice state = text_of(json, nibl_json_get(json, config, "quantization_status"));
-    if (state.length > 0 && !same(state, "compressed"))
+    const nibl_slice state = nibl_json_text(json, nibl_json_get(json, config, "quantization_status"));
+    if (state.length > 0 && !nibl_slice_is(state, "compressed"))
         return refuse("compressed-tensors, with status", state);
     const uint32_t sparsity = nibl_json_get(json, config, "sparsity_config");
-    const nibl_slice sparse = text_of(json, nibl_json_get(json, sparsity, "format"));
-    if (!is_empty(json, sparsity) && !same(sparse, "dense"))
+    const nibl_slice sparse = nibl_json_text(json, nibl_json_get(json, sparsity, "format"));
+    if (!is_empty(json, sparsity) && !nibl_slice_is(sparse, "dense"))
         return refuse("compressed-tensors' sparse format", sparse);
     const uint32_t transforms = nibl_json_get(json, config, "transform_config");
     if (!is_empty(json, transforms) && !is_empty(json, nibl_json_get(json, transforms, "config_groups")))
@@ -116,9 +104,10 @@ static nibl_status read_compressed(const nibl_json *json, uint32_t config, nibl_
     const uint32_t groups = nibl_json_get(json, config, "config_groups");
     for (uint32_t i = 0; nibl_json_each(json, groups, &i);) {
         const uint32_t weights = nibl_json_get(json, i + 1, "weights");
-        const nibl_slice own = text_of(json, nibl_json_get(json, i + 1, "format"));
+        const nibl_slice own = nibl_json_text(json, nibl_json_get(json, i + 1, "format"));
         uint64_t bits;
-        if (own.length > 0 && !same(own, out->method->name) && !same(own, "naive-quantized"))
+        if (own.length > 0 && !nibl_slice_is(own, out->method->name) &&
+            !nibl_slice_is(own, "naive-quantized"))
             return refuse("compressed-tensors' format", own);
         if (!nibl_json_u64(json, nibl_json_get(json, weights, "num_bits"), &bits) || bits > 16) continue;
         out->bits = (uint32_t)bits;
@@ -127,15 +116,15 @@ static nibl_status read_compressed(const nibl_json *json, uint32_t config, nibl_
 }
 
 static nibl_status read_bitnet(const nibl_json *json, uint32_t config, nibl_hfq_config *out) {
-    const nibl_slice linear = text_of(json, nibl_json_get(json, config, "linear_class"));
-    const nibl_slice mode = text_of(json, nibl_json_get(json, config, "quantization_mode"));
+    const nibl_slice linear = nibl_json_text(json, nibl_json_get(json, config, "linear_class"));
+    const nibl_slice mode = nibl_json_text(json, nibl_json_get(json, config, "quantization_mode"));
     bool norm = false;
     nibl_json_bool(json, nibl_json_get(json, config, "use_rms_norm"), &norm);
     if (norm) return refuse("bitnet", word("use_rms_norm"));
-    out->divides = !same(linear, "autobitlinear");
-    if (linear.length > 0 && out->divides && !same(linear, "bitlinear"))
+    out->divides = !nibl_slice_is(linear, "autobitlinear");
+    if (linear.length > 0 && out->divides && !nibl_slice_is(linear, "bitlinear"))
         return refuse("bitnet's linear_class", linear);
-    if (!out->divides && mode.length > 0 && !same(mode, "offline"))
+    if (!out->divides && mode.length > 0 && !nibl_slice_is(mode, "offline"))
         return refuse("bitnet's quantization_mode", mode);
     return NIBL_OK;
 }
@@ -156,10 +145,10 @@ nibl_status nibl_hfq_read_config(const nibl_json *json, nibl_hfq_config *out) {
     *out = (nibl_hfq_config){0};
     const uint32_t config = either(json, NIBL_JSON_ROOT, "quantization_config", "compression_config");
     if (config == 0 || nibl_json_is(json, config, NIBL_JSON_NULL)) return NIBL_OK;
-    const nibl_slice name = text_of(json, nibl_json_get(json, config, "quant_method"));
+    const nibl_slice name = nibl_json_text(json, nibl_json_get(json, config, "quant_method"));
     for (size_t i = 0; i < sizeof readers / sizeof *readers; i++) {
-        if (!same(name, readers[i].name)) continue;
-        out->method = find_method(name.bytes, name.length);
+        if (!nibl_slice_is(name, readers[i].name)) continue;
+        out->method = find_method(name);
         return readers[i].read(json, config, out);
     }
     return refuse("method", name);
@@ -183,7 +172,7 @@ void nibl_hfq_read_metadata(const nibl_gguf *gguf, nibl_hfq_config *out) {
     uint64_t bits = 0, group = 0;
     *out = (nibl_hfq_config){0};
     if (!nibl_gguf_string(gguf, KEY("method"), &name)) return;
-    out->method = find_method(name.bytes, name.length);
+    out->method = find_method(name);
     nibl_gguf_u64(gguf, KEY("bits"), &bits);
     nibl_gguf_u64(gguf, KEY("group_size"), &group);
     out->bits = (uint32_t)bits;

@@ -17,8 +17,6 @@ enum {
     MAX_ENDS = 3
 };
 
-#define SHOW(s) (int)((s).length < 64 ? (s).length : 64), (s).bytes
-#define text_of nibl_hf_string
 #define flag nibl_hf_flag
 
 static const char file[] = NIBL_HF_TOKENIZER_NAME;
@@ -39,15 +37,15 @@ typedef struct tokens {
 static nibl_status put_token(const nibl_json *json, tokens *t, uint32_t text, uint32_t id_node,
                              int32_t type) {
     uint64_t id;
-    const nibl_slice shown = text_of(json, text);
+    const nibl_slice shown = nibl_json_text(json, text);
     if (!nibl_json_is(json, text, NIBL_JSON_STRING) || !nibl_json_u64(json, id_node, &id) || id >= t->count)
         return nibl_fail(NIBL_E_FILE, "%s: token '%.*s' has no text, or an id that is not possible", file,
-                         SHOW(shown));
+                         NIBL_SHOW(shown));
     token *place = &t->list[id];
     const bool added = type == TYPE_CONTROL || type == TYPE_USER;
     if (place->node && (!added || place->type == TYPE_CONTROL || place->type == TYPE_USER))
         return nibl_fail(NIBL_E_FILE, "%s: tokens '%.*s' and '%.*s' have the same id %u", file,
-                         SHOW(text_of(json, place->node)), SHOW(shown), (unsigned)id);
+                         NIBL_SHOW(nibl_json_text(json, place->node)), NIBL_SHOW(shown), (unsigned)id);
     *place = (token){text, type};
     return NIBL_OK;
 }
@@ -57,7 +55,7 @@ static nibl_status put_added(const nibl_json *json, tokens *t, uint32_t added) {
     const bool normalized = t->family->pieces && flag(json, added, "normalized", false);
     if (normalized || flag(json, added, "single_word", false))
         return nibl_fail(NIBL_E_UNSUPPORTED, "%s: added token '%.*s' with %s is not supported", file,
-                         SHOW(text_of(json, text)), normalized ? "normalized" : "single_word");
+                         NIBL_SHOW(nibl_json_text(json, text)), normalized ? "normalized" : "single_word");
     return put_token(json, t, text, nibl_json_get(json, added, "id"),
                      flag(json, added, "special", false) ? TYPE_CONTROL : TYPE_USER);
 }
@@ -85,7 +83,7 @@ static nibl_status read_tokens(const nibl_json *json, tokens *t) {
     if (!t->list) return nibl_fail_memory((uint64_t)t->count * sizeof *t->list, "the vocabulary");
     for (uint32_t i = 0; nibl_json_each(json, vocabulary, &i);) {
         uint8_t byte;
-        const bool is_byte = t->family->pieces && nibl_token_byte(text_of(json, i), &byte);
+        const bool is_byte = t->family->pieces && nibl_token_byte(nibl_json_text(json, i), &byte);
         NIBL_TRY(put_token(json, t, i, i + 1, is_byte ? TYPE_BYTE : TYPE_NORMAL));
         t->bytes += is_byte;
     }
@@ -125,9 +123,9 @@ static void write_strips(const nibl_json *json, const char *habit, const char *k
 
 static void write_unknown(const nibl_json *json, const tokens *t, nibl_gguf_builder *b) {
     const uint32_t model = nibl_json_get(json, NIBL_JSON_ROOT, "model");
-    const nibl_slice text = text_of(json, nibl_json_get(json, model, "unk_token"));
+    const nibl_slice text = nibl_json_text(json, nibl_json_get(json, model, "unk_token"));
     for (uint32_t i = 0; i < t->count; i++) {
-        const nibl_slice other = text_of(json, t->list[i].node);
+        const nibl_slice other = nibl_json_text(json, t->list[i].node);
         if (text.length == 0 || other.length != text.length ||
             memcmp(other.bytes, text.bytes, text.length) != 0)
             continue;
@@ -166,7 +164,7 @@ static int64_t added_id(const nibl_json *json, nibl_slice text) {
     const uint32_t added = nibl_json_get(json, NIBL_JSON_ROOT, "added_tokens");
     for (uint32_t i = 0; nibl_json_each(json, added, &i);) {
         uint64_t id;
-        const nibl_slice other = text_of(json, nibl_json_get(json, i, "content"));
+        const nibl_slice other = nibl_json_text(json, nibl_json_get(json, i, "content"));
         if (text.length > 0 && other.length == text.length &&
             memcmp(other.bytes, text.bytes, text.length) == 0 &&
             nibl_json_u64(json, nibl_json_get(json, i, "id"), &id) && id < MAX_IDS)
@@ -202,7 +200,7 @@ static nibl_status write_ends(const nibl_hf_parsed *hf, nibl_gguf_builder *b) {
     int64_t ends[MAX_ENDS];
     size_t count = 0;
     const int64_t eos =
-        added_id(&hf->json[NIBL_HF_TOKENIZER], text_of(config, named_token(config, "eos_token")));
+        added_id(&hf->json[NIBL_HF_TOKENIZER], nibl_json_text(config, named_token(config, "eos_token")));
     if (eos >= 0) NIBL_TRY(add_end(ends, &count, (uint64_t)eos));
     NIBL_TRY(add_ends(&hf->json[NIBL_HF_GENERATION], ends, &count));
     NIBL_TRY(add_ends(&hf->json[NIBL_HF_CONFIG], ends, &count));
@@ -225,18 +223,18 @@ static nibl_status read_template(const nibl_json *json, uint32_t processor, nibl
     for (uint32_t i = 0; nibl_json_each(json, pieces, &i); first = false) {
         const uint32_t special = nibl_json_get(json, i, "SpecialToken");
         if (special == 0) continue;
-        const nibl_slice name = text_of(json, nibl_json_get(json, special, "id"));
+        const nibl_slice name = nibl_json_text(json, nibl_json_get(json, special, "id"));
         *front = first && name.length == bos.length && memcmp(name.bytes, bos.bytes, bos.length) == 0;
         if (!*front)
             return nibl_fail(NIBL_E_UNSUPPORTED, "%s: its post-processor puts '%.*s' around a text", file,
-                             SHOW(name));
+                             NIBL_SHOW(name));
     }
     return NIBL_OK;
 }
 
 static nibl_status write_beginning(const nibl_hf_parsed *hf, nibl_gguf_builder *b) {
     const nibl_json *json = &hf->json[NIBL_HF_TOKENIZER], *config = &hf->json[NIBL_HF_TOKENIZER_CONFIG];
-    const nibl_slice text = text_of(config, named_token(config, "bos_token"));
+    const nibl_slice text = nibl_json_text(config, named_token(config, "bos_token"));
     int64_t bos = added_id(json, text);
     uint64_t id;
     if (bos < 0 &&

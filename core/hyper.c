@@ -140,12 +140,10 @@ static nibl_status read_scaling(reader *r, nibl_hyper *h) {
     if (!nibl_gguf_string(r->gguf, key_of(r, "rope.scaling.type"), &name)) return NIBL_OK;
     enum { TYPES = sizeof names / sizeof *names };
     size_t type = 0;
-    while (type < TYPES &&
-           !(strlen(names[type]) == name.length && memcmp(names[type], name.bytes, name.length) == 0))
-        type++;
+    while (type < TYPES && !nibl_slice_is(name, names[type])) type++;
     if (type == TYPES)
         return nibl_fail(NIBL_E_UNSUPPORTED, "RoPE scaling '%.*s' (metadata key %s) is not supported",
-                         (int)(name.length < 64 ? name.length : 64), name.bytes, r->key);
+                         NIBL_SHOW(name), r->key);
     f->scaling = (nibl_rope_scaling)type;
     if (f->scaling == NIBL_ROPE_PLAIN) return NIBL_OK;
     const bool yarn = f->scaling == NIBL_ROPE_YARN;

@@ -323,6 +323,11 @@ bool nibl_json_f64(const nibl_json *json, uint32_t node, double *out) {
     return true;
 }
 
+nibl_slice nibl_json_text(const nibl_json *json, uint32_t node) {
+    if (!nibl_json_is(json, node, NIBL_JSON_STRING)) return (nibl_slice){"", 0};
+    return (nibl_slice){json->text + json->nodes[node].at, json->nodes[node].length};
+}
+
 bool nibl_json_bool(const nibl_json *json, uint32_t node, bool *out) {
     const bool yes = nibl_json_is(json, node, NIBL_JSON_TRUE);
     if (!yes && !nibl_json_is(json, node, NIBL_JSON_FALSE)) return false;

@@ -59,6 +59,9 @@ bool nibl_json_u64(const nibl_json *json, uint32_t node, uint64_t *out); /* digi
 bool nibl_json_f64(const nibl_json *json, uint32_t node, double *out);
 bool nibl_json_bool(const nibl_json *json, uint32_t node, bool *out);
 
+/* A string without its quotes, escapes as written; empty where the node is another. */
+nibl_slice nibl_json_text(const nibl_json *json, uint32_t node);
+
 /* The decoded string, counted like nibl_write. */
 void nibl_json_write_string(const nibl_json *json, uint32_t node, nibl_writer *out);
 

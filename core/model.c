@@ -2,6 +2,7 @@
 
 #include "core/encode.h"
 #include "core/maths.h"
+#include "core/rows.h"
 #include "kernels/maths.h"
 
 #include <string.h>
@@ -78,6 +79,15 @@ static nibl_matrix *matrix_of(nibl_model *m, nibl_layer *l, nibl_slot slot, uint
     return nibl_slot_forms[slot].expert ? *(nibl_matrix **)place + expert : place;
 }
 
+/* A slot that is there for every expert. */
+static bool is_each(const nibl_model *m, nibl_slot slot) {
+    return nibl_slot_forms[slot].expert && m->hyper.experts > 0;
+}
+
+static bool is_transposed(const nibl_model *m, nibl_slot slot) {
+    return m->transposed && !nibl_slot_forms[slot].vector && nibl_slot_in_layer(slot);
+}
+
 static uint64_t packed_bytes(const nibl_binding *b) {
     if (b->quantized && !b->owns) return 0;
     uint64_t bytes =
@@ -90,7 +100,7 @@ static const nibl_gguf_tensor *find_tensor(const nibl_model *m, nibl_slot slot, 
                                            uint32_t expert, char name[80], uint64_t *first, bool *whole) {
     const nibl_slot_name names = nibl_arch_slot(m->arch, slot);
     const slot_shape shape = shape_of(m, slot);
-    const bool stacked = nibl_slot_forms[slot].expert && m->hyper.experts > 0;
+    const bool stacked = is_each(m, slot);
     nibl_arch_write_name(names.gguf, layer, expert, name);
     const nibl_gguf_tensor *t = nibl_gguf_find_tensor(m->gguf, name);
     *whole = !stacked && !names.shared;
@@ -114,7 +124,7 @@ static nibl_status check_shape(const nibl_model *m, const char *name, const nibl
                                nibl_slot slot, uint64_t first, bool whole) {
     const slot_shape shape = shape_of(m, slot);
     const bool vector = nibl_slot_forms[slot].vector;
-    const bool transposed = m->transposed && !vector && nibl_slot_in_layer(slot);
+    const bool transposed = is_transposed(m, slot);
     const uint64_t width = t->dims[0],
                    rest = t->dims[1] * t->dims[2] * t->dims[3]; /* the parser checked the product */
     const uint64_t cols = transposed ? rest : width, rows = transposed ? width : rest;
@@ -202,8 +212,7 @@ static nibl_status bind_slot(nibl_model *m, nibl_slot slot, uint32_t layer, uint
     if (!is_vector && slot != NIBL_SLOT_EMBEDDING) {
         char own[80]; /* several tensors may make the matrix */
         memcpy(own, name, sizeof own);
-        if (nibl_slot_forms[slot].expert && m->hyper.experts > 0)
-            nibl_arch_write_expert_name(slot, layer, expert, own);
+        if (is_each(m, slot)) nibl_arch_write_expert_name(slot, layer, expert, own);
         const bool parts = nibl_hfq_has(m->gguf, &m->quantization, own);
         if (parts && nibl_arch_slot(m->arch, slot).shared)
             return nibl_fail(
@@ -235,7 +244,7 @@ static nibl_status bind_slot(nibl_model *m, nibl_slot slot, uint32_t layer, uint
                       .type = type,
                       .packed = type,
                       .rows = is_vector ? 1 : shape.rows,
-                      .transposed = m->transposed && !is_vector && nibl_slot_in_layer(slot)};
+                      .transposed = is_transposed(m, slot)};
     const uint64_t cols = is_vector ? shape.rows * shape.cols : b.transposed ? t->dims[0] : shape.cols;
     if (b.transposed && !nibl_kind_is_float(type->kind))
         return nibl_fail(NIBL_E_UNSUPPORTED, "tensor '%s' is transposed and has type %s: not supported", name,
@@ -523,13 +532,9 @@ void nibl_model_free(nibl_model *m) {
     nibl_free(m);
 }
 
-/* Where row (or number) i goes: i and i + halves/2 of a head become its 2 i and 2 i + 1. */
+/* Where row (or number) i goes. */
 static uint32_t place_of_row(const nibl_binding *b, uint32_t i) {
-    if (b->alternating) return i % 2 * (b->length / 2) + i / 2;
-    const uint32_t half = b->halves / 2;
-    if (half == 0) return i;
-    const uint32_t within = i % b->halves;
-    return i - within + (within < half ? 2 * within : 2 * (within - half) + 1);
+    return b->alternating ? nibl_row_parted(b->length, i) : nibl_row_interleaved(b->halves, i);
 }
 
 static float number_at(const nibl_binding *b, const uint8_t *row, uint32_t i) {

@@ -21,7 +21,7 @@ typedef struct nibl_product {
 /* Which experts the rows of a chunk use: (row, expert) pairs, sorted by expert. */
 typedef struct nibl_routing {
     float *logits; /* (chunk, padded experts) */
-    uint32_t *chosen; /* (chunk, used): experts of a row, ascending; then the places of its pairs */
+    uint32_t *chosen, *places; /* (chunk, used): experts of a row, ascending, and where its pairs stand */
     float *weights; /* (chunk, used) */
     uint32_t *rows, *experts; /* (chunk * used) of every pair */
     nibl_product *products; /* gate and up of every expert in use, then down */

@@ -3,8 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SHOW(s) (int)((s).length < 64 ? (s).length : 64), (s).bytes
-
 typedef struct dtype {
     const char *name;
     uint32_t bytes;
@@ -21,8 +19,7 @@ static nibl_slice slice_of(const nibl_json *json, uint32_t node) {
 /* Bytes of an element; 0 where the type is not known. */
 static uint32_t element_bytes(nibl_slice name) {
     for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++)
-        if (strlen(dtypes[i].name) == name.length && memcmp(dtypes[i].name, name.bytes, name.length) == 0)
-            return dtypes[i].bytes;
+        if (nibl_slice_is(name, dtypes[i].name)) return dtypes[i].bytes;
     return 0;
 }
 
@@ -31,15 +28,15 @@ static nibl_status read_shape(const char *file, const nibl_json *json, uint32_t 
     uint64_t dims[NIBL_GGUF_MAX_DIMS];
     *elements = 1;
     if (!nibl_json_is(json, shape, NIBL_JSON_ARRAY))
-        return nibl_fail(NIBL_E_FILE, "%s: tensor '%.*s' has no shape", file, SHOW(t->name));
+        return nibl_fail(NIBL_E_FILE, "%s: tensor '%.*s' has no shape", file, NIBL_SHOW(t->name));
     for (uint32_t i = 0; nibl_json_each(json, shape, &i); t->n_dims++) {
         if (t->n_dims == NIBL_GGUF_MAX_DIMS)
             return nibl_fail(NIBL_E_UNSUPPORTED, "%s: tensor '%.*s' has more than %d dimensions", file,
-                             SHOW(t->name), NIBL_GGUF_MAX_DIMS);
+                             NIBL_SHOW(t->name), NIBL_GGUF_MAX_DIMS);
         if (!nibl_json_u64(json, i, &dims[t->n_dims]) || dims[t->n_dims] == 0 ||
             !nibl_mul_u64(*elements, dims[t->n_dims], elements) || *elements > INT64_MAX)
             return nibl_fail(NIBL_E_FILE, "%s: tensor '%.*s': dimension %u is not possible", file,
-                             SHOW(t->name), t->n_dims);
+                             NIBL_SHOW(t->name), t->n_dims);
     }
     for (uint32_t i = 0; i < NIBL_GGUF_MAX_DIMS; i++)
         t->dims[i] = i < t->n_dims ? dims[t->n_dims - 1 - i] : 1;
@@ -52,9 +49,9 @@ static nibl_status read_tensor(const char *file, const nibl_json *json, uint32_t
     const uint32_t type = nibl_json_get(json, value, "dtype");
     *t = (nibl_safetensor){.name = slice_of(json, key)};
     if (json->nodes[key].escaped || t->name.length == 0 || t->name.length >= NIBL_GGUF_MAX_NAME)
-        return nibl_fail(NIBL_E_FILE, "%s: '%.*s' is no name for a tensor", file, SHOW(t->name));
+        return nibl_fail(NIBL_E_FILE, "%s: '%.*s' is no name for a tensor", file, NIBL_SHOW(t->name));
     if (!nibl_json_is(json, type, NIBL_JSON_STRING))
-        return nibl_fail(NIBL_E_FILE, "%s: tensor '%.*s' has no dtype", file, SHOW(t->name));
+        return nibl_fail(NIBL_E_FILE, "%s: tensor '%.*s' has no dtype", file, NIBL_SHOW(t->name));
     t->dtype = slice_of(json, type);
     uint64_t elements, bytes;
     NIBL_TRY(read_shape(file, json, nibl_json_get(json, value, "shape"), t, &elements));
@@ -62,12 +59,12 @@ static nibl_status read_tensor(const char *file, const nibl_json *json, uint32_t
         !nibl_json_u64(json, offsets + 1, &t->begin) || !nibl_json_u64(json, offsets + 2, &t->end) ||
         t->begin > t->end || t->end > NIBL_MAX_FILE - data)
         return nibl_fail(NIBL_E_FILE, "%s: tensor '%.*s': data_offsets are not possible", file,
-                         SHOW(t->name));
+                         NIBL_SHOW(t->name));
     const uint32_t width = element_bytes(t->dtype);
     if (width > 0 && (!nibl_mul_u64(elements, width, &bytes) || bytes != t->end - t->begin))
         return nibl_fail(NIBL_E_FILE,
                          "%s: tensor '%.*s' has %llu bytes, but its shape and type make another number", file,
-                         SHOW(t->name), (unsigned long long)(t->end - t->begin));
+                         NIBL_SHOW(t->name), (unsigned long long)(t->end - t->begin));
     t->begin += data;
     t->end += data;
     return NIBL_OK;
@@ -91,7 +88,7 @@ static nibl_status read_all(const char *file, const nibl_json *json, uint64_t da
     for (size_t i = 1; i < *count; i++)
         if (tensors[i].begin < tensors[i - 1].end)
             return nibl_fail(NIBL_E_FILE, "%s: tensors '%.*s' and '%.*s' overlap", file,
-                             SHOW(tensors[i - 1].name), SHOW(tensors[i].name));
+                             NIBL_SHOW(tensors[i - 1].name), NIBL_SHOW(tensors[i].name));
     return NIBL_OK;
 }
 

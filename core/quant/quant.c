@@ -5,12 +5,11 @@
 #include "core/encode.h"
 #include "core/loader.h"
 #include "core/quant/quant.h"
+#include "core/rows.h"
 
 #include <string.h>
 
 enum { GATHER = 2 << 20 /* bytes of rows that are encoded at a time */, TOGETHER = NIBL_PANEL };
-
-#define SHOW(s) (int)((s).length < 64 ? (s).length : 64), (s).bytes
 
 /* What a worker needs of its own. */
 typedef struct desk {
@@ -42,21 +41,15 @@ static void refuse(desk *d, uint64_t row, bool not_finite) {
     d->not_finite = not_finite;
 }
 
-/* Where row (or number) `row` goes: i and i + halves/2 of a head become its 2 i and 2 i + 1. */
-static uint32_t place_of(const nibl_quant_tensor *t, uint32_t row) {
-    if (t->halves == 0) return row;
-    const uint32_t within = row % t->halves, half = t->halves / 2;
-    return row - within + (within < half ? 2 * within : 2 * (within - half) + 1);
-}
-
 static void turn(const nibl_quant_tensor *t, float *values, float *room) {
     memcpy(room, values, (size_t)t->cols * sizeof *values);
-    for (uint32_t i = 0; i < t->cols; i++) values[place_of(t, i)] = room[i];
+    for (uint32_t i = 0; i < t->cols; i++) values[nibl_row_interleaved(t->halves, i)] = room[i];
 }
 
 static void encode_row(nibl_quantizer *q, const nibl_quant_tensor *t, desk *d, uint32_t row) {
     const bool vector = t->rows == 1;
-    uint8_t *out = q->gathering->place + (vector ? row : place_of(t, row)) * q->gathering->out_bytes;
+    uint8_t *out =
+        q->gathering->place + (vector ? row : nibl_row_interleaved(t->halves, row)) * q->gathering->out_bytes;
     for (uint32_t i = 0; t->from_zero && i < t->cols; i++) d->values[i] += 1.0f;
     if (vector && t->halves) turn(t, d->values, d->turned);
     if (!nibl_encode_values(t->to, d->values, NULL, (uint32_t)t->cols, q->method.search, out))
@@ -115,9 +108,9 @@ nibl_status nibl_quant_refuse(const nibl_quant_tensor *t, uint64_t row, bool not
         return nibl_fail(NIBL_E_NUMERIC,
                          "tensor '%.*s', row %llu: a value is infinite or NaN: the model is damaged, or was "
                          "converted to a type that cannot hold it",
-                         SHOW(t->source->name), (unsigned long long)row);
+                         NIBL_SHOW(t->source->name), (unsigned long long)row);
     return nibl_fail(NIBL_E_NUMERIC, "tensor '%.*s', row %llu: a value is too large for type %s",
-                     SHOW(t->source->name), (unsigned long long)row, t->to->name);
+                     NIBL_SHOW(t->source->name), (unsigned long long)row, t->to->name);
 }
 
 static nibl_status check_desks(nibl_quantizer *q) {

@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SHOW(s) (int)((s).length < 64 ? (s).length : 64), (s).bytes
-
 /* ---- Types ---- */
 
 /* general.file_type of llama.cpp, and what takes the place of a type whose blocks do not divide a row. */
@@ -148,7 +146,7 @@ static nibl_status choose_type(const nibl_recipe *r, const nibl_quantize_options
         NIBL_E_ARGUMENT,
         "tensor '%.*s' is %s already: quantizing it again to %s would add a second loss to the first; "
         "take the 16-bit model, or allow it (requantize)",
-        SHOW(name), t->from->name, t->to->name);
+        NIBL_SHOW(name), t->from->name, t->to->name);
 }
 
 static int compare_addresses(const void *a, const void *b) {
@@ -188,7 +186,7 @@ static nibl_status mark_folder(const nibl_recipe *r) {
         if (!halves || !turns) continue;
         if ((t->rows > 1 ? t->rows : t->cols) % hyper.head_width != 0 || hyper.head_width % 2 != 0)
             return nibl_fail(NIBL_E_FILE, "tensor '%.*s' is no multiple of a head of %u",
-                             SHOW(t->source->name), hyper.head_width);
+                             NIBL_SHOW(t->source->name), hyper.head_width);
         t->halves = hyper.head_width;
     }
     return NIBL_OK;
@@ -209,17 +207,17 @@ static nibl_status choose(nibl_recipe *r, const nibl_quantize_options *o, bool *
         if (!t->from) {
             const char *name = nibl_dtype_name(s->type);
             return nibl_fail(NIBL_E_UNSUPPORTED, "tensor '%.*s' has type %s, which this build does not read",
-                             SHOW(s->name), name ? name : "unknown");
+                             NIBL_SHOW(s->name), name ? name : "unknown");
         }
         if (t->cols > UINT32_MAX / 8)
             return nibl_fail(NIBL_E_UNSUPPORTED,
-                             "tensor '%.*s' has rows of %llu values; at most %u are possible", SHOW(s->name),
-                             (unsigned long long)t->cols, UINT32_MAX / 8);
+                             "tensor '%.*s' has rows of %llu values; at most %u are possible",
+                             NIBL_SHOW(s->name), (unsigned long long)t->cols, UINT32_MAX / 8);
         NIBL_TRY(choose_type(r, o, used, t));
         uint64_t row_bytes;
         if (!nibl_dtype_row_bytes(t->to, t->cols, &row_bytes) ||
             !nibl_mul_u64(row_bytes, t->rows, &t->bytes) || t->bytes > NIBL_MAX_FILE)
-            return nibl_fail(NIBL_E_UNSUPPORTED, "tensor '%.*s' would be too large", SHOW(s->name));
+            return nibl_fail(NIBL_E_UNSUPPORTED, "tensor '%.*s' would be too large", NIBL_SHOW(s->name));
     }
     for (size_t i = 0; i < o->tensor_count; i++)
         if (!used[i])
@@ -235,7 +233,8 @@ nibl_status nibl_recipe_choose(const nibl_gguf *gguf, const nibl_quantize_option
     nibl_slice method;
     if (nibl_gguf_string(gguf, "nibl.quantization.method", &method))
         return nibl_fail(NIBL_E_UNSUPPORTED,
-                         "the weights are quantized by '%.*s' already: take the 16-bit model", SHOW(method));
+                         "the weights are quantized by '%.*s' already: take the 16-bit model",
+                         NIBL_SHOW(method));
     const uint64_t bytes = (uint64_t)out->count * sizeof *out->tensors;
     bool *used = nibl_alloc_zero((uint64_t)options->tensor_count + 1);
     out->tensors = nibl_alloc_zero(bytes);

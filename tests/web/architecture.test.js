@@ -19,7 +19,7 @@ const layers = [
   { name: 'public header', files: ['core/nibl'] },
   { name: 'kernel formats', files: ['kernels/blocks'] },
   { name: 'kernels', files: ['kernels/'] },
-  { name: 'base', files: ['core/base', 'core/maths', 'core/index_table', 'core/lookup'] },
+  { name: 'base', files: ['core/base', 'core/rows', 'core/maths', 'core/index_table', 'core/lookup'] },
   { name: 'plat', files: ['core/plat', 'core/plat/', 'core/pool'] },
   { name: 'dtype', files: ['core/dtype', 'core/encode', 'core/encode_parts', 'core/encode_search', 'core/encode_write'] },
   { name: 'parsers', files: ['core/json', 'core/gguf', 'core/gguf_parts', 'core/gguf_read', 'core/gguf_join', 'core/gguf_build',
