@@ -15,18 +15,24 @@ typedef struct fixture {
     const float *logits; /* (tokens, vocabulary) */
 } fixture;
 
-/* The logits alone. */
-static inline bool open_logits(const char *path, fixture *f) {
-    char name[128];
-    size_t length = 0;
-    snprintf(name, sizeof name, "%s.logits", path);
-    f->bytes = read_file(name, &length);
+/* Reads the ids and logits that a file begins with, and keeps its bytes; *rest: where they end. */
+static inline bool read_logits(const char *path, fixture *f, size_t *length, size_t *rest) {
+    f->bytes = read_file(path, length);
     if (!CHECK(f->bytes)) return false;
     memcpy(&f->tokens, f->bytes, 4);
     memcpy(&f->vocabulary, f->bytes + 4, 4);
     f->ids = (const int32_t *)(const void *)(f->bytes + 8);
     f->logits = (const float *)(const void *)(f->bytes + 8 + 4ul * f->tokens);
-    return CHECK_EQ(length, 8 + 4ul * f->tokens * (1 + f->vocabulary));
+    *rest = 8 + 4ul * f->tokens * (1 + f->vocabulary);
+    return true;
+}
+
+/* The logits alone. */
+static inline bool open_logits(const char *path, fixture *f) {
+    char name[128];
+    size_t length = 0, rest = 0;
+    snprintf(name, sizeof name, "%s.logits", path);
+    return read_logits(name, f, &length, &rest) && CHECK_EQ(length, rest);
 }
 
 static inline bool open_fixture(const char *path, fixture *f) {
@@ -52,13 +58,16 @@ static inline float *all_logits(nibl_model *model, nibl_session_options options,
     nibl_session *session = NULL;
     CHECK_EQ(nibl_session_new(model, &options, &session), NIBL_OK);
     CHECK_EQ(nibl_session_set_tokens(session, ids, count, NULL), NIBL_OK);
+    size_t seen = 0;
     for (nibl_status status = NIBL_MORE; status == NIBL_MORE;) {
         status = nibl_step(&session, 1, 0);
         const float *rows;
         size_t first, n;
         if (!CHECK(status >= 0) || !CHECK_EQ(nibl_session_logits(session, &rows, &first, &n), NIBL_OK)) break;
         memcpy(out + first * info.vocabulary, rows, n * info.vocabulary * sizeof *out);
+        seen += n;
     }
+    CHECK_EQ(seen, count);
     nibl_session_free(session);
     return out;
 }
@@ -70,6 +79,15 @@ static inline double worst_difference(const fixture *f, const float *logits) {
         const double difference = fabs((double)logits[j] - (double)f->logits[j]);
         worst = difference <= worst ? worst : difference; /* a NaN is the worst */
     }
+    return worst;
+}
+
+/* The same of a model on the exact path. */
+static inline double exact_difference(const fixture *f, nibl_model *model) {
+    const nibl_session_options exact = {.activations = NIBL_ACT_F32, .kv_type = NIBL_KV_F32};
+    float *logits = all_logits(model, exact, f->ids, f->tokens);
+    const double worst = worst_difference(f, logits);
+    free(logits);
     return worst;
 }
 

@@ -37,6 +37,22 @@ static inline nibl_model *load_file(const char *path) {
     return model;
 }
 
+/* Hash of the last logits of a fixed sequence; frees the model. threads 0 = as many as there are. */
+static inline uint64_t logits_hash(nibl_model *model, uint32_t threads) {
+    int32_t ids[40];
+    for (int i = 0; i < 40; i++) ids[i] = (i * 37 + 11) % 272;
+    nibl_session *session = NULL;
+    const nibl_session_options o = {.size = sizeof o, .threads = threads};
+    uint64_t hash = 0;
+    if (CHECK(model != NULL) && CHECK_EQ(nibl_session_new(model, &o, &session), NIBL_OK) &&
+        CHECK_EQ(nibl_session_set_tokens(session, ids, 40, NULL), NIBL_OK) &&
+        CHECK_EQ(nibl_step(&session, 1, 0), NIBL_OK))
+        hash = nibl_session_hash(session);
+    nibl_session_free(session);
+    nibl_model_free(model);
+    return hash;
+}
+
 /* The default model: NIBL_MODEL or its place in the project; NULL, told, where it is absent. */
 static inline nibl_model *load_default_model(void) {
     const char *path = getenv("NIBL_MODEL");

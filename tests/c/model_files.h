@@ -99,6 +99,28 @@ static inline nibl_status open_model_file(model_files *m, nibl_loader *loader, u
     return m->options.quiet ? NIBL_NEED_DATA : nibl_loader_end(loader, NIBL_ADDRESS(file, m->length));
 }
 
+/* Answers what the loader wants next, once; *done when that is nothing. */
+static inline nibl_status answer_loader(model_files *m, nibl_loader *loader, bool *done) {
+    uint64_t address, length;
+    nibl_status status = nibl_loader_want(loader, &address, &length);
+    *done = status < 0 || length == 0;
+    if (*done) return status;
+    if (NIBL_ADDRESS_FILE(address) != m->file) return open_model_file(m, loader, NIBL_ADDRESS_FILE(address));
+    const size_t offset = (size_t)NIBL_ADDRESS_OFFSET(address);
+    if (offset >= m->length) {
+        status = nibl_loader_end(loader, NIBL_ADDRESS(m->file, m->length));
+        *done = !CHECK(offset == m->length) || (!m->options.quiet && !CHECK(status < 0));
+        return status;
+    }
+    if (length > m->length - offset) length = m->length - offset;
+    if (m->options.piece > 0 && length > m->options.piece) length = m->options.piece;
+    uint8_t *copy = malloc((size_t)length); /* so that a sanitizer sees a read behind it */
+    memcpy(copy, m->bytes + offset, (size_t)length);
+    status = nibl_loader_feed(loader, address, copy, (size_t)length);
+    free(copy);
+    return status;
+}
+
 /* Answers what the loader wants until it has all; begins the model. `*out` is NULL after an error. */
 static inline nibl_status load_files(const char *folder, const char *name, load_options options,
                                      nibl_model **out) {
@@ -108,27 +130,9 @@ static inline nibl_status load_files(const char *folder, const char *name, load_
     nibl_status status = nibl_loader_new(0, &loader);
     if (status >= 0) status = nibl_loader_set_name(loader, name);
     if (status >= 0 && options.quantize) status = nibl_loader_set_quantize(loader, options.quantize);
-    while (status >= 0) {
-        uint64_t address, length;
+    for (bool done = false; status >= 0 && !done;) {
         if (!model && nibl_loader_header_ready(loader)) status = nibl_loader_begin(loader, &model);
-        if (status >= 0) status = nibl_loader_want(loader, &address, &length);
-        if (status < 0 || length == 0) break;
-        if (NIBL_ADDRESS_FILE(address) != m.file) {
-            status = open_model_file(&m, loader, NIBL_ADDRESS_FILE(address));
-            continue;
-        }
-        const size_t offset = (size_t)NIBL_ADDRESS_OFFSET(address);
-        if (offset >= m.length) {
-            status = nibl_loader_end(loader, NIBL_ADDRESS(m.file, m.length));
-            if (!CHECK(offset == m.length)) break;
-            continue;
-        }
-        if (length > m.length - offset) length = m.length - offset;
-        if (options.piece > 0 && length > options.piece) length = options.piece;
-        uint8_t *copy = malloc((size_t)length); /* so that a sanitizer sees a read behind it */
-        memcpy(copy, m.bytes + offset, (size_t)length);
-        status = nibl_loader_feed(loader, address, copy, (size_t)length);
-        free(copy);
+        if (status >= 0) status = answer_loader(&m, loader, &done);
     }
     free(m.bytes);
     nibl_loader_free(loader);
@@ -138,6 +142,23 @@ static inline nibl_status load_files(const char *folder, const char *name, load_
     }
     *out = model;
     return status < 0 ? status : NIBL_OK;
+}
+
+/* Loading ends with this status, which a message explains, and without a trace: whether sizes are told or not. */
+static inline void check_refused(const char *folder, const char *name, load_options options,
+                                 nibl_status expected, const char *says, size_t n) {
+    for (int quiet = 0; quiet < 2; quiet++) {
+        uint64_t before, after;
+        nibl_memory(&before, NULL);
+        nibl_model *model;
+        options.quiet = quiet;
+        const nibl_status status = load_files(folder, name, options, &model);
+        if (!CHECK_EQ(status, expected)) printf("    case %zu: %s\n", n, nibl_last_message());
+        if (status < 0) CHECK_HAS(nibl_last_message(), says);
+        nibl_model_free(model);
+        nibl_memory(&after, NULL);
+        CHECK_EQ(after, before);
+    }
 }
 
 #endif

@@ -1,37 +1,21 @@
 /* Models of several files: the same bits as the one file they were made from, and errors that name what is wrong. */
 #include "core/base.h"
+#include "tests/c/fixture.h"
 #include "tests/c/model_files.h"
 
-#include <math.h>
-
 #define FIXTURES "tests/fixtures"
-
-/* Hash of the last logits of a fixed sequence; frees the model. */
-static uint64_t hash_of(nibl_model *model) {
-    int32_t ids[40];
-    for (int i = 0; i < 40; i++) ids[i] = (i * 37 + 11) % 272;
-    nibl_session *session = NULL;
-    uint64_t hash = 0;
-    if (CHECK(model != NULL) && CHECK_EQ(nibl_session_new(model, NULL, &session), NIBL_OK) &&
-        CHECK_EQ(nibl_session_set_tokens(session, ids, 40, NULL), NIBL_OK) &&
-        CHECK_EQ(nibl_step(&session, 1, 0), NIBL_OK))
-        hash = nibl_session_hash(session);
-    nibl_session_free(session);
-    nibl_model_free(model);
-    return hash;
-}
 
 static uint64_t hash_of_files(const char *folder, const char *name, load_options options) {
     nibl_model *model;
     const nibl_status status = load_files(folder, name, options, &model);
     if (!CHECK_EQ(status, NIBL_OK)) printf("    %s\n", nibl_last_message());
-    return hash_of(model);
+    return logits_hash(model, 0);
 }
 
 #define SPLIT(part) "tiny-split-0000" part "-of-00003.gguf"
 
 static void split_files_are_one_model(void) {
-    const uint64_t whole = hash_of(load_file(FIXTURES "/tiny-llama-f16.gguf"));
+    const uint64_t whole = logits_hash(load_file(FIXTURES "/tiny-llama-f16.gguf"), 0);
     CHECK(whole != 0);
     const load_options ways[] = {
         {.piece = 0}, {.piece = 777}, {.quiet = true}, {.quiet = true, .piece = 4099}};
@@ -46,20 +30,9 @@ typedef struct wrong {
 } wrong;
 
 static void check_wrong(const char *folder, const char *name, const wrong *cases, size_t count) {
-    for (size_t i = 0; i < count; i++) {
-        for (int quiet = 0; quiet < 2; quiet++) {
-            uint64_t before, after;
-            nibl_memory(&before, NULL);
-            nibl_model *model;
-            const nibl_status status =
-                load_files(folder, name, (load_options){.spoilt = cases[i].spoilt, .quiet = quiet}, &model);
-            if (!CHECK_EQ(status, cases[i].status)) printf("    case %zu: %s\n", i, nibl_last_message());
-            if (status < 0) CHECK_HAS(nibl_last_message(), cases[i].says);
-            nibl_model_free(model);
-            nibl_memory(&after, NULL);
-            CHECK_EQ(after, before);
-        }
-    }
+    for (size_t i = 0; i < count; i++)
+        check_refused(folder, name, (load_options){.spoilt = cases[i].spoilt}, cases[i].status, cases[i].says,
+                      i);
 }
 
 static void wrong_parts_are_told(void) {
@@ -116,7 +89,7 @@ static void folders_are_the_same_model(void) {
         char path[96], folder[96];
         snprintf(path, sizeof path, FIXTURES "/tiny-llama-%s.gguf", types[i]);
         snprintf(folder, sizeof folder, FIXTURES "/tiny-hf-%s", types[i]);
-        const uint64_t whole = hash_of(load_file(path));
+        const uint64_t whole = logits_hash(load_file(path), 0);
         CHECK(whole != 0);
         for (size_t w = 0; w < sizeof ways / sizeof *ways; w++)
             CHECK(hash_of_files(folder, "config.json", ways[w]) == whole);
@@ -127,45 +100,16 @@ static void folders_are_the_same_model(void) {
 static void folders_give_the_logits_of_transformers(void) {
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         char path[96], folder[96];
-        snprintf(path, sizeof path, FIXTURES "/tiny-llama-%s.logits", types[i]);
+        fixture f = {0};
+        snprintf(path, sizeof path, FIXTURES "/tiny-llama-%s", types[i]);
         snprintf(folder, sizeof folder, FIXTURES "/tiny-hf-%s", types[i]);
-        size_t length = 0;
-        uint8_t *bytes = read_file(path, &length);
-        nibl_model *model = NULL;
-        if (!CHECK(bytes != NULL) ||
-            !CHECK_EQ(load_files(folder, "config.json", (load_options){0}, &model), NIBL_OK)) {
-            free(bytes);
-            continue;
+        if (open_logits(path, &f) &&
+            CHECK_EQ(load_files(folder, "config.json", (load_options){0}, &f.model), NIBL_OK)) {
+            const double worst = exact_difference(&f, f.model);
+            printf("%s: max abs difference %.2g\n", types[i], worst);
+            CHECK(worst < 1e-4);
         }
-        const uint32_t tokens = nibl_load_u32(bytes), vocabulary = nibl_load_u32(bytes + 4);
-        int32_t ids[64];
-        memcpy(ids, bytes + 8, tokens * sizeof *ids);
-        nibl_session *session = NULL;
-        const nibl_session_options o = {
-            .size = sizeof o, .activations = NIBL_ACT_F32, .kv_type = NIBL_KV_F32, .logits = NIBL_LOGITS_ALL};
-        CHECK_EQ(nibl_session_new(model, &o, &session), NIBL_OK);
-        CHECK_EQ(nibl_session_set_tokens(session, ids, tokens, NULL), NIBL_OK);
-        nibl_status status;
-        double worst = 0;
-        size_t seen = 0;
-        do {
-            status = nibl_step(&session, 1, 0);
-            const float *logits;
-            size_t first, rows;
-            CHECK_EQ(nibl_session_logits(session, &logits, &first, &rows), NIBL_OK);
-            for (size_t j = 0; j < rows * vocabulary; j++) {
-                float expected;
-                memcpy(&expected, bytes + 8 + 4 * (tokens + first * vocabulary + j), 4);
-                worst = fmax(worst, fabs((double)logits[j] - (double)expected));
-            }
-            seen += rows;
-        } while (status == NIBL_MORE);
-        CHECK_EQ(seen, tokens);
-        printf("%s: max abs difference %.2g\n", types[i], worst);
-        CHECK(worst < 1e-4);
-        nibl_session_free(session);
-        nibl_model_free(model);
-        free(bytes);
+        close_fixture(&f);
     }
 }
 
@@ -277,7 +221,7 @@ static void wrong_folders_are_told(void) {
 /* ---- Quantized on arrival ---- */
 
 static void quantized_on_arrival_is_quantized_first(void) {
-    const uint64_t first = hash_of(load_file(FIXTURES "/tiny-llama-f16-as-q4_0.gguf"));
+    const uint64_t first = logits_hash(load_file(FIXTURES "/tiny-llama-f16-as-q4_0.gguf"), 0);
     CHECK(first != 0);
     const load_options ways[] = {{.quantize = "q4_0"}, {.quantize = "Q4_0", .piece = 777}};
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {

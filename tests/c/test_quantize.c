@@ -39,31 +39,16 @@ static void take_output(nibl_quantizer *q, output *o) {
 
 /* Quantizes a model; its output is the caller's after a success. */
 static nibl_status quantize(const char *folder, const char *name, run r, output *o) {
-    model_files m = {.folder = folder, .options = {.spoilt = r.spoilt}, .file = UINT32_MAX};
+    model_files m = {.folder = folder, .options = {.spoilt = r.spoilt, .piece = r.piece}, .file = UINT32_MAX};
     nibl_loader *loader = NULL;
     nibl_quantizer *q = NULL;
     *o = (output){0};
     r.options.size = sizeof r.options;
     nibl_status status = nibl_loader_new(0, &loader);
     if (status >= 0) status = nibl_loader_set_name(loader, name);
-    while (status >= 0) {
-        uint64_t address, length;
+    for (bool done = false; status >= 0 && !done;) {
         if (!q && nibl_loader_header_ready(loader)) status = nibl_quantizer_new(loader, &r.options, &q);
-        if (status >= 0) status = nibl_loader_want(loader, &address, &length);
-        if (status < 0 || length == 0) break;
-        if (NIBL_ADDRESS_FILE(address) != m.file) {
-            status = open_model_file(&m, loader, NIBL_ADDRESS_FILE(address));
-            continue;
-        }
-        const size_t offset = (size_t)NIBL_ADDRESS_OFFSET(address);
-        if (offset >= m.length) {
-            status = nibl_loader_end(loader, NIBL_ADDRESS(m.file, m.length));
-            if (!CHECK(status < 0)) break;
-            continue;
-        }
-        if (length > m.length - offset) length = m.length - offset;
-        if (r.piece > 0 && length > r.piece) length = r.piece;
-        status = nibl_loader_feed(loader, address, m.bytes + offset, (size_t)length);
+        if (status >= 0) status = answer_loader(&m, loader, &done);
         if (q && status >= 0) take_output(q, o);
     }
     if (status >= 0) {
@@ -95,21 +80,6 @@ static nibl_model *load_bytes(const output *o) {
     return model;
 }
 
-/* Hash of the logits of a fixed sequence; frees the model. */
-static uint64_t hash_of(nibl_model *model) {
-    int32_t ids[40];
-    for (int i = 0; i < 40; i++) ids[i] = (i * 37 + 11) % 272;
-    nibl_session *session = NULL;
-    uint64_t hash = 0;
-    if (CHECK(model != NULL) && CHECK_EQ(nibl_session_new(model, NULL, &session), NIBL_OK) &&
-        CHECK_EQ(nibl_session_set_tokens(session, ids, 40, NULL), NIBL_OK) &&
-        CHECK_EQ(nibl_step(&session, 1, 0), NIBL_OK))
-        hash = nibl_session_hash(session);
-    nibl_session_free(session);
-    nibl_model_free(model);
-    return hash;
-}
-
 #define SPLIT "tiny-split-00001-of-00003.gguf"
 
 static void files_are_those_of_arrival(void) {
@@ -127,12 +97,13 @@ static void files_are_those_of_arrival(void) {
         nibl_model *arrived;
         CHECK_EQ(load_files(sources[i].folder, sources[i].name, (load_options){.quantize = "q4_0"}, &arrived),
                  NIBL_OK);
-        CHECK(hash_of(load_bytes(&o)) == hash_of(arrived));
+        CHECK(logits_hash(load_bytes(&o), 0) == logits_hash(arrived, 0));
         drop(&o);
     }
     output o;
     CHECK_EQ(quantize(FIXTURES, "tiny-llama-f16.gguf", (run){.options = q4_0}, &o), NIBL_OK);
-    CHECK(hash_of(load_bytes(&o)) == hash_of(load_file(FIXTURES "/tiny-llama-f16-as-q4_0.gguf")));
+    CHECK(logits_hash(load_bytes(&o), 0) ==
+          logits_hash(load_file(FIXTURES "/tiny-llama-f16-as-q4_0.gguf"), 0));
     drop(&o);
 }
 
@@ -152,7 +123,7 @@ static void one_file_for_all_ways(void) {
             CHECK(other.length == first.length && memcmp(other.bytes, first.bytes, first.length) == 0);
             drop(&other);
         }
-        CHECK(hash_of(load_bytes(&first)) != 0);
+        CHECK(logits_hash(load_bytes(&first), 0) != 0);
         drop(&first);
     }
 }
@@ -166,7 +137,7 @@ static void every_type_is_loaded(void) {
         const nibl_quantize_options options = {.type = types[i], .embedding = types[i], .head = types[i]};
         CHECK_EQ(quantize(FIXTURES, "tiny-llama-bf16.gguf", (run){.options = options}, &o), NIBL_OK);
         if (!o.bytes) continue;
-        CHECK(hash_of(load_bytes(&o)) != 0);
+        CHECK(logits_hash(load_bytes(&o), 0) != 0);
         /* rows of 96 hold no block of 256 or 64 */
         const bool whole = strstr("q2_k q3_k q4_k q5_k q6_k iq4_xs tq1_0 tq2_0 nvfp4", types[i]) == NULL;
         CHECK((strstr(o.report, "\"why\":\"96 columns are no multiple of ") == NULL) == whole);
@@ -186,9 +157,9 @@ static void quantized_sources_need_leave(void) {
     /* what has the type already is left alone, and floats hold it exactly */
     const nibl_quantize_options same = {.type = "q8_0"},
                                 wide = {.type = "f32", .embedding = "f32", .head = "f32"};
-    const uint64_t hash = hash_of(load_file(FIXTURES "/tiny-llama-q8_0.gguf"));
+    const uint64_t hash = logits_hash(load_file(FIXTURES "/tiny-llama-q8_0.gguf"), 0);
     CHECK_EQ(quantize(FIXTURES, "tiny-llama-q8_0.gguf", (run){.options = same}, &o), NIBL_OK);
-    CHECK(hash_of(load_bytes(&o)) == hash);
+    CHECK(logits_hash(load_bytes(&o), 0) == hash);
     drop(&o);
     CHECK_EQ(quantize(FIXTURES, "tiny-llama-q8_0.gguf", (run){.options = wide}, &o), NIBL_OK);
     CHECK_HAS(o.report, "\"bits_per_weight\":32.000");

@@ -2,9 +2,8 @@
  * wrong. Fixtures: tests/fixtures/quantized_hf.py. */
 #include "core/hf_quant.h"
 #include "core/model.h"
+#include "tests/c/fixture.h"
 #include "tests/c/model_files.h"
-
-#include <math.h>
 
 #define FOLDER "tests/fixtures/quantized"
 
@@ -22,10 +21,12 @@ static nibl_model *load_layout(const char *layout, load_options options) {
     return model;
 }
 
-static uint8_t *read_expected(const char *layout, size_t *length) {
+/* Ids and logits as in a fixture; *rest: where the hashes of the matrices begin. */
+static bool open_expected(const char *layout, fixture *f, size_t *rest) {
     char path[128];
+    size_t length;
     snprintf(path, sizeof path, FOLDER "/%s.expected", layout);
-    return read_file(path, length);
+    return read_logits(path, f, &length, rest);
 }
 
 /* FNV-1a over the bits of all values, by rows of the file and its columns. */
@@ -47,53 +48,34 @@ static uint64_t hash_of(const nibl_model *m, const nibl_matrix *w, uint32_t halv
 
 static void the_weights_are_those_of_the_references(void) {
     for (size_t i = 0; i < LAYOUTS; i++) {
-        size_t length = 0;
-        uint8_t *bytes = read_expected(layouts[i], &length);
-        nibl_model *m = load_layout(layouts[i], (load_options){0});
-        if (CHECK(bytes && m)) {
+        fixture f = {0};
+        size_t rest = 0;
+        f.model = load_layout(layouts[i], (load_options){0});
+        if (open_expected(layouts[i], &f, &rest) && CHECK(f.model)) {
+            const nibl_model *m = f.model;
             const nibl_layer *l = m->layers;
             const nibl_matrix *all[] = {&l->wq, &l->wk, &l->wv, &l->wo, l->gate, l->up, l->down, &m->head};
-            const uint8_t *at = bytes + 8 + 4 * (size_t)nibl_load_u32(bytes) * (1 + nibl_load_u32(bytes + 4));
+            const uint8_t *at = f.bytes + rest;
             const uint32_t count = nibl_load_u32(at);
             CHECK_EQ(count, m->tied ? 7 : 8);
             for (uint32_t j = 0; j < count; j++)
                 if (!CHECK(hash_of(m, all[j], j < 2 ? 16 : 0) == nibl_load_u64(at + 4 + 8 * j)))
                     printf("    %s: matrix %u\n", layouts[i], j);
         }
-        nibl_model_free(m);
-        free(bytes);
+        close_fixture(&f);
     }
 }
 
 static void check_logits(const char *layout, load_options options) {
-    size_t length = 0;
-    uint8_t *bytes = read_expected(layout, &length);
-    nibl_model *model = load_layout(layout, options);
-    if (!CHECK(bytes && model)) return;
-    const uint32_t tokens = nibl_load_u32(bytes), vocabulary = nibl_load_u32(bytes + 4);
-    int32_t ids[64];
-    memcpy(ids, bytes + 8, tokens * sizeof *ids);
-    nibl_session *session = NULL;
-    const nibl_session_options o = {
-        .size = sizeof o, .activations = NIBL_ACT_F32, .kv_type = NIBL_KV_F32, .logits = NIBL_LOGITS_ALL};
-    CHECK_EQ(nibl_session_new(model, &o, &session), NIBL_OK);
-    CHECK_EQ(nibl_session_set_tokens(session, ids, tokens, NULL), NIBL_OK);
-    CHECK_EQ(nibl_step(&session, 1, 0), NIBL_OK);
-    const float *logits;
-    size_t first, rows;
-    CHECK_EQ(nibl_session_logits(session, &logits, &first, &rows), NIBL_OK);
-    CHECK_EQ(rows, tokens);
-    double worst = 0;
-    for (size_t j = 0; j < rows * vocabulary; j++) {
-        float expected;
-        memcpy(&expected, bytes + 8 + 4 * (tokens + first * vocabulary + j), 4);
-        worst = fmax(worst, fabs((double)logits[j] - (double)expected));
+    fixture f = {0};
+    size_t rest = 0;
+    f.model = load_layout(layout, options);
+    if (open_expected(layout, &f, &rest) && CHECK(f.model)) {
+        const double worst = exact_difference(&f, f.model);
+        printf("%s: max abs difference %.2g\n", layout, worst);
+        CHECK(worst < 1e-4);
     }
-    printf("%s: max abs difference %.2g\n", layout, worst);
-    CHECK(worst < 1e-4);
-    nibl_session_free(session);
-    nibl_model_free(model);
-    free(bytes);
+    close_fixture(&f);
 }
 
 static void the_logits_are_those_of_the_references(void) {
@@ -102,19 +84,7 @@ static void the_logits_are_those_of_the_references(void) {
 
 /* Rounded activations: the same bits however the bytes came and however many threads there are. */
 static uint64_t rounded_hash(const char *layout, load_options options, uint32_t threads) {
-    int32_t ids[40];
-    for (int i = 0; i < 40; i++) ids[i] = (i * 37 + 11) % 272;
-    nibl_model *model = load_layout(layout, options);
-    nibl_session *session = NULL;
-    const nibl_session_options o = {.size = sizeof o, .threads = threads};
-    uint64_t hash = 0;
-    if (CHECK(model != NULL) && CHECK_EQ(nibl_session_new(model, &o, &session), NIBL_OK) &&
-        CHECK_EQ(nibl_session_set_tokens(session, ids, 40, NULL), NIBL_OK) &&
-        CHECK_EQ(nibl_step(&session, 1, 0), NIBL_OK))
-        hash = nibl_session_hash(session);
-    nibl_session_free(session);
-    nibl_model_free(model);
-    return hash;
+    return logits_hash(load_layout(layout, options), threads);
 }
 
 static void any_chunking_gives_the_same_model(void) {
@@ -218,19 +188,8 @@ static const wrong cases[] = {
 };
 
 static void check_wrong(const wrong *w, size_t n) {
-    for (int quiet = 0; quiet < 2; quiet++) {
-        uint64_t before, after;
-        nibl_memory(&before, NULL);
-        nibl_model *model;
-        const nibl_status status =
-            load_files(FOLDER, "config.json",
-                       (load_options){.spoilt = w->spoilt, .quiet = quiet, .layout = w->layout}, &model);
-        if (!CHECK_EQ(status, w->status)) printf("    case %zu: %s\n", n, nibl_last_message());
-        if (status < 0) CHECK_HAS(nibl_last_message(), w->says);
-        nibl_model_free(model);
-        nibl_memory(&after, NULL);
-        CHECK_EQ(after, before);
-    }
+    check_refused(FOLDER, "config.json", (load_options){.spoilt = w->spoilt, .layout = w->layout}, w->status,
+                  w->says, n);
 }
 
 static void wrong_folders_are_told(void) {

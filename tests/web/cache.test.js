@@ -11,7 +11,7 @@ import { load, openCache } from 'nibl'
 import { sha256 } from '../../web/sha256.js'
 import { faultyServer } from './faulty-server.js'
 import { hubServer } from './hub-server.js'
-import { answer, fromRoot, modelPath, niblError, tinyBytes, tinyPath } from './support.js'
+import { fromRoot, hashOf, modelPath, niblError, tinyBytes, tinyPath } from './support.js'
 
 /** @typedef {import('nibl').LoadOptions} LoadOptions */
 
@@ -19,17 +19,6 @@ const fixture = (/** @type {string} */ name) => fromRoot(`tests/fixtures/${name}
 const folder = Object.fromEntries(readdirSync(fixture('tiny-hf-f16')).map((name) => [name, new Uint8Array(readFileSync(fixture(`tiny-hf-f16/${name}`)))]))
 const PROBE = 16 << 10
 
-/** @param {any} source @param {LoadOptions} [options] */
-async function hashOf(source, options) {
-  const model = await load(source, options)
-  try {
-    await model.ready
-    await answer(model, 'Once upon a time', { maxTokens: 4 })
-    return model.stats.hash
-  } finally {
-    model.close()
-  }
-}
 const tinyHash = await hashOf(tinyPath)
 const folderHash = await hashOf(fixture('tiny-hf-f16'))
 

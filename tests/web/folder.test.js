@@ -6,21 +6,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { inspect, load } from 'nibl'
-import { answer, fromRoot, loadFor, niblError } from './support.js'
+import { fromRoot, hashOf, loadFor, niblError } from './support.js'
 
 const fixture = (/** @type {string} */ name) => fromRoot(`tests/fixtures/${name}`)
 const splitNames = [1, 2, 3].map((part) => `tiny-split-0000${part}-of-00003.gguf`)
-
-/** The logits of an answer, as a hash. @param {any} source @param {import('nibl').LoadOptions} [options] */
-async function hashOf(source, options) {
-  const model = await load(source, options)
-  try {
-    await answer(model, 'Once upon a time', { maxTokens: 4 })
-    return model.stats.hash
-  } finally {
-    model.close()
-  }
-}
 
 /** A server of the fixtures' folder. @param {any} t @param {{ ranges?: boolean, without?: string }} [how] */
 async function serve(t, { ranges = true, without } = {}) {

@@ -3,20 +3,11 @@ import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
-import { load, quantize } from 'nibl'
+import { quantize } from 'nibl'
 import { faultyServer } from './faulty-server.js'
-import { answerTokens, fromRoot, isAbort, niblError, tinyPath } from './support.js'
+import { fromRoot, hashOf, isAbort, niblError, tinyPath } from './support.js'
 
 const f16 = fromRoot('tests/fixtures/tiny-llama-f16.gguf')
-
-/** @param {any} source @param {any} [options] */
-async function hashOf(source, options) {
-  const model = await load(source, options)
-  await answerTokens(model, 'The quick brown fox', { maxTokens: 8 })
-  const { hash } = model.stats
-  model.close()
-  return hash
-}
 
 /** @param {Uint8Array | ArrayBuffer} bytes */
 const digest = (bytes) => createHash('sha256').update(new Uint8Array(bytes)).digest('hex')

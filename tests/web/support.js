@@ -36,6 +36,18 @@ export async function answer(model, prompt, options) {
   return text
 }
 
+/** The logits of an answer, as a hash. @param {any} source @param {LoadOptions} [options] */
+export async function hashOf(source, options) {
+  const model = await load(source, options)
+  try {
+    await model.ready
+    await answer(model, 'Once upon a time', { maxTokens: 8 })
+    return model.stats.hash
+  } finally {
+    model.close()
+  }
+}
+
 /** The token ids of the answer. @param {Model} model @param {string | any[]} prompt @param {GenerateOptions} [options] */
 export async function answerTokens(model, prompt, options) {
   const tokens = []
