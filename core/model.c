@@ -1,6 +1,5 @@
 #include "core/model.h"
 
-#include "core/encode.h"
 #include "core/maths.h"
 #include "core/rows.h"
 #include "kernels/maths.h"
@@ -526,6 +525,7 @@ void nibl_model_free(nibl_model *m) {
     if (!m) return;
     if (m->free_batch) m->free_batch(m->batch);
     nibl_pool_free(m->pool);
+    nibl_token_trie_free(m->token_trie);
     nibl_tokenizer_free(m->tokenizer);
     nibl_gguf_free(m->gguf);
     release(m);
@@ -618,7 +618,7 @@ nibl_status nibl_model_take_row(nibl_model *m, nibl_binding *b, const uint8_t *r
     if (b->quantized) return take_part(m, b, row);
     bool finite = true;
     if (b->packed != b->type) {
-        finite = nibl_encode_row(b->packed, b->type, row, b->matrix->cols, m->staging);
+        finite = m->encode_row(b->packed, b->type, row, b->matrix->cols, m->staging);
         row = m->staging;
     }
     if (b->transposed)

@@ -1,5 +1,6 @@
 /* Picks a token: penalties and biases, then temperature, top-k, top-p, min-p over candidates, then one random number. */
 #include "core/maths.h"
+#include "core/matcher.h"
 #include "core/session.h"
 #include "kernels/maths.h"
 
@@ -21,6 +22,50 @@ struct nibl_sampler {
     float *logits; /* (vocabulary): adjusted copy */
     candidate *heap; /* (vocabulary) */
 };
+
+/* ---- Grammars ---- */
+
+struct nibl_grammar {
+    const nibl_tokenizer *tokenizer;
+    nibl_matcher *matcher;
+};
+
+nibl_status nibl_grammar_new(nibl_model *model, uint32_t format, const char *text, size_t length,
+                             nibl_grammar **out) {
+    if (format > NIBL_GRAMMAR_JSON_SCHEMA)
+        return nibl_fail(NIBL_E_ARGUMENT, "grammars have no format %u", format);
+    if (!model->token_trie) NIBL_TRY(nibl_token_trie_new(model->tokenizer, &model->token_trie));
+    nibl_grammar *g = nibl_alloc_zero(sizeof *g);
+    if (!g) return nibl_fail_memory(sizeof *g, "a grammar");
+    g->tokenizer = model->tokenizer;
+    nibl_rules rules = {0};
+    (format == NIBL_GRAMMAR_GBNF ? nibl_grammar_read : nibl_grammar_read_schema)(&rules, text, length);
+    const nibl_status status = nibl_matcher_new(&rules, model->token_trie, &g->matcher);
+    if (status < 0)
+        nibl_grammar_free(g);
+    else
+        *out = g;
+    return status;
+}
+
+void nibl_grammar_free(nibl_grammar *g) {
+    if (!g) return;
+    nibl_matcher_free(g->matcher);
+    nibl_free(g);
+}
+
+static nibl_status accept(const nibl_grammar *g, int32_t token) {
+    char bytes[NIBL_TRIE_MAX_DEPTH];
+    if (nibl_tokenizer_is_end(g->tokenizer, token)) return NIBL_OK;
+    return nibl_matcher_accept(g->matcher, bytes,
+                               nibl_tokenizer_bytes(g->tokenizer, (uint32_t)token, bytes, sizeof bytes));
+}
+
+bool nibl_sampler_done(const nibl_sampler *s) {
+    return s->options.grammar && nibl_matcher_done(s->options.grammar->matcher);
+}
+
+/* ---- Life ---- */
 
 static bool in_range(float x, float low, float high) { return x >= low && x <= high; } /* false for NaN */
 
@@ -56,6 +101,9 @@ nibl_status nibl_sampler_new(const nibl_model *model, const nibl_sampler_options
     const nibl_sampler_options greedy = {.size = sizeof greedy};
     if (!options) options = &greedy;
     NIBL_TRY(check(options, vocabulary));
+    if (options->grammar)
+        NIBL_TRY(nibl_matcher_start(options->grammar->matcher,
+                                    options->grammar_tokens ? options->grammar_tokens : UINT32_MAX));
     nibl_sampler *s = nibl_alloc_zero(sizeof *s);
     if (!s) return nibl_fail_memory(sizeof *s, "the sampler");
     s->options = *options;
@@ -238,10 +286,15 @@ nibl_status nibl_sample(nibl_sampler *s, const nibl_session *session, int32_t *t
     logits += (rows - 1) * s->vocabulary;
     memcpy(s->logits, logits, s->vocabulary * sizeof *logits);
     adjust(s, session, s->logits);
+    const nibl_grammar *g = s->options.grammar;
+    if (g)
+        NIBL_TRY(nibl_matcher_apply(g->matcher, s->logits, s->vocabulary, nibl_tokenizer_ends(g->tokenizer),
+                                    NIBL_END_TOKENS));
     const uint32_t best = best_of(s->logits, s->vocabulary);
     if (!(s->logits[best] > -INFINITY))
-        return nibl_fail(NIBL_E_ARGUMENT, "the logit biases forbid every token");
+        return nibl_fail(NIBL_E_ARGUMENT, "the logit biases forbid every token%s",
+                         g ? " of the grammar" : "");
     *token = s->options.temperature > 0 ? draw(s, s->logits) : (int32_t)best;
     if (logprob) *logprob = log_probability(logits, s->vocabulary, *token);
-    return NIBL_OK;
+    return g ? accept(g, *token) : NIBL_OK;
 }

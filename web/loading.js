@@ -66,7 +66,7 @@ export class Loading {
    * @param {{ signal: AbortSignal, onProgress: (progress: Progress) => void, onWarning: (warning: NiblError) => void }} hooks
    */
   static async start(descriptor, options, choice, { signal, onProgress, onWarning }) {
-    const compiling = compileBinary(choice.binary, options.wasmUrl)
+    const compiling = compileBinary(choice.binary, options)
     compiling.catch(() => {})
     /** @type {Loading | undefined} */
     let loading

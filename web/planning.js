@@ -274,7 +274,7 @@ export async function planFile(input, compiled, options, choice, signal) {
   } catch (error) {
     return { ...planned, unsupported: error }
   }
-  planned.compiled = await unlessAborted(compileBinary(planned.choice.binary, options.wasmUrl), signal)
+  planned.compiled = await unlessAborted(compileBinary(planned.choice.binary, options), signal)
   planned.planner = await Planner.of(planned.compiled, input, options)
   planned.planner.feed(planned.header)
   planned.plan = planned.planner.plan(options, planned.choice)
