@@ -8,7 +8,7 @@ enum {
     MAX_CLOSURE = 1 << 16, /* places looked at for one byte */
     MAX_FRAMES = 1 << 20,
     MAX_STATES = 1 << 17,
-    FORGET_BYTES = 12 << 20, /* more than this is forgotten between tokens */
+    FORGET_BYTES = 4 << 20, /* more than this is forgotten between tokens */
     LONG_COMPLETION = 4096 /* bytes; longer ones are not cut into tokens, but counted */
 };
 static const uint32_t unknown = UINT32_MAX, never = NIBL_GRAMMAR_NEVER;

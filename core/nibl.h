@@ -314,7 +314,7 @@ enum nibl_grammar_format {
     NIBL_GRAMMAR_JSON_SCHEMA = 1 /* below */
 };
 
-/* A grammar for one sampler at a time (nibl_sampler_options.grammar): it picks only tokens with which the answer can still
+/* A grammar for one sampler at a time (nibl_sampler_constrain): it picks only tokens with which the answer can still
  * become a text of the grammar, and, where tokens run short, only those with which it will. Its tables are made as they
  * are needed, and serve the next answer too.
  *
@@ -352,11 +352,9 @@ typedef struct nibl_sampler_options {
     uint64_t seed;
     const nibl_logit_bias *logit_bias; /* copied */
     size_t logit_bias_count;
-    nibl_grammar *grammar; /* NULL = any text. It begins anew, and must outlive the sampler */
-    uint32_t grammar_tokens; /* that the answer may have: it is whole before; 0 = no limit */
 } nibl_sampler_options;
 
-/* Options are copied; NULL: greedy. NIBL_E_GRAMMAR where grammar_tokens are too few for any text of the grammar. */
+/* Options are copied; NULL: greedy. */
 nibl_status nibl_sampler_new(const nibl_model *model, const nibl_sampler_options *options,
                              nibl_sampler **out);
 void nibl_sampler_free(nibl_sampler *sampler);
@@ -366,8 +364,13 @@ void nibl_sampler_free(nibl_sampler *sampler);
  * every host. */
 nibl_status nibl_sample(nibl_sampler *sampler, const nibl_session *session, int32_t *token, float *logprob);
 
-/* Whether the tokens sampled so far are a whole text of the sampler's grammar, behind which nothing may come, no end token
- * either. False without a grammar. */
+/* An answer begins that is to be a text of the grammar, whole within `tokens` tokens (0 = no limit), the end token not
+ * counted; NULL: one of any kind, as at first. The grammar must outlive its use. NIBL_E_GRAMMAR where the tokens are too few
+ * for any text; the sampler then samples freely. */
+nibl_status nibl_sampler_constrain(nibl_sampler *sampler, nibl_grammar *grammar, uint32_t tokens);
+
+/* Whether the tokens sampled since are a whole text, behind which nothing may come, no end token either. False without a
+ * grammar. */
 bool nibl_sampler_done(const nibl_sampler *sampler);
 
 /* ---- Quantization --------------------------------------------------------------------------------------------- */

@@ -16,6 +16,7 @@ typedef struct candidate {
 
 struct nibl_sampler {
     nibl_sampler_options options;
+    const nibl_grammar *grammar; /* NULL = none */
     nibl_logit_bias *bias; /* copy */
     uint32_t vocabulary;
     uint64_t random; /* state of SplitMix64 */
@@ -61,9 +62,14 @@ static nibl_status accept(const nibl_grammar *g, int32_t token) {
                                nibl_tokenizer_bytes(g->tokenizer, (uint32_t)token, bytes, sizeof bytes));
 }
 
-bool nibl_sampler_done(const nibl_sampler *s) {
-    return s->options.grammar && nibl_matcher_done(s->options.grammar->matcher);
+nibl_status nibl_sampler_constrain(nibl_sampler *s, nibl_grammar *grammar, uint32_t tokens) {
+    s->grammar = NULL;
+    if (grammar) NIBL_TRY(nibl_matcher_start(grammar->matcher, tokens ? tokens : UINT32_MAX));
+    s->grammar = grammar;
+    return NIBL_OK;
 }
+
+bool nibl_sampler_done(const nibl_sampler *s) { return s->grammar && nibl_matcher_done(s->grammar->matcher); }
 
 /* ---- Life ---- */
 
@@ -101,9 +107,6 @@ nibl_status nibl_sampler_new(const nibl_model *model, const nibl_sampler_options
     const nibl_sampler_options greedy = {.size = sizeof greedy};
     if (!options) options = &greedy;
     NIBL_TRY(check(options, vocabulary));
-    if (options->grammar)
-        NIBL_TRY(nibl_matcher_start(options->grammar->matcher,
-                                    options->grammar_tokens ? options->grammar_tokens : UINT32_MAX));
     nibl_sampler *s = nibl_alloc_zero(sizeof *s);
     if (!s) return nibl_fail_memory(sizeof *s, "the sampler");
     s->options = *options;
@@ -286,7 +289,7 @@ nibl_status nibl_sample(nibl_sampler *s, const nibl_session *session, int32_t *t
     logits += (rows - 1) * s->vocabulary;
     memcpy(s->logits, logits, s->vocabulary * sizeof *logits);
     adjust(s, session, s->logits);
-    const nibl_grammar *g = s->options.grammar;
+    const nibl_grammar *g = s->grammar;
     if (g)
         NIBL_TRY(nibl_matcher_apply(g->matcher, s->logits, s->vocabulary, nibl_tokenizer_ends(g->tokenizer),
                                     NIBL_END_TOKENS));

@@ -284,15 +284,15 @@ static void sampled(void) {
     if (!CHECK_EQ(nibl_grammar_new(model, NIBL_GRAMMAR_JSON_SCHEMA, schema, strlen(schema), &g), NIBL_OK) ||
         !CHECK_EQ(nibl_session_new(model, NULL, &session), NIBL_OK))
         return;
-    nibl_sampler_options o = {
-        .size = sizeof o, .temperature = 2, .seed = 3, .grammar = g, .grammar_tokens = 2};
+    const nibl_sampler_options o = {.size = sizeof o, .temperature = 2, .seed = 3};
     nibl_sampler *s = NULL;
-    CHECK_EQ(nibl_sampler_new(model, &o, &s), NIBL_E_GRAMMAR);
-    CHECK_HAS(nibl_last_message(), "2 are allowed");
     int32_t texts[2][40];
     for (int round = 0; round < 2; round++) {
-        o.grammar_tokens = 40;
         if (!CHECK_EQ(nibl_sampler_new(model, &o, &s), NIBL_OK)) return;
+        CHECK(!nibl_sampler_done(s));
+        CHECK_EQ(nibl_sampler_constrain(s, g, 2), NIBL_E_GRAMMAR);
+        CHECK_HAS(nibl_last_message(), "2 are allowed");
+        CHECK_EQ(nibl_sampler_constrain(s, g, 40), NIBL_OK);
         CHECK_EQ(nibl_session_set_tokens(session, &(int32_t){5}, 1, NULL), NIBL_OK);
         int count = 0;
         while (!nibl_sampler_done(s)) {
