@@ -102,7 +102,7 @@ async function compile(url) {
 const PAGE = 65536
 /** Bytes that the binaries' memories can have: 32 bits, and what engines allow for 64. */
 export const LARGEST = 65536 * PAGE
-const LARGEST64 = 4 * LARGEST
+export const LARGEST64 = 4 * LARGEST
 const SMALLEST = { single: 2 << 20, threads: 4 << 20 } /* as linked: wasm/variant.cmake */
 
 /** Refuses what no memory can hold. @param {number} bytes @param {boolean} memory64 */
