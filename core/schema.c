@@ -127,7 +127,7 @@ static uint32_t get_count(compiler *c, uint32_t node, const char *key, uint32_t 
     if (!value) return fallback;
     if (!nibl_json_f64(&c->json, value, &number) || !(number >= 0) || number != (double)(uint64_t)number)
         fail(c, value, "it must be a whole number, not negative");
-    else if (number > NIBL_GRAMMAR_MAX_REPEAT)
+    else if (number > (double)NIBL_GRAMMAR_MAX_REPEAT)
         return fallback == NIBL_GRAMMAR_MANY ? fallback : NIBL_GRAMMAR_MAX_REPEAT + 1;
     else
         return (uint32_t)number;
