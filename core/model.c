@@ -618,7 +618,7 @@ nibl_status nibl_model_take_row(nibl_model *m, nibl_binding *b, const uint8_t *r
     if (b->quantized) return take_part(m, b, row);
     bool finite = true;
     if (b->packed != b->type) {
-        finite = nibl_encode_row(b->packed, b->type, row, b->matrix->cols, m->staging);
+        finite = nibl_encode_row(m->kernels, b->packed, b->type, row, b->matrix->cols, m->staging);
         row = m->staging;
     }
     if (b->transposed)
