@@ -45,7 +45,7 @@ void nibl_group_scale(const nibl_grid *grid, const nibl_block *block, uint32_t g
 
 nibl_levels nibl_levels_of(const nibl_grid *grid);
 float nibl_code_level(const nibl_grid *grid, uint8_t code);
-uint8_t nibl_level_code(const nibl_grid *grid, float level);
+void nibl_level_codes(const nibl_grid *grid, const float *levels, uint32_t n, uint8_t *codes);
 
 /* levels (n) = those nearest to (x - m) inverse. */
 void nibl_round_levels(const nibl_levels *grid, const float *x, uint32_t n, float inverse, float m,

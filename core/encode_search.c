@@ -45,11 +45,15 @@ void nibl_round_levels(const nibl_levels *g, const float *x, uint32_t n, float i
     }
 }
 
-uint8_t nibl_level_code(const nibl_grid *g, float level) {
-    if (!g->table) return (uint8_t)((int)level + g->zero);
-    uint8_t code = 0;
-    while (code < 15 && g->table[code] != (int)level) code++;
-    return code;
+void nibl_level_codes(const nibl_grid *g, const float *levels, uint32_t n, uint8_t *codes) {
+    if (!g->table) {
+        for (uint32_t i = 0; i < n; i++) codes[i] = (uint8_t)((int)levels[i] + g->zero);
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        codes[i] = 0;
+        while (codes[i] < 15 && g->table[codes[i]] != (int)levels[i]) codes[i]++;
+    }
 }
 
 float nibl_code_level(const nibl_grid *g, uint8_t code) {
@@ -90,8 +94,8 @@ typedef struct fit {
 } fit;
 
 /* Weighted least squares of x = d level (+ m): from sums over a group, of w, w x, (w x) x, and w level, w level^2,
- * w level x. */
-static void solve(const nibl_grid *g, const float *values, const float *sums, nibl_try *t) {
+ * w level x. Returns the error, less w x^2, which is the same for all. */
+static double solve(const nibl_grid *g, const float *values, const float *sums, nibl_try *t) {
     const double q = (double)sums[0], qq = (double)sums[1], xq = (double)sums[2], sw = (double)values[0],
                  sx = (double)values[1];
     double d = qq > 0 ? xq / qq : 0, m = 0;
@@ -110,17 +114,24 @@ static void solve(const nibl_grid *g, const float *values, const float *sums, ni
     if (g->min && d < 0) d = 0;
     t->d = (float)d;
     t->e = (float)m;
+    return d * (d * qq - 2 * xq) + m * (m * sw - 2 * sx + 2 * d * q);
 }
 
 /* Levels by each of the scales that are tried; the scale that fits these best; the best pair. */
 static void improve(const search *s, const float *x, const float *w, nibl_try *tries, uint32_t count,
                     fit *best) {
-    float sums[3 + 3 * MOST_TRIES], errors[MOST_TRIES];
+    float sums[3 + 3 * MOST_TRIES], error;
+    double least = HUGE_VAL;
+    uint32_t chosen = 0;
     s->kernels->fit_sums(sums, x, w, s->grid->group, &s->levels, tries, count);
-    for (uint32_t i = 0; i < count; i++) solve(s->grid, sums, sums + 3 + 3 * i, &tries[i]);
-    s->kernels->fit_errors(errors, x, w, s->grid->group, &s->levels, tries, count);
-    for (uint32_t i = 0; i < count; i++)
-        if ((double)errors[i] < best->error) *best = (fit){tries[i].d, tries[i].e, (double)errors[i]};
+    for (uint32_t i = 0; i < count; i++) {
+        const double e = solve(s->grid, sums, sums + 3 + 3 * i, &tries[i]);
+        if (!(e < least)) continue;
+        least = e;
+        chosen = i;
+    }
+    s->kernels->fit_errors(&error, x, w, s->grid->group, &s->levels, &tries[chosen], 1);
+    if ((double)error < best->error) *best = (fit){tries[chosen].d, tries[chosen].e, (double)error};
 }
 
 /* The ends of a group; those of integers with a minimum include zero. */
@@ -164,11 +175,13 @@ static fit search_group(const search *s, const float *x, const float *w) {
         return best;
     }
     const bool signed_scale = g->storage == NIBL_STORE_F16 || g->scale_low < 0;
-    const float clip = g->high - g->low < 8 ? 0.1f : 0.04f; /* few levels: the best scale clips more */
+    /* few levels: the best scale clips more; scales that are stored as they are find the rest by themselves */
+    const float step = g->high - g->low < 8 ? 0.1f : 0.04f;
+    const int stride = g->storage == NIBL_STORE_F16 && !g->min && !g->table ? 2 : 1;
     nibl_try tries[MOST_TRIES];
     uint32_t count = 0;
-    for (int i = 0; i < REACHES; i++) {
-        const float reach = 0.88f + clip * (float)i;
+    for (int i = 0; i < REACHES; i += stride) {
+        const float reach = 0.88f + step * (float)i;
         if (g->min) {
             add_try(tries, &count, g->high * reach / (high - low), low);
             continue;
@@ -181,8 +194,11 @@ static fit search_group(const search *s, const float *x, const float *w) {
     improve(s, x, w, tries, count, &best);
     for (int i = 0; i < REFINEMENTS && (best.d < 0 || best.d > 0) && isfinite(1.0f / best.d); i++) {
         const double before = best.error;
-        tries[0] = as_stored(best.d, best.m);
-        improve(s, x, w, tries, 1, &best);
+        const float inverse = 1.0f / best.d, nudge = inverse * step / (float)(1 << i);
+        tries[0] = (nibl_try){inverse, best.m, 0, 0};
+        tries[1] = (nibl_try){inverse + nudge, best.m, 0, 0};
+        tries[2] = (nibl_try){inverse - nudge, best.m, 0, 0};
+        improve(s, x, w, tries, 3, &best);
         if (!(best.error < before)) break;
     }
     return best;
@@ -364,7 +380,7 @@ bool nibl_search_block(const nibl_kernels *kernels, const nibl_grid *g, const fl
             out->mins[i] = (uint8_t)c.mins[i];
         }
     }
-    for (uint32_t i = 0; i < count; i++) out->codes[i] = nibl_level_code(g, c.levels[i]);
+    nibl_level_codes(g, c.levels, count, out->codes);
     return true;
 }
 
@@ -376,13 +392,21 @@ void nibl_group_scale(const nibl_grid *g, const nibl_block *b, uint32_t group, f
     *m = !g->min ? 0 : integer ? -(low * (float)b->mins[group]) : low;
 }
 
+/* Levels of n codes. */
+static void levels_of_codes(const nibl_grid *g, const uint8_t *codes, uint32_t n, float *levels) {
+    if (g->zero && !g->table)
+        for (uint32_t i = 0; i < n; i++) levels[i] = (float)(codes[i] - g->zero);
+    else
+        for (uint32_t i = 0; i < n; i++) levels[i] = nibl_code_level(g, codes[i]);
+}
+
 double nibl_block_error(const nibl_grid *g, const float *x, const float *weights, uint32_t count,
                         const nibl_block *b) {
     double error = 0;
     for (uint32_t i = 0; i < count; i += g->group) {
         float d, m, levels[NIBL_SUPER];
         nibl_group_scale(g, b, i / g->group, &d, &m);
-        for (uint32_t j = 0; j < g->group; j++) levels[j] = nibl_code_level(g, b->codes[i + j]);
+        levels_of_codes(g, b->codes + i, g->group, levels);
         error += error_of(x + i, weights + i, g->group, d, m, levels);
     }
     return error;

@@ -221,7 +221,10 @@ void nibl_gptq_round(const nibl_factor *f, const nibl_kernels *kernels, const ni
             round_column(f, &levels, w->grid->group, first + i, sums + i * T, &at);
     }
     for (uint32_t r = 0; r < w->rows; r++)
-        for (uint32_t j = 0; j < n; j++)
-            w->blocks[r * w->block_stride + j / w->block].codes[j % w->block] =
-                nibl_level_code(w->grid, at.x[(size_t)j * T + r]);
+        for (uint32_t first = 0; first < n; first += T) {
+            float level[T];
+            for (uint32_t j = 0; j < T; j++) level[j] = at.x[(size_t)(first + j) * T + r];
+            nibl_level_codes(w->grid, level, T,
+                             w->blocks[r * w->block_stride + first / w->block].codes + first % w->block);
+        }
 }

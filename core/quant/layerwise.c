@@ -387,6 +387,15 @@ static nibl_status order_tensors(const nibl_model *m, nibl_recipe *r) {
     return NIBL_OK;
 }
 
+static void free_layerwise(nibl_layerwise *l) {
+    free_works(l);
+    nibl_factor_free(&l->factor);
+    nibl_calib_free(&l->calib);
+    nibl_free(l->room);
+    nibl_free(l->blocks);
+    nibl_free(l);
+}
+
 static nibl_status begin(nibl_quantizer *q, nibl_model *model, const nibl_quantize_options *o,
                          const int32_t *tokens, size_t count, uint32_t window) {
     NIBL_TRY(nibl_method_read(o->method, true, &q->method));
@@ -395,6 +404,7 @@ static nibl_status begin(nibl_quantizer *q, nibl_model *model, const nibl_quanti
     NIBL_TRY(nibl_session_grow_pool(model, o->threads));
     nibl_layerwise *l = q->layerwise = nibl_alloc_zero(sizeof *l);
     if (!l) return nibl_fail_memory(sizeof *l, "the quantizer");
+    q->free_layerwise = free_layerwise;
     l->model = model;
     for (size_t i = 0; i < q->recipe.count; i++) {
         const nibl_quant_tensor *t = &q->recipe.tensors[i];
@@ -423,14 +433,4 @@ nibl_status nibl_model_quantizer_new(nibl_model *model, const nibl_quantize_opti
     else
         *out = q;
     return status;
-}
-
-void nibl_layerwise_free(nibl_layerwise *l) {
-    if (!l) return;
-    free_works(l);
-    nibl_factor_free(&l->factor);
-    nibl_calib_free(&l->calib);
-    nibl_free(l->room);
-    nibl_free(l->blocks);
-    nibl_free(l);
 }

@@ -306,7 +306,7 @@ static void free_gathering(nibl_gathering *g) {
 void nibl_quantizer_free(nibl_quantizer *q) {
     if (!q) return;
     free_gathering(q->gathering);
-    nibl_layerwise_free(q->layerwise);
+    if (q->layerwise) q->free_layerwise(q->layerwise);
     nibl_recipe_free(&q->recipe);
     nibl_free(q->out);
     nibl_free(q);
