@@ -492,7 +492,7 @@ describe('eval', () => {
     refuse(['eval', tiny, '-f', short], 1, /less than a window of 512/)
     refuse(['eval', tiny, '-f', short, '-c', '3'], 2, /-c must be 4 at least/)
     refuse(['eval', tiny, '-f', short, '--logits', 'x'], 2, /not both/)
-    refuse(['eval', tiny, '--reference', tiny], 2, /-f is missing/)
+    refuse(['eval', tiny, '--tokens', short, '--reference', tiny], 2, /not both/)
   })
 
   test('a failure leaves no file and keeps an old one', () => {
