@@ -152,17 +152,14 @@ test('the tasks that are generated: 500 items at least, all different, answers e
 test('the default texts, by domain; conversations through the chat template', needsModel, () => {
   const names = json([realModel, '--chunks', '1', '-c', '64'])
   assert.deepEqual(names.map(({ text }) => text), ['arithmetic', 'chat', 'code', 'languages', 'prose'])
-  for (const { text, perplexity } of names) assert.ok(perplexity.value > 1 && perplexity.value < 300, `${text}: ${perplexity.value}`)
+  for (const { text, perplexity } of names) assert.ok(perplexity.value > 1 && perplexity.value < 1000, `${text}: ${perplexity.value}`)
 })
 
-test('what a kept reference says of KL agrees with all logits', needsModel, () => {
+test('a kept reference of a large vocabulary: another KV cache is near, itself is nearer', needsModel, () => {
   const kept = path.join(folder, 'real.reference')
-  const args = ['-f', fromRoot('core/cli/domains/prose.txt'), '-c', '128', '--chunks', '4']
-  json([realModel, ...args, '--keep', kept])
-  const [exactly] = json([realModel, ...args, '--reference', realModel, '-ctk', 'f16', '-ctv', 'f16', '--activations', 'f32'])
-  const [packed] = json([realModel, '--reference', kept, '-ctk', 'f16', '-ctv', 'f16', '--activations', 'f32'])
-  /* The reference beside it computes as the model does, the kept one as it did then. */
-  assert.ok(exactly.kl.value < 1e-9, `${exactly.kl.value}`)
-  assert.ok(packed.kl.value > 1e-4 && packed.kl.value < 5e-3, `${packed.kl.value}`)
-  assert.ok(packed.same_top.value > 0.9)
+  json([realModel, '-f', fromRoot('core/cli/domains/prose.txt'), '-c', '64', '--chunks', '2', '--keep', kept])
+  const [itself] = json([realModel, '--reference', kept])
+  const [other] = json([realModel, '--reference', kept, '-ctk', 'f16', '-ctv', 'f16'])
+  assert.ok(Math.abs(itself.kl.value) < 1e-6 && itself.same_top.value === 1, `${itself.kl.value}`)
+  assert.ok(other.kl.value > 1e-6 && other.kl.value < 5e-3, `${other.kl.value}`)
 })
