@@ -18,7 +18,10 @@ const node24 = join(root, '.toolchain/bin/node24')
 const folder = join(root, 'build/arrival')
 const prompt = 'Once upon a time'
 const slack = 32 << 20
-const rows = 8 << 20 /* of a shard that are on their way: a chunk, and the one that is filled next */
+/* What a load may take beside that of the 4-bit file: the text and tree of tokenizer.json; and Node's fetch leaves a buffer
+ * of its own for each piece, which V8 collects when they are twice its largest semi-space, 32 MiB. */
+const documents = 20 << 20
+const fetched = 40 << 20
 
 /** @param {string} program @param {string[]} args */
 function run(program, ...args) {
@@ -186,11 +189,11 @@ test('under Node 24', async (t) => {
   const address = `${origin}/${relative(root, folder)}`
   const file = await loadInNode(join(folder, 'q4_0.gguf'), {})
   t.diagnostic(`${beside(file.peak)} of the process beside the 4-bit file where that is loaded itself`)
-  for (const source of [folder, `${address}/config.json`]) {
+  for (const [source, more] of /** @type {[string, number][]} */ ([[folder, documents], [`${address}/config.json`, documents + fetched]])) {
     const { stats, peak } = await loadInNode(source, { quantize: 'q4_0' })
     t.diagnostic(`${source === folder ? 'folder' : 'server'}: ${beside(stats.memory.linear)} of WebAssembly memory and ${beside(peak)} of the process`)
     assert.equal(stats.hash, expected)
     assert.ok(stats.memory.linear <= weights + slack)
-    assert.ok(peak <= Math.max(file.peak, weights + slack) + rows)
+    assert.ok(peak <= file.peak + more)
   }
 })
