@@ -65,8 +65,8 @@ static nibl_status read_hyper(const nibl_json *config, const nibl_arch **arch, n
     const nibl_status read = nibl_arch_hyper(*arch, gguf, hyper);
     nibl_gguf_free(gguf);
     NIBL_TRY(read);
-    if (!nibl_json_u64(config, nibl_json_get(config, NIBL_JSON_ROOT, "vocab_size"), &vocabulary) ||
-        vocabulary == 0 || vocabulary > INT32_MAX)
+    if (!nibl_json_u64(config, nibl_hf_setting(config, "vocab_size"), &vocabulary) || vocabulary == 0 ||
+        vocabulary > INT32_MAX)
         return nibl_fail(NIBL_E_FILE, "%s: vocab_size is missing or not a possible number", name_of_file);
     hyper->vocabulary = (uint32_t)vocabulary;
     const bool elsewhere = hyper->experts > 0 && nibl_arch_slot(*arch, NIBL_SLOT_GATE).hf[0] == 0;
