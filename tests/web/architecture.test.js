@@ -32,7 +32,7 @@ const layers = [
   },
   { name: 'arch', files: ['core/arch', 'core/hyper'] },
   { name: 'quantized layouts', files: ['core/hf_quant', 'core/hf_quant_bind'] },
-  { name: 'model', files: ['core/model', 'core/text'] },
+  { name: 'model', files: ['core/model', 'core/model_rows', 'core/text'] },
   { name: 'kvcache', files: ['core/kvcache'] },
   { name: 'forward', files: ['core/forward', 'core/run', 'core/layer', 'core/attention', 'core/experts'] },
   { name: 'session', files: ['core/session', 'core/sampler'] },
