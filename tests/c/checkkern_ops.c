@@ -116,6 +116,19 @@ static void call_soft_cap(const trial *t, void (*function)(void)) {
     AS(soft_cap, function)(output(t, 0), t->shape.n, 30.0f);
 }
 
+/* Some of the logits are forbidden, or all of them. */
+static void make_softmax(trial *t) {
+    float *x = floats_in(t, t->shape.n);
+    const uint32_t forbidden = random_below(&t->random, 4) ? 8 : 1;
+    for (uint32_t i = 0; i < t->shape.n; i++)
+        if (t->shape.flag && random_below(&t->random, forbidden) == 0) x[i] = -INFINITY;
+    floats_out(t, 2);
+}
+
+static void call_softmax(const trial *t, void (*function)(void)) {
+    AS(softmax, function)(output(t, 0), t->inputs[0], t->shape.n);
+}
+
 static void work_cap(const shape *s, double *bytes, double *macs) {
     *bytes = 8.0 * s->n;
     *macs = 0;
@@ -545,6 +558,7 @@ static const operation check_activate = {pick_activation,
                                          work_three,
                                          {{.n = 1536}, {.n = 1536, .function = NIBL_ACTIVATE_GELU}}};
 static const operation check_soft_cap = {pick_vector, make_soft_cap, call_soft_cap, work_cap, {{.n = 1536}}};
+static const operation check_softmax = {pick_vector, make_softmax, call_softmax, work_cap, {{.n = 1024}}};
 static const operation check_widen_f16 = {
     pick_vector, make_widen_f16, call_widen_f16, work_widen, {{.n = 2 * 64 * 64}}};
 static const operation check_attn_block = {
