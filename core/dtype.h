@@ -16,10 +16,6 @@ typedef struct nibl_dtype {
     nibl_layout layout;
 } nibl_dtype;
 
-/* A row of floats as another type: nibl_encode_row. */
-typedef bool (*nibl_row_encoder)(const nibl_dtype *to, const nibl_dtype *from, const uint8_t *row,
-                                 uint32_t count, uint8_t *out);
-
 const nibl_dtype *nibl_dtype_by_id(uint32_t id); /* NULL where this build does not know the type */
 size_t nibl_dtype_count(void);
 const nibl_dtype *nibl_dtype_at(size_t index);

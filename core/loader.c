@@ -15,6 +15,7 @@ struct nibl_loader {
     nibl_model *model; /* the caller's; NULL before nibl_loader_begin */
     const nibl_dtype *quantize; /* NULL = nothing is */
     nibl_row_encoder encode_row;
+    bool config_only; /* the tensors stand nowhere */
     nibl_source *source; /* NULL before nibl_loader_begin */
     nibl_status error; /* final */
     char message[512];
@@ -53,6 +54,13 @@ void nibl_loader_free(nibl_loader *loader) {
 nibl_status nibl_loader_set_name(nibl_loader *loader, const char *name) {
     NIBL_TRY(repeat_error(loader));
     return nibl_header_set_name(loader->header, name);
+}
+
+nibl_status nibl_loader_set_config_only(nibl_loader *loader) {
+    NIBL_TRY(repeat_error(loader));
+    loader->config_only = true;
+    nibl_header_set_config_only(loader->header);
+    return NIBL_OK;
 }
 
 static nibl_status check_not_begun(const nibl_loader *loader) {
@@ -174,7 +182,7 @@ static nibl_status open_source(const nibl_gguf *gguf, nibl_model *model, uint32_
 
 /* Sizes that were told before the tensors were known. */
 static nibl_status check_sizes(const nibl_loader *loader) {
-    for (uint32_t file = 0; file < nibl_header_file_count(loader->header); file++) {
+    for (uint32_t file = 0; file < nibl_header_file_count(loader->header) && !loader->config_only; file++) {
         const uint64_t size = nibl_header_file_size(loader->header, file);
         if (size > 0) NIBL_TRY(check_end(loader, NIBL_ADDRESS(file, size)));
     }
@@ -185,6 +193,8 @@ nibl_status nibl_loader_begin(nibl_loader *loader, nibl_model **out) {
     nibl_gguf *gguf = NULL;
     NIBL_TRY(nibl_loader_header(loader, &gguf));
     NIBL_TRY(check_not_begun(loader));
+    if (loader->config_only)
+        return nibl_fail(NIBL_E_ARGUMENT, "config.json alone is a model to plan for, not one to load");
     nibl_model *model = NULL;
     NIBL_TRY(nibl_model_new(gguf, loader->quantize, &model));
     model->encode_row = loader->encode_row;

@@ -87,6 +87,11 @@ void nibl_loader_free(nibl_loader *loader);
  * find the others ("m-00001-of-00003.gguf"); "config.json" says that the model is a Hugging Face folder. */
 nibl_status nibl_loader_set_name(nibl_loader *loader, const char *name);
 
+/* The model is a Hugging Face folder ("config.json") of which nothing but that file is to be read, for planning: tensors are
+ * those that the architecture always has, in 16 bits. Before the first byte. nibl_loader_inspect, nibl_loader_plan (whose
+ * tokenizer is then an estimate) and nibl_quantizer_new answer, nibl_loader_begin refuses. */
+nibl_status nibl_loader_set_config_only(nibl_loader *loader);
+
 /* Quantizes on arrival: every matrix of 16- or 32-bit floats is packed as `type` ("q4_0", in any case), row by row as it
  * comes, and nothing else is kept of it. The same bits as of a file that was quantized first. Before nibl_loader_plan.
  * NIBL_E_ARGUMENT names what is possible. */
@@ -476,6 +481,19 @@ void nibl_evaluation_free(nibl_evaluation *evaluation);
  * text. Read during the call only. NIBL_E_NUMERIC where a logit is not finite. */
 nibl_status nibl_evaluation_add(nibl_evaluation *evaluation, const float *logits, const float *reference,
                                 int32_t next);
+
+/* A reference kept for later, so that it is computed once and needs no second model in memory: the distribution of one
+ * position in at most 2,568 bytes, for any host. The 256 most probable tokens are kept, and 64 drawn from the others, with
+ * which KL is estimated without bias; up to 320 tokens all are. */
+size_t nibl_reference_bytes(uint32_t vocabulary);
+/* Writes that many bytes: of the reference's logits [vocabulary] and the token that follows. Errors as above. */
+nibl_status nibl_reference_pack(const float *logits, uint32_t vocabulary, int32_t next, void *packed);
+/* As nibl_evaluation_add. The packed bytes may come from anybody: NIBL_E_FILE where they are no distribution. */
+nibl_status nibl_evaluation_add_packed(nibl_evaluation *evaluation, const float *logits, const void *packed,
+                                       int32_t next);
+
+/* Natural log of a token's probability under logits [vocabulary]: what answers to choose from are scored with. */
+nibl_status nibl_log_probability(const float *logits, uint32_t vocabulary, int32_t token, double *out);
 
 /* Everything so far; more may be added afterwards. NIBL_E_ARGUMENT before the second position: there is no error yet. */
 nibl_status nibl_evaluation_get(nibl_evaluation *evaluation, nibl_evaluation_result *result);

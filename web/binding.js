@@ -146,13 +146,15 @@ export class Binding {
 
   /* ---- Loading ---- */
 
-  /** @param {number} fileSize of file 0, 0 if unknown @param {string} name of file 0 @param {string} [quantize] */
-  newLoader(fileSize, name, quantize) {
+  /** @param {number} fileSize of file 0, 0 if unknown @param {string} name of file 0 @param {string} [quantize] a type
+   * @param {boolean} [configOnly] file 0 is a config.json, and all there is */
+  newLoader(fileSize, name, quantize, configOnly) {
     const loader = this.#make('nibl_abi_loader_new', fileSize)
     const tell = (/** @type {string} */ what, /** @type {string} */ value) =>
       this.#withBytes(utf8.encode(`${value}\0`), (pointer) => this.call(what, loader, pointer))
     if (name) tell('nibl_loader_set_name', name)
     if (quantize) tell('nibl_loader_set_quantize', quantize)
+    if (configOnly) this.call('nibl_loader_set_config_only', loader)
     return loader
   }
 

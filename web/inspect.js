@@ -2,7 +2,7 @@
 import { compileBinary } from './binaries.js'
 import { unlessAborted } from './errors.js'
 import { chooseBinary } from './features.js'
-import { Input, located, maximumOf, planFile } from './planning.js'
+import { Input, located, marginOf, planFile } from './planning.js'
 
 /**
  * @param {import('./source.js').Descriptor} descriptor
@@ -26,7 +26,7 @@ export async function inspectSource(descriptor, options, { signal }) {
       tensorBytes,
       fileBytes: input.size,
       bytesRead: input.loaded,
-      plan: plan && { ...plan, memory: maximumOf(plan, choice, options.sessions), binary, threads, why },
+      plan: plan && { ...plan, memory: plan.total + marginOf(choice), binary, threads, why },
       unsupported: unsupported instanceof Error ? unsupported.message : null,
     }
   } catch (error) {

@@ -246,7 +246,7 @@ export interface MemoryPlan {
   readonly vocabulary: number
   /** The sum, and what the allocator adds. */
   readonly total: number
-  /** The most that the WebAssembly memory would grow to: the total, program and stacks. */
+  /** The most that the WebAssembly memory would grow to: the total, program and stacks; grammars take some MB more. */
   readonly memory: number
   /** As in ModelInfo. */
   readonly binary: string
@@ -282,6 +282,45 @@ export interface Inspection {
  * that is downloaded, and at most 1 MiB more. A Response or stream is used up.
  */
 export function inspect(source: Source, options?: InspectOptions): Promise<Inspection>
+
+export interface FitOptions extends Omit<InspectOptions, 'quantize' | 'kv'> {
+  /** Bytes that the device has for it. Default: 4e9. */
+  memory?: number
+}
+
+export interface FitRecipe {
+  /** For quantize(); null: the model as it is. */
+  readonly type: string | null
+  readonly method: string | null
+  /** Of the file that it makes; of the model as it is those of the tensors. */
+  readonly fileBytes: number
+  /** As planned with each KV cache; `memory` is the whole. */
+  readonly plans: Record<'i8' | 'f16' | 'f32', Omit<MemoryPlan, 'binary' | 'threads' | 'why'>>
+  /** With the KV cache 'i8', the default. */
+  readonly fits: boolean
+  /** Tokens at which that cache is as large as the weights. */
+  readonly kvOutgrowsWeightsAt: number
+  /** Measured on SmolLM2-135M, which loses more than larger models: change of perplexity (0.05: 5 % more) and KL divergence
+   * in nats, each with its standard error. null for the model as it is. */
+  readonly loss: { perplexity: [number, number]; kl: [number, number] } | null
+}
+
+export interface Fitting {
+  readonly parameters: number
+  readonly contextLength: number
+  readonly memory: number
+  readonly recipes: FitRecipe[]
+  /** That with the least loss of those that fit. */
+  readonly choice: FitRecipe | null
+  /** Why there are no recipes: the model is quantized already, ... */
+  readonly note: string | null
+}
+
+/**
+ * What of a model fits a device, and at which loss: the model as it is and every recipe with a measured loss, from the
+ * header alone. Of a config.json (a path, URL, File, not a folder) nothing else is read.
+ */
+export function fit(source: Source, options?: FitOptions): Promise<Fitting>
 
 export interface QuantizeOptions
   extends Pick<LoadOptions, 'threads' | 'binary' | 'worker' | 'timeout' | 'retries' | 'headers' | 'hub' | 'token' | 'wasmUrl' | 'workerUrl' | 'signal' | 'onProgress'> {

@@ -3,7 +3,7 @@ import { renderChat } from './chat.js'
 import { describeSource, pageAddress } from './describe.js'
 import { NiblError, abortReason, fromRecord, throwIfAborted } from './errors.js'
 import { readIntegrity } from './integrity.js'
-import { biasEntries, generateOptions, grammarOf, inspectOptions, loadOptions, quantizeOptions, readOptions } from './options.js'
+import { biasEntries, fitOptions, generateOptions, grammarOf, inspectOptions, loadOptions, quantizeOptions, readOptions } from './options.js'
 import { connect } from './connect.js'
 
 export { openCache } from './cache.js'
@@ -63,15 +63,21 @@ export async function load(source, given = {}) {
   }
 }
 
-/** @type {typeof import('./nibl.d.ts').inspect} */
-export async function inspect(source, given = {}) {
-  const { link, close, args, calls } = await open(source, readOptions(inspectOptions, given))
+/** A call that needs a file's header alone. @param {string} call @param {Record<string, any>} table */
+const asking = (call, table) => async (/** @type {any} */ source, given = {}) => {
+  const { link, close, args, calls } = await open(source, readOptions(table, given))
   try {
-    return await link.call('inspect', args, calls)
+    return await link.call(call, args, calls)
   } finally {
     close()
   }
 }
+
+/** @type {typeof import('./nibl.d.ts').inspect} */
+export const inspect = asking('inspect', inspectOptions)
+
+/** @type {typeof import('./nibl.d.ts').fit} */
+export const fit = asking('fit', fitOptions)
 
 /** @type {typeof import('./nibl.d.ts').quantize} */
 export async function quantize(source, given = {}) {

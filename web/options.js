@@ -79,6 +79,9 @@ const inspectNames = [
 /** @type {Record<string, Option>} */
 export const inspectOptions = Object.fromEntries(inspectNames.map((name) => [name, loadOptions[name]]))
 
+/** @type {Record<string, Option>} */
+export const fitOptions = { ...inspectOptions, memory: { fallback: 4e9, ...number(1, 1e15) } }
+
 const typeName = loadOptions.quantize
 const quantizeNames = ['threads', 'binary', 'worker', 'timeout', 'retries', 'headers', 'hub', 'token', 'wasmUrl', 'workerUrl', 'signal', 'onProgress']
 /** @type {Record<string, Option>} */

@@ -33,7 +33,8 @@ export const FIRST_RANGE = 1 << 20
  *   how bytes are brought */
 /** @typedef {{ planner: Planner, header: Chunk[], compiled: Compiled, choice: Choice, plan: Plan | null,
  *   unsupported: unknown }} Planned */
-/** @typedef {{ contextLength: number, kv: 'i8' | 'f16' | 'f32', sessions: number, quantize?: string, wasmUrl?: string }} PlanOptions */
+/** @typedef {{ contextLength: number, kv: 'i8' | 'f16' | 'f32', sessions: number, quantize?: string,
+ *   configOnly?: boolean, wasmUrl?: string }} PlanOptions */
 
 /** Bytes of addresses that each file of a model has: NIBL_ADDRESS_BITS. */
 const FILE = 2 ** 40
@@ -209,11 +210,12 @@ export class Planner {
   #binding
   #loader
 
-  /** @param {Compiled} compiled @param {Input} input @param {PlanOptions} options */
-  static async of(compiled, input, { quantize }) {
+  /** @param {Compiled} compiled @param {{ firstSize: number, fileName: string }} input
+   * @param {{ quantize?: string, configOnly?: boolean }} options */
+  static async of(compiled, input, { quantize, configOnly }) {
     const size = { initial: 0, maximum: PLANNER_MAXIMUM, threads: 1 }
     const binding = new Binding(await instantiate(compiled, size))
-    return new Planner(binding, binding.newLoader(input.firstSize, input.fileName, quantize))
+    return new Planner(binding, binding.newLoader(input.firstSize, input.fileName, quantize, configOnly))
   }
 
   /** @param {Binding} binding @param {number} loader */
@@ -258,6 +260,13 @@ export class Planner {
 
   describe() {
     return this.#binding.describe(this.#loader)
+  }
+
+  /** Of the file that a recipe makes, the size and the beginning. Nothing else can be asked afterwards.
+   * @param {import('./binding.js').QuantizeOptions} recipe */
+  output(recipe) {
+    const quantizer = this.#binding.newQuantizer(this.#loader, recipe)
+    return { size: this.#binding.quantizerSize(quantizer), bytes: this.#binding.quantizerOutput(quantizer) }
   }
 }
 
