@@ -53,7 +53,7 @@ export async function checkSchemas({ count = 200, seeds = 5 } = {}) {
   const all = shuffled(await schemas())
   await fetchModel()
   const need = createRequire(join(folder('packagetools'), 'package.json'))
-  const { default: Ajv } = need('ajv/dist/2020.js')
+  const validators = { 'draft2020-12': need('ajv/dist/2020.js').default, draft7: need('ajv').default }
   const model = await load(defaultModel.file, { sessions: 8 })
   /** @type {Record<string, number>} */
   const refused = {}
@@ -82,6 +82,7 @@ export async function checkSchemas({ count = 200, seeds = 5 } = {}) {
         continue
       }
       taken++
+      const Ajv = validators[/** @type {'draft7'} */ (name.split('/')[0])]
       const ajv = new Ajv({ strict: false, validateFormats: true, logger: false })
       need('ajv-formats').default(ajv)
       const validate = ajv.compile(JSON.parse(JSON.stringify(schema)))
