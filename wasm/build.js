@@ -9,10 +9,10 @@ import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { SetupError, isProgram, main, progress, root, setup } from './setup.js'
 
-export const variants = [
+const variants = [
   'simd128', 'relaxed', 'simd128-threads', 'relaxed-threads', 'simd128-memory64', 'relaxed-memory64',
 ]
-const wasmPresets = variants.map((variant) => `wasm-${variant}`)
+export const wasmPresets = variants.map((variant) => `wasm-${variant}`)
 const pageBudget = 250e3
 
 /**
