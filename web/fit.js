@@ -25,7 +25,7 @@ export async function fitSource(descriptor, options, { signal }) {
   const choice = chooseBinary(options)
   const input = await Input.of(descriptor, options, { signal, jumps: true })
   try {
-    const compiling = compileBinary(choice.binary, options.wasmUrl)
+    const compiling = compileBinary(choice.binary, { wasmUrl: options.wasmUrl, quantize: true })
     compiling.catch(() => {})
     await input.start()
     const compiled = await unlessAborted(compiling, signal)
