@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { SetupError, isProgram, main, progress, root, setup } from './setup.js'
 
-const variants = [
+export const variants = [
   'simd128', 'relaxed', 'simd128-threads', 'relaxed-threads', 'simd128-memory64', 'relaxed-memory64',
 ]
 export const wasmPresets = variants.map((variant) => `wasm-${variant}`)
