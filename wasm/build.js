@@ -12,6 +12,8 @@ import { SetupError, isProgram, main, progress, root, setup } from './setup.js'
 export const variants = [
   'simd128', 'relaxed', 'simd128-threads', 'relaxed-threads', 'simd128-memory64', 'relaxed-memory64',
 ]
+/** The binaries of quantize() and fit(). */
+export const quantVariants = variants.filter((variant) => !variant.endsWith('-memory64')).map((variant) => `${variant}-quant`)
 const wasmPresets = variants.map((variant) => `wasm-${variant}`)
 const pageBudget = 250e3
 

@@ -21,26 +21,28 @@ elseif(NIBL_WASM_THREADS)
     string(APPEND variant -threads)
 endif()
 
-set(exports ${PROJECT_SOURCE_DIR}/wasm/exports.txt)
-if(EXISTS ${PROJECT_SOURCE_DIR}/wasm/abi.c AND EXISTS ${exports})
-    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${exports})
-    file(STRINGS ${exports} lines REGEX "^[a-z]")
-    foreach(line IN LISTS lines)
-        if(NOT line MATCHES "^([a-z0-9_]+) ([_p]+)$")
-            message(FATAL_ERROR "${exports}: '${line}' is no name and signature")
-        endif()
-        list(APPEND names _${CMAKE_MATCH_1})
-        list(APPEND signatures ${CMAKE_MATCH_1}:${CMAKE_MATCH_2})
+# A binary whose exports are the lines of the given files.
+function(add_binary target name)
+    foreach(exports IN LISTS ARGN)
+        set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${exports})
+        file(STRINGS ${exports} lines REGEX "^[a-z]")
+        foreach(line IN LISTS lines)
+            if(NOT line MATCHES "^([a-z0-9_]+) ([_p]+)$")
+                message(FATAL_ERROR "${exports}: '${line}' is no name and signature")
+            endif()
+            list(APPEND names _${CMAKE_MATCH_1})
+            list(APPEND signatures ${CMAKE_MATCH_1}:${CMAKE_MATCH_2})
+        endforeach()
     endforeach()
     list(JOIN names "," names)
     list(JOIN signatures "," signatures)
 
-    add_executable(variant wasm/abi.c)
-    target_link_libraries(variant PRIVATE libnibl)
-    target_compile_options(variant PRIVATE -Wno-missing-prototypes) # called from JavaScript only
-    set_target_properties(variant PROPERTIES OUTPUT_NAME nibl-${variant} SUFFIX .js
+    add_executable(${target} wasm/abi.c)
+    target_link_libraries(${target} PRIVATE libnibl)
+    target_compile_options(${target} PRIVATE -Wno-missing-prototypes) # called from JavaScript only
+    set_target_properties(${target} PROPERTIES OUTPUT_NAME ${name} SUFFIX .js
         RUNTIME_OUTPUT_DIRECTORY ${PROJECT_SOURCE_DIR}/web/dist)
-    target_link_options(variant PRIVATE
+    target_link_options(${target} PRIVATE
         --no-entry -sSTRICT -sMODULARIZE -sEXPORT_ES6 -sEXPORT_NAME=createNibl -sENVIRONMENT=web,worker,node
         -sFILESYSTEM=0 -sASSERTIONS=0 -sSUPPORT_LONGJMP=0 -sWASM_BIGINT
         -sIMPORTED_MEMORY -sALLOW_MEMORY_GROWTH -sMEMORY_GROWTH_GEOMETRIC_STEP=0 -sMEMORY_GROWTH_LINEAR_STEP=16MB
@@ -48,19 +50,27 @@ if(EXISTS ${PROJECT_SOURCE_DIR}/wasm/abi.c AND EXISTS ${exports})
         -sMALLOC=${malloc} -sABORTING_MALLOC=0
         -sINCOMING_MODULE_JS_API=wasmMemory,instantiateWasm,locateFile,print,printErr
         -sEXPORTED_FUNCTIONS=${names} -sSIGNATURE_CONVERSIONS=${signatures})
-    add_custom_command(TARGET variant POST_BUILD VERBATIM
-        COMMAND ${CMAKE_COMMAND} -DGLUE=$<TARGET_FILE:variant> -P ${PROJECT_SOURCE_DIR}/wasm/glue.cmake)
-    set_property(TARGET variant APPEND PROPERTY LINK_DEPENDS ${PROJECT_SOURCE_DIR}/wasm/glue.cmake)
+    add_custom_command(TARGET ${target} POST_BUILD VERBATIM
+        COMMAND ${CMAKE_COMMAND} -DGLUE=$<TARGET_FILE:${target}> -P ${PROJECT_SOURCE_DIR}/wasm/glue.cmake)
+    set_property(TARGET ${target} APPEND PROPERTY LINK_DEPENDS ${PROJECT_SOURCE_DIR}/wasm/glue.cmake)
     if(NIBL_WASM_MEMORY64)
         set(part ${PROJECT_SOURCE_DIR}/wasm/memory64.js)
-        target_link_options(variant PRIVATE --post-js ${part})
-        set_property(TARGET variant APPEND PROPERTY LINK_DEPENDS ${part})
+        target_link_options(${target} PRIVATE --post-js ${part})
+        set_property(TARGET ${target} APPEND PROPERTY LINK_DEPENDS ${part})
     endif()
-    file(CONFIGURE OUTPUT ${PROJECT_SOURCE_DIR}/web/dist/nibl-${variant}.d.ts CONTENT
-        "declare const create: (options: Record<string, unknown>) => Promise<any>\nexport default create\n")
     if(NIBL_WASM_THREADS)
-        target_link_options(variant PRIVATE -sPTHREAD_POOL_SIZE=Module["poolSize"] -sPTHREAD_POOL_SIZE_STRICT=2 -sDEFAULT_PTHREAD_STACK_SIZE=1MB)
+        target_link_options(${target} PRIVATE -sPTHREAD_POOL_SIZE=Module["poolSize"] -sPTHREAD_POOL_SIZE_STRICT=2 -sDEFAULT_PTHREAD_STACK_SIZE=1MB)
     endif()
+endfunction()
+
+set(exports ${PROJECT_SOURCE_DIR}/wasm/exports.txt)
+add_binary(variant nibl-${variant} ${exports})
+file(CONFIGURE OUTPUT ${PROJECT_SOURCE_DIR}/web/dist/nibl-${variant}.d.ts CONTENT
+    "declare const create: (options: Record<string, unknown>) => Promise<any>\nexport default create\n")
+# quantize() and fit() have binaries of their own: pages that only talk need not fetch the quantizer.
+if(NOT NIBL_WASM_MEMORY64)
+    add_binary(variant-quant nibl-${variant}-quant ${exports} ${PROJECT_SOURCE_DIR}/wasm/exports-quant.txt)
+    add_dependencies(variant variant-quant)
 endif()
 
 if(NIBL_TESTS AND NOT NIBL_WASM_THREADS)

@@ -5,8 +5,11 @@
 import { NiblError } from './errors.js'
 import { isNode, nodeModule } from './platform.js'
 
-/** @type {Record<string, { wasm: () => URL, glue: () => Promise<any> }>} */
-const binaries = {
+/** Where the files of a binary are: see below. @typedef {{ wasm: () => URL, glue: () => Promise<any> }} Files */
+/** Binaries by their instructions; `suffix`: of their files' names. @typedef {{ suffix: string, files: Record<string, Files> }} Kind */
+
+/** @type {Record<string, Files>} */
+const files = {
   simd128: {
     wasm: () => new URL('./dist/nibl-simd128.wasm', import.meta.url),
     glue: () => import('./dist/nibl-simd128.js'),
@@ -43,14 +46,18 @@ const binaries = {
 
 /** @typedef {{ module: any, memory: WebAssembly.Memory, wordBytes: 4 | 8 }} Instance `wordBytes`: of an address */
 
+/** What load() and inspect() need. @type {Kind} */
+const talking = { suffix: '', files }
+
 /**
  * @param {string} name
  * @param {string} [folder] URL of the folder that holds the .wasm files, if not beside this module
+ * @param {Kind} [kind]
  * @returns {Promise<Compiled>}
  */
-export async function compileBinary(name, folder) {
-  const { wasm, glue } = binaries[name]
-  const url = folder ? new URL(`nibl-${name}.wasm`, folder) : wasm()
+export async function compileBinary(name, folder, kind = talking) {
+  const { wasm, glue } = kind.files[name]
+  const url = folder ? new URL(`nibl-${name}${kind.suffix}.wasm`, folder) : wasm()
   try {
     const [module, { default: factory }] = await Promise.all([compile(url), glue()])
     const memory64 = name.endsWith('-memory64')
