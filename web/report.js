@@ -101,8 +101,8 @@ function layers(tensors) {
     return `<text x="${left - 12}" y="${floor - 8}" text-anchor="end">${escape(role)}</text><line class="axis" x1="${left}" y1="${floor}" x2="${left + width}" y2="${floor}"/>${bars.join('')}`
   })
   const height = step * strips.length + 26
-  return `<svg viewBox="0 0 ${left + width + 10} ${height}" role="img" aria-label="Relative error by layer, a strip for each kind of matrix">${strips.join('\n')}
-<text x="${left}" y="${height - 6}">layer 0</text><text x="${left + width}" y="${height - 6}" text-anchor="end">layer ${count - 1}</text></svg>
+  return `<div class="wide" role="region" aria-label="Chart" tabindex="0"><svg viewBox="0 0 ${left + width + 10} ${height}" role="img" aria-label="Relative error by layer, a strip for each kind of matrix">${strips.join('\n')}
+<text x="${left}" y="${height - 6}">layer 0</text><text x="${left + width}" y="${height - 6}" text-anchor="end">layer ${count - 1}</text></svg></div>
 <p class="hint">The highest bar is ${(100 * most).toFixed(1)} %: the root of the mean square of what rounding changed, of that of the weights.</p>`
 }
 
@@ -142,7 +142,7 @@ function domains(texts) {
   ])
   const head = ['Text', 'Positions', 'Perplexity before', 'after', 'Change', 'KL, nats', 'Same top token', 'Change of p']
   const note = '<p class="hint">Errors are standard errors, of differences paired position by position; the chart shows two of them.</p>'
-  return `${chart && `<figure>${chart}<figcaption>KL divergence from the reference in nats</figcaption></figure>`}${table(head, rows)}${note}`
+  return `${chart && `<figure><div class="wide" role="region" aria-label="Chart" tabindex="0">${chart}</div><figcaption>KL divergence from the reference in nats</figcaption></figure>`}${table(head, rows)}${note}`
 }
 
 /** @param {TaskScore[]} tasks */
@@ -150,10 +150,11 @@ function taskTable(tasks) {
   if (!tasks.length) return ''
   const rows = tasks.map((task) => [
     escape(task.task), task.items, `${(100 * task.chance).toFixed(0)} %`, plusMinus(task.reference_accuracy, 100, ' %', 1),
-    ...(task.dropped ? ['dropped: before it was less than 10 points above chance', '–', '–']
+    ...(task.dropped ? ['dropped', '–', '–']
       : [plusMinus(task.accuracy, 100, ' %', 1), plusMinus(task.accuracy_change, 100, ' points', 1), plusMinus(task.same_answer, 100, ' %', 1)]),
   ])
-  return table(['Task', 'Items', 'By chance', 'Right before', 'after', 'Change', 'Same answer'], rows)
+  const note = tasks.some(({ dropped }) => dropped) ? '<p class="hint">Dropped: the model was less than 10 points above chance before already, so nothing can be seen from it.</p>' : ''
+  return table(['Task', 'Items', 'By chance', 'Right before', 'after', 'Change', 'Same answer'], rows) + note
 }
 
 /** @param {Quantization} q */
@@ -206,11 +207,11 @@ const style = `
 h1{font-size:1.6rem;line-height:1.25;margin:0 0 .25rem}h2{font-size:1.15rem;margin:2.5rem 0 .75rem}h3{font-size:1rem;margin:1.25rem 0 .5rem}
 .hint,small,figcaption{color:var(--soft);font-size:.85rem}small{display:block}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(13rem,1fr));gap:.75rem;margin:1.5rem 0}.tiles div{background:var(--raised);border-radius:.6rem;padding:.8rem 1rem}
-dt{color:var(--soft);font-size:.85rem}dd{margin:0}dd b{font-size:1.3rem}figure{margin:0 0 1rem}svg{display:block;width:100%;max-width:38rem;height:auto;font:13px system-ui,sans-serif}
-svg text{fill:var(--text)}.figure{font-variant-numeric:tabular-nums}.axis{stroke:var(--line)}.bar{stroke:var(--mark);stroke-width:2}.dot,rect{fill:var(--mark)}.share{display:inline-block;width:4rem;height:.6rem;background:var(--line)}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums}th,td{text-align:right;padding:.35rem .75rem;border-bottom:1px solid var(--line);vertical-align:top}
+dt{color:var(--soft);font-size:.85rem}dd{margin:0}dd b{font-size:1.3rem}figure{margin:0 0 1rem}svg{display:block;width:100%;min-width:30rem;max-width:38rem;height:auto;font:13px system-ui,sans-serif}
+svg text{fill:var(--text)}.figure{font-variant-numeric:tabular-nums}.axis{stroke:var(--line)}.bar{stroke:var(--mark);stroke-width:2}.dot,rect{fill:var(--mark)}.share{display:inline-block;min-width:0;width:4rem;height:.6rem;background:var(--line)}
+.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums}th,td{text-align:right;padding:.35rem .75rem;border-bottom:1px solid var(--line);vertical-align:top;white-space:nowrap}
 th:first-child{text-align:left;padding-left:0}thead th{color:var(--soft);font-weight:500;vertical-align:bottom}tbody th{font-weight:500}td:last-child{padding-right:0}
-.left td{text-align:left}pre{background:var(--raised);border-radius:.6rem;padding:.8rem 1rem;overflow-x:auto;font-size:.85rem}summary{cursor:pointer;margin:.75rem 0}
+pre{background:var(--raised);border-radius:.6rem;padding:.8rem 1rem;overflow-x:auto;font-size:.85rem}summary{cursor:pointer;margin:.75rem 0}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(16rem,1fr));gap:.75rem}blockquote{margin:0;background:var(--raised);border-radius:.6rem;padding:.6rem 1rem;white-space:pre-wrap}`
 
 /** What was said in several files: objects of `nibl quantize --report`, lines of `nibl eval --json`, or whole reports.

@@ -48,9 +48,9 @@ test('a calibrated quantization and its evaluation become a page', () => {
   }
   assert.equal(quantization.inputs.length, 4 * quantization.tensors.filter((/** @type {any} */ t) => /attn_q/.test(t.name)).length)
   for (const { channels, median } of quantization.inputs) {
-    const magnitudes = channels.map(([, magnitude]) => magnitude)
+    const magnitudes = channels.map((/** @type {number[]} */ [, magnitude]) => magnitude)
     assert.deepEqual(magnitudes, magnitudes.toSorted((/** @type {number} */ a, /** @type {number} */ b) => b - a))
-    assert.equal(new Set(channels.map(([channel]) => channel)).size, 4)
+    assert.equal(new Set(channels.map((/** @type {number[]} */ [channel]) => channel)).size, 4)
     assert.ok(magnitudes[3] >= median && median > 0)
   }
   const eval_ = nibl(['eval', out, '-f', `tiny=${calibration}`, '-c', '64', '--reference', f16, '--json'])
