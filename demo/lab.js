@@ -147,7 +147,7 @@ export function openLab(place, { defaultSource, hub, announce, onClose }) {
       try {
         if (!models.length) {
           const from = typeof source === 'string' ? { cache: true, allowOffline: true, hub } : {}
-          models = await Promise.all([load(source, { ...from, contextLength: 1024, threads: 1 }), load(blob, { contextLength: 1024, threads: 1 })])
+          models = await Promise.all([load(source, from), load(blob)])
         }
         const texts = await Promise.all(models.map(async (model, i) => {
           answers[i].text.textContent = ''
