@@ -41,7 +41,8 @@ extern "C" {
     X(NIBL_E_CONTEXT, -6, "CONTEXT_FULL", "the context has no room for these tokens")                        \
     X(NIBL_E_NUMERIC, -7, "NOT_FINITE", "the model computed values that are not finite")                     \
     X(NIBL_E_CANCELLED, -8, "CANCELLED", "the caller asked to stop")                                         \
-    X(NIBL_E_BUFFER, -9, "BUFFER_TOO_SMALL", "the caller's buffer is too small")
+    X(NIBL_E_BUFFER, -9, "BUFFER_TOO_SMALL", "the caller's buffer is too small")                             \
+    X(NIBL_E_GRAMMAR, -10, "BAD_GRAMMAR", "a grammar or JSON Schema that is wrong, or not supported")
 
 typedef enum nibl_status {
 #define X(name, value, js, meaning) name = value,
@@ -309,6 +310,33 @@ void nibl_session_speculate(nibl_session *session, bool on);
 /* Tokens guessed since the session's tokens were last set, and how many of them came true. Any pointer may be NULL. */
 void nibl_session_guesses(const nibl_session *session, uint64_t *proposed, uint64_t *accepted);
 
+/* ---- Grammars: what an answer may be ------------------------------------------------------------------------------ */
+
+typedef struct nibl_grammar nibl_grammar;
+
+enum nibl_grammar_format {
+    NIBL_GRAMMAR_GBNF = 0, /* as llama.cpp has it; the rule `root` is the whole answer */
+    NIBL_GRAMMAR_JSON_SCHEMA = 1 /* below */
+};
+
+/* A grammar for one sampler at a time (nibl_sampler_constrain): it picks only tokens with which the answer can still
+ * become a text of the grammar, and, where tokens run short, only those with which it will. Its tables are made as they
+ * are needed, and serve the next answer too.
+ *
+ * JSON Schema: answers are compact JSON, with at most a space behind ':' and ','. Known are type, enum, const, properties,
+ * required, additionalProperties, items, prefixItems, additionalItems, minItems, maxItems, minLength, maxLength, pattern
+ * (regular; no categories, no lookaround), format (date, time, date-time, uuid, ipv4, email), minimum, maximum,
+ * exclusiveMinimum, exclusiveMaximum, multipleOf (1), anyOf, oneOf (where it is plain that no value fits two), allOf (of
+ * one), $ref into the document, true, and what only describes. Everything else is refused, as is what cannot be combined.
+ * Of what is allowed an answer need not be able to be everything: properties come in the schema's order, further ones only
+ * where additionalProperties is there, numbers have at most 15 digits and 6 behind the point.
+ *
+ * NIBL_E_GRAMMAR names what is wrong or unknown, and where. The text is read during the call only. The caller frees, before
+ * the model and after the sampler. */
+nibl_status nibl_grammar_new(nibl_model *model, uint32_t format, const char *text, size_t length,
+                             nibl_grammar **out);
+void nibl_grammar_free(nibl_grammar *grammar);
+
 /* ---- Sampling ------------------------------------------------------------------------------------------------- */
 
 typedef struct nibl_sampler nibl_sampler;
@@ -340,6 +368,15 @@ void nibl_sampler_free(nibl_sampler *sampler);
  * NULL): natural log of the token's probability under the unmodified logits. The same seed gives the same tokens on
  * every host. */
 nibl_status nibl_sample(nibl_sampler *sampler, const nibl_session *session, int32_t *token, float *logprob);
+
+/* An answer begins that is to be a text of the grammar, whole within `tokens` tokens (0 = no limit), the end token not
+ * counted; NULL: one of any kind, as at first. The grammar must outlive its use. NIBL_E_GRAMMAR where the tokens are too few
+ * for any text; the sampler then samples freely. */
+nibl_status nibl_sampler_constrain(nibl_sampler *sampler, nibl_grammar *grammar, uint32_t tokens);
+
+/* Whether the tokens sampled since are a whole text, behind which nothing may come, no end token either. False without a
+ * grammar. */
+bool nibl_sampler_done(const nibl_sampler *sampler);
 
 /* ---- Quantization --------------------------------------------------------------------------------------------- */
 

@@ -143,8 +143,9 @@ async function ctest(preset) {
   return { passed: tests - failures - skipped, failed: Math.max(failures, Number(!ok)), skipped }
 }
 
-/** Runs test files of node:test. @param {string} program @param {string[]} files @returns {Promise<Counts>} */
-async function nodeTests(program, files) {
+/** Runs test files of node:test. @param {string} program @param {string[]} files
+ * @param {Record<string, string>} [env] @returns {Promise<Counts>} */
+async function nodeTests(program, files, env) {
   if (!files.length) return none()
   const { ok, report } = await runWithReport((file) => [
     program,
@@ -156,7 +157,7 @@ async function nodeTests(program, files) {
     '--test-reporter=tap',
     `--test-reporter-destination=${file}`,
     ...files,
-  ])
+  ], env)
   /** @param {string} name */
   const number = (name) => Number(new RegExp(`^# ${name} (\\d+)$`, 'm').exec(report)?.[1] ?? 0)
   const failed = number('fail') + number('cancelled')
@@ -297,6 +298,20 @@ const parts = {
     build: ['native', ...wasmPresets],
     model: true,
     steps: () => [() => nodeTests(process.execPath, filesIn('tests/browser', '.test.js'))],
+  },
+  firefox: {
+    about: 'the library and the page in Firefox',
+    setup: ['modules', 'devmodules', 'firefox'],
+    build: wasmPresets,
+    model: true,
+    steps: () => [() => nodeTests(process.execPath, ['tests/engines/engines.test.js'], { NIBL_BROWSER: 'firefox' })],
+  },
+  webkit: {
+    about: 'the same in WebKit, which has neither relaxed SIMD nor shared memory nor a private file system',
+    setup: ['modules', 'devmodules', 'webkit'],
+    build: wasmPresets,
+    model: true,
+    steps: () => [() => nodeTests(process.execPath, ['tests/engines/engines.test.js'], { NIBL_BROWSER: 'webkit' })],
   },
   package: {
     script: true,

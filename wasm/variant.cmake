@@ -1,5 +1,5 @@
 # One Emscripten build of {simd128, relaxed} x {one thread, threads, threads and memory64}: web/dist/nibl-<variant>.js and
-# .wasm, and checkkern for Node. JavaScript imports the .js as an ES module and gives its function:
+# .wasm, the same with the quantizer as nibl-<variant>-quantize, and checkkern for Node. JavaScript imports the .js as an ES module and gives its function:
 #   wasmMemory             the memory; its maximum is the caller's plan
 #   instantiateWasm        optional, (imports, done) => done(instance, module): the caller compiles the .wasm itself
 #   poolSize               threads only: workers started before the module is ready
@@ -21,18 +21,20 @@ elseif(NIBL_WASM_THREADS)
     string(APPEND variant -threads)
 endif()
 
-# A binary whose exports are the lines of the given files.
-function(add_binary target name)
-    foreach(exports IN LISTS ARGN)
-        set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${exports})
-        file(STRINGS ${exports} lines REGEX "^[a-z]")
-        foreach(line IN LISTS lines)
-            if(NOT line MATCHES "^([a-z0-9_]+) ([_p]+)$")
-                message(FATAL_ERROR "${exports}: '${line}' is no name and signature")
-            endif()
-            list(APPEND names _${CMAKE_MATCH_1})
-            list(APPEND signatures ${CMAKE_MATCH_1}:${CMAKE_MATCH_2})
-        endforeach()
+# One binary of the library: what it holds follows from what it exports. ARGN: the tags of exports.txt that it has.
+function(add_variant target output)
+    set(exports ${PROJECT_SOURCE_DIR}/wasm/exports.txt)
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${exports})
+    file(STRINGS ${exports} lines REGEX "^[a-z]")
+    foreach(line IN LISTS lines)
+        if(NOT line MATCHES "^([a-z0-9_]+) ([_p]+)( ([a-z]+))?$")
+            message(FATAL_ERROR "${exports}: '${line}' is no name and signature")
+        endif()
+        if(CMAKE_MATCH_4 AND NOT CMAKE_MATCH_4 IN_LIST ARGN)
+            continue()
+        endif()
+        list(APPEND names _${CMAKE_MATCH_1})
+        list(APPEND signatures ${CMAKE_MATCH_1}:${CMAKE_MATCH_2})
     endforeach()
     list(JOIN names "," names)
     list(JOIN signatures "," signatures)
@@ -40,7 +42,7 @@ function(add_binary target name)
     add_executable(${target} wasm/abi.c)
     target_link_libraries(${target} PRIVATE libnibl)
     target_compile_options(${target} PRIVATE -Wno-missing-prototypes) # called from JavaScript only
-    set_target_properties(${target} PROPERTIES OUTPUT_NAME ${name} SUFFIX .js
+    set_target_properties(${target} PROPERTIES OUTPUT_NAME nibl-${output} SUFFIX .js
         RUNTIME_OUTPUT_DIRECTORY ${PROJECT_SOURCE_DIR}/web/dist)
     target_link_options(${target} PRIVATE
         --no-entry -sSTRICT -sMODULARIZE -sEXPORT_ES6 -sEXPORT_NAME=createNibl -sENVIRONMENT=web,worker,node
@@ -58,20 +60,16 @@ function(add_binary target name)
         target_link_options(${target} PRIVATE --post-js ${part})
         set_property(TARGET ${target} APPEND PROPERTY LINK_DEPENDS ${part})
     endif()
+    file(CONFIGURE OUTPUT ${PROJECT_SOURCE_DIR}/web/dist/nibl-${output}.d.ts CONTENT
+        "declare const create: (options: Record<string, unknown>) => Promise<any>\nexport default create\n")
     if(NIBL_WASM_THREADS)
         target_link_options(${target} PRIVATE -sPTHREAD_POOL_SIZE=Module["poolSize"] -sPTHREAD_POOL_SIZE_STRICT=2 -sDEFAULT_PTHREAD_STACK_SIZE=1MB)
     endif()
 endfunction()
 
-set(exports ${PROJECT_SOURCE_DIR}/wasm/exports.txt)
-add_binary(variant nibl-${variant} ${exports})
-file(CONFIGURE OUTPUT ${PROJECT_SOURCE_DIR}/web/dist/nibl-${variant}.d.ts CONTENT
-    "declare const create: (options: Record<string, unknown>) => Promise<any>\nexport default create\n")
-# quantize() and fit() have binaries of their own: pages that only talk need not fetch the quantizer.
-if(NOT NIBL_WASM_MEMORY64)
-    add_binary(variant-quant nibl-${variant}-quant ${exports} ${PROJECT_SOURCE_DIR}/wasm/exports-quant.txt)
-    add_dependencies(variant variant-quant)
-endif()
+add_variant(variant-chat ${variant})
+add_variant(variant-quantize ${variant}-quantize quantize)
+add_custom_target(variant DEPENDS variant-chat variant-quantize)
 
 if(NIBL_TESTS AND NOT NIBL_WASM_THREADS)
     add_executable(checkkern ${checkkern_sources})

@@ -421,7 +421,23 @@ export class Binding {
     }
   }
 
-  /** @param {'loader' | 'decoder' | 'sampler'} kind @param {Pointer} object */
+  /** @param {Pointer} model @param {{ format: 0 | 1, text: string }} grammar `format`: enum nibl_grammar_format */
+  newGrammar(model, { format, text }) {
+    const bytes = utf8.encode(text)
+    return this.#withBytes(bytes, (pointer) => this.#make('nibl_grammar_new', model, format, pointer, bytes.length))
+  }
+
+  /** @param {Pointer} sampler @param {Pointer} grammar @param {number} tokens that the answer may have */
+  constrain(sampler, grammar, tokens) {
+    this.call('nibl_sampler_constrain', sampler, grammar, tokens)
+  }
+
+  /** @param {Pointer} sampler whether its grammar's text is whole */
+  isDone(sampler) {
+    return Boolean(this.#enter('nibl_sampler_done', [sampler]))
+  }
+
+  /** @param {'loader' | 'decoder' | 'sampler' | 'grammar'} kind @param {Pointer} object */
   free(kind, object) {
     this.#enter(`nibl_${kind}_free`, [object])
   }

@@ -3,7 +3,6 @@ import { compileBinary } from './binaries.js'
 import { NiblError, unlessAborted } from './errors.js'
 import { chooseBinary } from './features.js'
 import losses from './losses.js'
-import { quantBinaries } from './quant-binaries.js'
 import { Input, Planner, located, marginOf } from './planning.js'
 
 /** @typedef {import('./nibl.d.ts').FitRecipe} Recipe */
@@ -26,7 +25,7 @@ export async function fitSource(descriptor, options, { signal }) {
   const choice = chooseBinary(options)
   const input = await Input.of(descriptor, options, { signal, jumps: true })
   try {
-    const compiling = compileBinary(choice.binary, options.wasmUrl, quantBinaries)
+    const compiling = compileBinary(choice.binary, { wasmUrl: options.wasmUrl, quantize: true })
     compiling.catch(() => {})
     await input.start()
     const compiled = await unlessAborted(compiling, signal)

@@ -3,7 +3,6 @@ import { compileBinary, instantiate } from './binaries.js'
 import { Binding, NEED_DATA, OK } from './binding.js'
 import { unlessAborted } from './errors.js'
 import { chooseBinary } from './features.js'
-import { quantBinaries } from './quant-binaries.js'
 import { FIRST_RANGE, Input, located, marginOf } from './planning.js'
 
 const MAXIMUM = 512 << 20 /* bytes of memory: a header of 256 MiB, and rows */
@@ -38,7 +37,7 @@ export class Quantizing {
     const choice = chooseBinary(options)
     const input = await Input.of(descriptor, options, { signal, jumps: true })
     try {
-      const compiling = compileBinary(choice.binary, options.wasmUrl, quantBinaries)
+      const compiling = compileBinary(choice.binary, { wasmUrl: options.wasmUrl, quantize: true })
       compiling.catch(() => {})
       await input.start()
       const size = { initial: marginOf(choice), maximum: MAXIMUM + marginOf(choice), threads: choice.threads }
