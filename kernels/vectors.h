@@ -107,7 +107,9 @@ static inline float fold_max(const vf *lane) {
 #endif
 
 typedef struct constant_vectors {
-    vf low, log2e, rounder, rounders, ln2[2], c[6], one;
+    vf low, log2e, rounder;
+    vf rounders; /* as integers: the rounder's bits in every byte of a word, 2^24 + 2^16 + 2^8 + 1 times */
+    vf ln2[2], c[6], one;
 } constant_vectors;
 
 static inline const constant_vectors *constant(void) {
@@ -123,11 +125,12 @@ static inline const constant_vectors *constant(void) {
     return p;
 }
 
-/* The exponentials of n vectors, side by side: one alone would wait for its latencies. x is at most NIBL_EXP_HIGH. */
+/* The exponentials of n vectors, at most 4, side by side: one alone would wait for its latencies. They are of at most
+ * NIBL_EXP_HIGH. */
 #define MANY for (uint32_t v = 0; v < n; v++)
 static inline __attribute__((always_inline)) void vexps_of_small(vf *x, uint32_t n) {
     const constant_vectors *k = constant();
-    vf shifted[8], r[8], p[8];
+    vf shifted[4], r[4], p[4];
     MANY shifted[v] = x[v] * k->log2e + k->rounder;
     MANY p[v] = shifted[v] - k->rounder;
     MANY r[v] = x[v];
@@ -142,10 +145,13 @@ static inline __attribute__((always_inline)) void vexps_of_small(vf *x, uint32_t
     MANY x[v] = (vf)(~(x[v] < k->low) & (vi)p[v]);
 }
 
-static inline vf vexp(vf x) {
-    x = choose(x > splat(NIBL_EXP_HIGH), splat(NIBL_EXP_HIGH), x);
+static inline vf vexp_of_small(vf x) {
     vexps_of_small(&x, 1);
     return x;
+}
+
+static inline vf vexp(vf x) {
+    return vexp_of_small(choose(x > splat(NIBL_EXP_HIGH), splat(NIBL_EXP_HIGH), x));
 }
 
 static inline vf vsoft_cap(vf x, float cap) { return cap - 2.0f * cap / (vexp(x * (2.0f / cap)) + 1.0f); }
