@@ -15,7 +15,7 @@ const suite = {
   sha256: 'd71497fef26351a33265337fa77ffeb82423f3ea21283cd9467bb03999266bc4',
 }
 const kept = join(root, '.toolchain', `schemas-${suite.sha256.slice(0, 12)}`)
-const drafts = ['draft2020-12', 'draft7']
+const drafts = ['draft2020-12', 'draft2019-09', 'draft7', 'draft6']
 const maxTokens = 64
 
 /** Every schema of the suite once. @returns {Promise<{ name: string, schema: any }[]>} */
@@ -53,7 +53,12 @@ export async function checkSchemas({ count = 200, seeds = 5 } = {}) {
   const all = shuffled(await schemas())
   await fetchModel()
   const need = createRequire(join(folder('packagetools'), 'package.json'))
-  const validators = { 'draft2020-12': need('ajv/dist/2020.js').default, draft7: need('ajv').default }
+  const validators = {
+    'draft2020-12': need('ajv/dist/2020.js').default,
+    'draft2019-09': need('ajv/dist/2019.js').default,
+    draft7: need('ajv').default,
+    draft6: need('ajv').default,
+  }
   const model = await load(defaultModel.file, { sessions: 8 })
   /** @type {Record<string, number>} */
   const refused = {}
@@ -83,7 +88,7 @@ export async function checkSchemas({ count = 200, seeds = 5 } = {}) {
       }
       taken++
       const Ajv = validators[/** @type {'draft7'} */ (name.split('/')[0])]
-      const ajv = new Ajv({ strict: false, validateFormats: true, logger: false })
+      const ajv = new Ajv({ strict: false, validateFormats: true, logger: false, ownProperties: true })
       need('ajv-formats').default(ajv)
       const validate = ajv.compile(JSON.parse(JSON.stringify(schema)))
       const texts = [first, ...(await Promise.all(Array.from({ length: seeds - 1 }, (_, i) => reply(schema, i + 1))))]
