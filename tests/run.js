@@ -10,7 +10,7 @@ import * as fs from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { basename, join, relative } from 'node:path'
 import { defaultModel, fetchModel } from '../demo/fetch.js'
-import { build, partsOf, variants } from '../wasm/build.js'
+import { build, partsOf, wasmPresets } from '../wasm/build.js'
 import { SetupError, main, root, setup } from '../wasm/setup.js'
 
 /**
@@ -36,7 +36,6 @@ const stepMinutes = 15
 
 const node24 = join(root, '.toolchain/bin/node24')
 const architecture = 'tests/web/architecture.test.js'
-const wasmPresets = variants.map((variant) => `wasm-${variant}`)
 
 // ---- Running and counting ------------------------------------------------------------------------------------------
 
@@ -143,8 +142,9 @@ async function ctest(preset) {
   return { passed: tests - failures - skipped, failed: Math.max(failures, Number(!ok)), skipped }
 }
 
-/** Runs test files of node:test. @param {string} program @param {string[]} files @returns {Promise<Counts>} */
-async function nodeTests(program, files) {
+/** Runs test files of node:test. @param {string} program @param {string[]} files
+ * @param {Record<string, string>} [env] @returns {Promise<Counts>} */
+async function nodeTests(program, files, env) {
   if (!files.length) return none()
   const { ok, report } = await runWithReport((file) => [
     program,
@@ -156,7 +156,7 @@ async function nodeTests(program, files) {
     '--test-reporter=tap',
     `--test-reporter-destination=${file}`,
     ...files,
-  ])
+  ], env)
   /** @param {string} name */
   const number = (name) => Number(new RegExp(`^# ${name} (\\d+)$`, 'm').exec(report)?.[1] ?? 0)
   const failed = number('fail') + number('cancelled')
@@ -297,6 +297,20 @@ const parts = {
     build: ['native', ...wasmPresets],
     model: true,
     steps: () => [() => nodeTests(process.execPath, filesIn('tests/browser', '.test.js'))],
+  },
+  firefox: {
+    about: 'the library and the page in Firefox',
+    setup: ['modules', 'devmodules', 'firefox'],
+    build: wasmPresets,
+    model: true,
+    steps: () => [() => nodeTests(process.execPath, ['tests/engines/engines.test.js'], { NIBL_BROWSER: 'firefox' })],
+  },
+  webkit: {
+    about: 'the same in WebKit, which has neither relaxed SIMD nor shared memory nor a private file system',
+    setup: ['modules', 'devmodules', 'webkit'],
+    build: wasmPresets,
+    model: true,
+    steps: () => [() => nodeTests(process.execPath, ['tests/engines/engines.test.js'], { NIBL_BROWSER: 'webkit' })],
   },
   package: {
     script: true,
