@@ -14,6 +14,7 @@ struct nibl_loader {
     nibl_header *header; /* its nibl_gguf goes to the model */
     nibl_model *model; /* the caller's; NULL before nibl_loader_begin */
     const nibl_dtype *quantize; /* NULL = nothing is */
+    nibl_row_encoder encode_row;
     bool config_only; /* the tensors stand nowhere */
     nibl_source *source; /* NULL before nibl_loader_begin */
     nibl_status error; /* final */
@@ -72,6 +73,7 @@ nibl_status nibl_loader_set_quantize(nibl_loader *loader, const char *type) {
     if (!quantize) return nibl_fail_encode_type(type);
     NIBL_TRY(check_not_begun(loader));
     loader->quantize = quantize;
+    loader->encode_row = nibl_encode_row;
     return NIBL_OK;
 }
 
@@ -195,6 +197,7 @@ nibl_status nibl_loader_begin(nibl_loader *loader, nibl_model **out) {
         return nibl_fail(NIBL_E_ARGUMENT, "config.json alone is a model to plan for, not one to load");
     nibl_model *model = NULL;
     NIBL_TRY(nibl_model_new(gguf, loader->quantize, &model));
+    model->encode_row = loader->encode_row;
     nibl_header_take(loader->header);
     nibl_status status = open_source(gguf, model, nibl_header_file_count(loader->header), &loader->source);
     if (status == NIBL_OK) status = check_sizes(loader);

@@ -1,6 +1,5 @@
 #include "core/model.h"
 
-#include "core/encode.h"
 #include "core/maths.h"
 #include "core/rows.h"
 #include "kernels/maths.h"
@@ -551,6 +550,7 @@ void nibl_model_free(nibl_model *m) {
     if (!m) return;
     if (m->free_batch) m->free_batch(m->batch);
     nibl_pool_free(m->pool);
+    nibl_token_trie_free(m->token_trie);
     nibl_tokenizer_free(m->tokenizer);
     nibl_gguf_free(m->gguf);
     release(m);

@@ -8,7 +8,7 @@
 #include "core/gguf.h"
 #include "core/hf_quant.h"
 #include "core/plat.h"
-#include "core/tokenizer.h"
+#include "core/token_trie.h"
 #include "kernels/kernels.h"
 
 /* One tensor of the file, or a run of its rows, and where they go. */
@@ -57,9 +57,14 @@ typedef struct nibl_layer {
     uint32_t missing; /* bindings of this layer that have not arrived */
 } nibl_layer;
 
+/* nibl_encode_row. */
+typedef bool (*nibl_row_encoder)(const nibl_kernels *kernels, const nibl_dtype *to, const nibl_dtype *from,
+                                 const uint8_t *row, uint32_t count, uint8_t *out);
+
 struct nibl_model {
     nibl_gguf *gguf; /* owned */
     nibl_tokenizer *tokenizer;
+    nibl_token_trie *token_trie; /* made when the first grammar needs it */
     const nibl_arch *arch;
     nibl_hyper hyper;
     char *name;
@@ -83,6 +88,7 @@ struct nibl_model {
     uint64_t packed_bytes; /* the block below */
     uint8_t *weights;
     const nibl_dtype *quantize; /* what matrices of floats become on arrival; NULL = they stay */
+    nibl_row_encoder encode_row; /* set with it: a program that never quantizes need not hold encoders */
     uint8_t *staging; /* one row of it */
     const nibl_kernels *kernels;
     nibl_pool *pool; /* worker threads, started by the first session that asks for more than one */

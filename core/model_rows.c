@@ -1,5 +1,4 @@
 /* Rows of the file to their place, as they arrive. */
-#include "core/encode.h"
 #include "core/model.h"
 #include "core/rows.h"
 #include "kernels/maths.h"
@@ -63,7 +62,7 @@ static nibl_status take_block_column(nibl_model *m, nibl_binding *b, uint64_t i,
         uint8_t numbers[NIBL_SUPER * sizeof(float)];
         for (uint32_t j = 0; j < block; j++)
             memcpy(numbers + j * width, b->waiting + j * column + (size_t)r * width, width);
-        *finite = nibl_encode_row(m->kernels, b->packed, b->type, numbers, block, m->staging) && *finite;
+        *finite = m->encode_row(m->kernels, b->packed, b->type, numbers, block, m->staging) && *finite;
         const uint32_t at = place_of_row(b, above + r);
         nibl_matrix part = before;
         part.data = nibl_panel(b->matrix, at / NIBL_PANEL) + nibl_panel_bytes(&before);
@@ -126,7 +125,7 @@ nibl_status nibl_model_take_row(nibl_model *m, nibl_binding *b, const uint8_t *r
     if (b->quantized) return take_part(m, b, row);
     bool finite = true;
     if (b->packed != b->type && !b->transposed) {
-        finite = nibl_encode_row(m->kernels, b->packed, b->type, row, b->matrix->cols, m->staging);
+        finite = m->encode_row(m->kernels, b->packed, b->type, row, b->matrix->cols, m->staging);
         row = m->staging;
     }
     for (nibl_binding *part = b; b->transposed && part; part = next_part(m, part)) {

@@ -41,7 +41,8 @@ extern "C" {
     X(NIBL_E_CONTEXT, -6, "CONTEXT_FULL", "the context has no room for these tokens")                        \
     X(NIBL_E_NUMERIC, -7, "NOT_FINITE", "the model computed values that are not finite")                     \
     X(NIBL_E_CANCELLED, -8, "CANCELLED", "the caller asked to stop")                                         \
-    X(NIBL_E_BUFFER, -9, "BUFFER_TOO_SMALL", "the caller's buffer is too small")
+    X(NIBL_E_BUFFER, -9, "BUFFER_TOO_SMALL", "the caller's buffer is too small")                             \
+    X(NIBL_E_GRAMMAR, -10, "BAD_GRAMMAR", "a grammar or JSON Schema that is wrong, or not supported")
 
 typedef enum nibl_status {
 #define X(name, value, js, meaning) name = value,
@@ -309,6 +310,33 @@ void nibl_session_speculate(nibl_session *session, bool on);
 /* Tokens guessed since the session's tokens were last set, and how many of them came true. Any pointer may be NULL. */
 void nibl_session_guesses(const nibl_session *session, uint64_t *proposed, uint64_t *accepted);
 
+/* ---- Grammars: what an answer may be ------------------------------------------------------------------------------ */
+
+typedef struct nibl_grammar nibl_grammar;
+
+enum nibl_grammar_format {
+    NIBL_GRAMMAR_GBNF = 0, /* as llama.cpp has it; the rule `root` is the whole answer */
+    NIBL_GRAMMAR_JSON_SCHEMA = 1 /* below */
+};
+
+/* A grammar for one sampler at a time (nibl_sampler_constrain): it picks only tokens with which the answer can still
+ * become a text of the grammar, and, where tokens run short, only those with which it will. Its tables are made as they
+ * are needed, and serve the next answer too.
+ *
+ * JSON Schema: answers are compact JSON, with at most a space behind ':' and ','. Known are type, enum, const, properties,
+ * required, additionalProperties, items, prefixItems, additionalItems, minItems, maxItems, minLength, maxLength, pattern
+ * (regular; no categories, no lookaround), format (date, time, date-time, uuid, ipv4, email), minimum, maximum,
+ * exclusiveMinimum, exclusiveMaximum, multipleOf (1), anyOf, oneOf (where it is plain that no value fits two), allOf (of
+ * one), $ref into the document, true, and what only describes. Everything else is refused, as is what cannot be combined.
+ * Of what is allowed an answer need not be able to be everything: properties come in the schema's order, further ones only
+ * where additionalProperties is there, numbers have at most 15 digits and 6 behind the point.
+ *
+ * NIBL_E_GRAMMAR names what is wrong or unknown, and where. The text is read during the call only. The caller frees, before
+ * the model and after the sampler. */
+nibl_status nibl_grammar_new(nibl_model *model, uint32_t format, const char *text, size_t length,
+                             nibl_grammar **out);
+void nibl_grammar_free(nibl_grammar *grammar);
+
 /* ---- Sampling ------------------------------------------------------------------------------------------------- */
 
 typedef struct nibl_sampler nibl_sampler;
@@ -341,6 +369,15 @@ void nibl_sampler_free(nibl_sampler *sampler);
  * every host. */
 nibl_status nibl_sample(nibl_sampler *sampler, const nibl_session *session, int32_t *token, float *logprob);
 
+/* An answer begins that is to be a text of the grammar, whole within `tokens` tokens (0 = no limit), the end token not
+ * counted; NULL: one of any kind, as at first. The grammar must outlive its use. NIBL_E_GRAMMAR where the tokens are too few
+ * for any text; the sampler then samples freely. */
+nibl_status nibl_sampler_constrain(nibl_sampler *sampler, nibl_grammar *grammar, uint32_t tokens);
+
+/* Whether the tokens sampled since are a whole text, behind which nothing may come, no end token either. False without a
+ * grammar. */
+bool nibl_sampler_done(const nibl_sampler *sampler);
+
 /* ---- Quantization --------------------------------------------------------------------------------------------- */
 
 typedef struct nibl_tensor_type {
@@ -367,6 +404,7 @@ typedef struct nibl_quantize_options {
     uint32_t threads; /* 0 = 1. The result does not depend on it. */
     bool
         requantize; /* the source may be quantized already: a second loss is added to the first. Floats need no leave. */
+    bool measure; /* the report tells what rounding lost of every matrix; takes a second pass over it */
 } nibl_quantize_options;
 
 typedef struct nibl_quantizer nibl_quantizer;
@@ -427,7 +465,10 @@ uint64_t nibl_quantizer_size(const nibl_quantizer *quantizer);
 void nibl_quantizer_output(nibl_quantizer *quantizer, const void **bytes, size_t *length);
 
 /* What becomes of every tensor as JSON: name, rows, columns, types (`wanted` and `why` where the type is not the one asked
- * for), bytes before and after; sums and bits per weight. Lengths as in nibl_loader_inspect. */
+ * for), bytes before and after; sums and bits per weight; the recipe as it stands in the file. With `measure`, of what has
+ * come out: the `error` of matrices (root mean square of what rounding changed, relative to that of the weights as they were
+ * rounded), and with a calibration the `inputs`: of each the channels with the largest root mean square and the median.
+ * Lengths as in nibl_loader_inspect. */
 nibl_status nibl_quantizer_report(const nibl_quantizer *quantizer, char *json, size_t capacity,
                                   size_t *needed);
 

@@ -1,5 +1,6 @@
 /* Picks a token: penalties and biases, then temperature, top-k, top-p, min-p over candidates, then one random number. */
 #include "core/maths.h"
+#include "core/matcher.h"
 #include "core/session.h"
 #include "kernels/maths.h"
 
@@ -15,12 +16,62 @@ typedef struct candidate {
 
 struct nibl_sampler {
     nibl_sampler_options options;
+    const nibl_grammar *grammar; /* NULL = none */
     nibl_logit_bias *bias; /* copy */
     uint32_t vocabulary;
     uint64_t random; /* state of SplitMix64 */
     float *logits; /* (vocabulary): adjusted copy */
     candidate *heap; /* (vocabulary) */
 };
+
+/* ---- Grammars ---- */
+
+struct nibl_grammar {
+    const nibl_tokenizer *tokenizer;
+    nibl_matcher *matcher;
+};
+
+nibl_status nibl_grammar_new(nibl_model *model, uint32_t format, const char *text, size_t length,
+                             nibl_grammar **out) {
+    if (format > NIBL_GRAMMAR_JSON_SCHEMA)
+        return nibl_fail(NIBL_E_ARGUMENT, "grammars have no format %u", format);
+    if (!model->token_trie) NIBL_TRY(nibl_token_trie_new(model->tokenizer, &model->token_trie));
+    nibl_grammar *g = nibl_alloc_zero(sizeof *g);
+    if (!g) return nibl_fail_memory(sizeof *g, "a grammar");
+    g->tokenizer = model->tokenizer;
+    nibl_rules rules = {0};
+    (format == NIBL_GRAMMAR_GBNF ? nibl_grammar_read : nibl_grammar_read_schema)(&rules, text, length);
+    const nibl_status status = nibl_matcher_new(&rules, model->token_trie, &g->matcher);
+    if (status < 0)
+        nibl_grammar_free(g);
+    else
+        *out = g;
+    return status;
+}
+
+void nibl_grammar_free(nibl_grammar *g) {
+    if (!g) return;
+    nibl_matcher_free(g->matcher);
+    nibl_free(g);
+}
+
+static nibl_status accept(const nibl_grammar *g, int32_t token) {
+    char bytes[NIBL_TRIE_MAX_DEPTH];
+    if (nibl_tokenizer_is_end(g->tokenizer, token)) return NIBL_OK;
+    return nibl_matcher_accept(g->matcher, bytes,
+                               nibl_tokenizer_bytes(g->tokenizer, (uint32_t)token, bytes, sizeof bytes));
+}
+
+nibl_status nibl_sampler_constrain(nibl_sampler *s, nibl_grammar *grammar, uint32_t tokens) {
+    s->grammar = NULL;
+    if (grammar) NIBL_TRY(nibl_matcher_start(grammar->matcher, tokens ? tokens : UINT32_MAX));
+    s->grammar = grammar;
+    return NIBL_OK;
+}
+
+bool nibl_sampler_done(const nibl_sampler *s) { return s->grammar && nibl_matcher_done(s->grammar->matcher); }
+
+/* ---- Life ---- */
 
 static bool in_range(float x, float low, float high) { return x >= low && x <= high; } /* false for NaN */
 
@@ -246,16 +297,22 @@ nibl_status nibl_sample(nibl_sampler *s, const nibl_session *session, int32_t *t
         return nibl_fail(NIBL_E_ARGUMENT, "the sampler was made for another model");
     logits += (rows - 1) * s->vocabulary;
     const nibl_kernels *kernels = session->model->kernels;
+    const nibl_grammar *g = s->grammar;
     const peak plain = peak_of(kernels, logits, s->vocabulary);
     peak top = plain;
     const float *adjusted = logits;
-    if (penalises(s) || s->options.logit_bias_count > 0) {
+    if (penalises(s) || s->options.logit_bias_count > 0 || g) {
         memcpy(s->logits, logits, s->vocabulary * sizeof *logits);
         adjust(s, session, s->logits);
+        if (g)
+            NIBL_TRY(nibl_matcher_apply(g->matcher, s->logits, s->vocabulary,
+                                        nibl_tokenizer_ends(g->tokenizer), NIBL_END_TOKENS));
         top = peak_of(kernels, adjusted = s->logits, s->vocabulary);
     }
-    if (!(top.logit > -INFINITY)) return nibl_fail(NIBL_E_ARGUMENT, "the logit biases forbid every token");
+    if (!(top.logit > -INFINITY))
+        return nibl_fail(NIBL_E_ARGUMENT, "the logit biases forbid every token%s",
+                         g ? " of the grammar" : "");
     *token = s->options.temperature > 0 ? draw(s, adjusted, top) : (int32_t)top.token;
     if (logprob) *logprob = (float)((double)logits[*token] - (double)plain.logit - nibl_log(plain.weight));
-    return NIBL_OK;
+    return g ? accept(g, *token) : NIBL_OK;
 }

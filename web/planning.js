@@ -4,7 +4,7 @@
  * bits do not hold this one, again with the one for 64.
  */
 import { Binding } from './binding.js'
-import { LARGEST, checkSize, compileBinary, instantiate } from './binaries.js'
+import { LARGEST, LARGEST64, checkSize, compileBinary, instantiate } from './binaries.js'
 import { NiblError, unlessAborted } from './errors.js'
 import { chooseLarger } from './features.js'
 import { openSource } from './source.js'
@@ -14,6 +14,7 @@ import { isPart } from './folder.js'
 /* Static data, stacks, the staging buffer and what the allocator needs between blocks. */
 const MARGIN = 10 << 20
 const THREAD_MARGIN = 3 << 19
+const GRAMMAR_MARGIN = 8 << 20
 const PLANNER_MAXIMUM = 512 << 20
 
 /** Before anything is known: enough for the header of most files, little to wait for. */
@@ -195,6 +196,15 @@ export function marginOf({ threads }) {
   return MARGIN + THREAD_MARGIN * threads
 }
 
+/** The most that the memory grows to: the plan, and where there is room for it what grammars take.
+ * @param {import('./binding.js').Plan} plan @param {Choice} choice @param {number} sessions */
+export function maximumOf(plan, choice, sessions) {
+  const needed = plan.total + marginOf(choice)
+  const grammars = 2 * plan.vocabulary + GRAMMAR_MARGIN + GRAMMAR_MARGIN * sessions
+  const largest = choice.binary.endsWith('-memory64') ? LARGEST64 : LARGEST
+  return Math.max(needed, Math.min(largest, needed + grammars))
+}
+
 /** A small instance that knows a header. */
 export class Planner {
   #binding
@@ -283,7 +293,7 @@ export async function planFile(input, compiled, options, choice, signal) {
   } catch (error) {
     return { ...planned, unsupported: error }
   }
-  planned.compiled = await unlessAborted(compileBinary(planned.choice.binary, options.wasmUrl), signal)
+  planned.compiled = await unlessAborted(compileBinary(planned.choice.binary, options), signal)
   planned.planner = await Planner.of(planned.compiled, input, options)
   planned.planner.feed(planned.header)
   planned.plan = planned.planner.plan(options, planned.choice)
