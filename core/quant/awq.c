@@ -1,6 +1,6 @@
 #include "core/quant/awq.h"
 
-#include "core/encode.h"
+#include "core/encode_grid.h"
 #include "core/maths.h"
 
 #include <math.h>
@@ -18,6 +18,7 @@ typedef struct search {
     uint32_t count;
     float *scale; /* tried (cols) */
     float *room; /* (workers, 2, cols) */
+    nibl_block *blocks; /* (workers, cols / 32) */
 } search;
 
 /* x^exponent of the root mean squares, its extremes balanced around 1. */
@@ -50,25 +51,21 @@ static double row_error(const float *sums, const float *delta, uint32_t n) {
     return error;
 }
 
-/* What rounding the scaled row, by the type's rule, does to the outputs. */
-static void try_row(const search *s, uint32_t row, float *scaled, float *delta) {
+/* What rounding the scaled row, by the type's rule, does to the outputs. Where a matrix has one scale, the row stands for
+ * it. */
+static void try_row(const search *s, uint32_t row, float *scaled, float *delta, nibl_block *blocks) {
     const uint32_t n = s->site->cols, size = s->types[row]->block;
     const nibl_grid *g = nibl_grid_of(s->types[row]);
     const float *x = s->rows + (size_t)row * n;
-    float alike[NIBL_SUPER];
-    for (int i = 0; i < NIBL_SUPER; i++) alike[i] = 1;
     for (uint32_t j = 0; j < n; j++) scaled[j] = x[j] * s->scale[j];
-    for (uint32_t at = 0; at < n; at += size) {
-        nibl_block b;
-        if (!nibl_choose_block(g, scaled + at, alike, size, false, &b)) {
-            s->errors[row] = HUGE_VAL;
-            return;
-        }
-        for (uint32_t j = 0; j < size; j++) {
-            float d, m;
-            nibl_group_scale(g, &b, j / g->group, &d, &m);
-            delta[at + j] = (nibl_code_level(g, b.codes[j]) * d + m) / s->scale[at + j] - x[at + j];
-        }
+    if (!nibl_choose_row(s->types[row], scaled, NULL, n, false, NULL, blocks)) {
+        s->errors[row] = HUGE_VAL;
+        return;
+    }
+    for (uint32_t j = 0; j < n; j++) {
+        float d, m;
+        nibl_group_scale(g, &blocks[j / size], j % size / g->group, &d, &m);
+        delta[j] = (nibl_code_level(g, blocks[j / size].codes[j % size]) * d + m) / s->scale[j] - x[j];
     }
     s->errors[row] = row_error(s->site->sums, delta, n);
 }
@@ -76,7 +73,9 @@ static void try_row(const search *s, uint32_t row, float *scaled, float *delta) 
 static void try_job(void *context, uint32_t worker, uint32_t workers) {
     const search *s = context;
     float *room = s->room + (size_t)worker * 2 * s->site->cols;
-    for (uint32_t row = worker; row < s->count; row += workers) try_row(s, row, room, room + s->site->cols);
+    nibl_block *blocks = s->blocks + (size_t)worker * (s->site->cols / NIBL_BLOCK);
+    for (uint32_t row = worker; row < s->count; row += workers)
+        try_row(s, row, room, room + s->site->cols, blocks);
 }
 
 static void find_exponent(search *s, float *scale) {
@@ -102,10 +101,11 @@ nibl_status nibl_awq_search(nibl_pool *pool, const nibl_site *site, const nibl_k
                 .rows = nibl_alloc(4 * most * n),
                 .errors = nibl_alloc_zero(most * sizeof *s.errors),
                 .scale = nibl_alloc(4 * n),
-                .room = nibl_alloc(8 * n * nibl_pool_workers(pool))};
+                .room = nibl_alloc(8 * n * nibl_pool_workers(pool)),
+                .blocks = nibl_alloc(n / NIBL_BLOCK * nibl_pool_workers(pool) * sizeof *s.blocks)};
     nibl_status status = NIBL_OK;
     for (uint32_t j = 0; j < n; j++) scale[j] = 1;
-    if (!s.types || !s.rows || !s.errors || !s.scale || !s.room) {
+    if (!s.types || !s.rows || !s.errors || !s.scale || !s.room || !s.blocks) {
         status = nibl_fail_memory(4 * most * n, "rows of matrices");
     } else {
         for (uint32_t m = 0; m < count; m++) {
@@ -124,5 +124,6 @@ nibl_status nibl_awq_search(nibl_pool *pool, const nibl_site *site, const nibl_k
     nibl_free(s.errors);
     nibl_free(s.scale);
     nibl_free(s.room);
+    nibl_free(s.blocks);
     return status;
 }
