@@ -107,7 +107,7 @@ static nibl_status copy_config(const nibl_folder_plan *p, nibl_writer *w) {
 /* A decimal as JSON has it, whatever the host's locale. */
 static void write_real(nibl_writer *w, const char *key, double x) {
     char number[40];
-    snprintf(number, sizeof number, "%.9g", x);
+    snprintf(number, sizeof number, "%.7g", x);
     for (char *c = number; *c; c++)
         if (*c == ',') *c = '.';
     nibl_print(w, ",\"%s\":%s", key, number);

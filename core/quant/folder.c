@@ -25,6 +25,7 @@ struct nibl_folder {
         size_t length;
     } documents[DOCUMENTS];
     uint32_t document_count, document;
+    bool opened; /* some file of weights */
     char file[64];
 };
 
@@ -234,6 +235,11 @@ static nibl_status divide(nibl_folder *f) {
             if (name[0] == 0)
                 return nibl_fail(NIBL_E_UNSUPPORTED, "tensor '%.*s' has no place in a Hugging Face folder",
                                  NIBL_SHOW(f->plan.recipe->tensors[end].source->name));
+            if (m->bindings[end].slot == NIBL_SLOT_EMBEDDING && integers_of(&f->plan.recipe->tensors[end]))
+                return nibl_fail(
+                    NIBL_E_ARGUMENT,
+                    "the embedding (and a head that is the same) cannot be integers in a folder: take "
+                    "f16");
             if (more % 4 != 0) /* what follows would not be aligned */
                 return nibl_fail(NIBL_E_UNSUPPORTED,
                                  "'%s': an odd number of rows and scales cannot be written", name);
@@ -254,9 +260,10 @@ static void shard_name(const nibl_folder *f, uint32_t s, char name[64]) {
 }
 
 nibl_slice nibl_folder_open(nibl_folder *f, size_t index) {
-    const uint32_t next = f->file[0] ? f->shard + 1 : 0;
+    const uint32_t next = f->opened ? f->shard + 1 : 0;
     if (next == f->shard_count || f->shards[next].first != index) return (nibl_slice){NULL, 0};
     f->shard = next;
+    f->opened = true;
     shard_name(f, next, f->file);
     return (nibl_slice){f->headers + f->shards[next].at, f->shards[next].length};
 }
@@ -310,6 +317,7 @@ bool nibl_folder_document(nibl_folder *f, nibl_slice *out) {
 static nibl_status build(nibl_folder *f, uint64_t *size) {
     nibl_slice format;
     NIBL_TRY(divide(f));
+    shard_name(f, 0, f->file);
     nibl_writer w = {0};
     write_headers(f, &w);
     f->headers_length = w.length;
