@@ -211,8 +211,9 @@ void nibl_round_block(const nibl_grid *g, const float *x, uint32_t count, nibl_b
     }
 }
 
-bool nibl_choose_row(const nibl_dtype *type, const float *x, const float *weights, uint32_t count,
-                     bool searches, const nibl_block *given, nibl_block *blocks) {
+bool nibl_choose_row(const nibl_kernels *kernels, const nibl_dtype *type, const float *x,
+                     const float *weights, uint32_t count, bool searches, const nibl_block *given,
+                     nibl_block *blocks) {
     const nibl_grid *g = nibl_grid_of(type);
     const uint32_t size = type->block;
     const uint32_t span = g->group < size ? size : g->group < count ? g->group : count;
@@ -221,7 +222,7 @@ bool nibl_choose_row(const nibl_dtype *type, const float *x, const float *weight
     for (uint32_t at = 0; at < count; at += span) {
         nibl_block *first = &blocks[at / size];
         if (!g->choose) {
-            if (!nibl_choose_block(g, x + at, weights ? weights + at : alike, size, searches, first))
+            if (!nibl_choose_block(kernels, g, x + at, weights ? weights + at : alike, size, searches, first))
                 return false;
             continue;
         }

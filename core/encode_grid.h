@@ -51,8 +51,9 @@ bool nibl_integers_make(const nibl_integers *form, uint64_t rows, uint64_t cols,
 
 /* All blocks of a row, for any type with a grid: scales and nearest codes. Weights as in nibl_encode_values. `given`: the
  * scale of the matrix, where it has one for all. */
-bool nibl_choose_row(const nibl_dtype *type, const float *x, const float *weights, uint32_t count,
-                     bool search, const nibl_block *given, nibl_block *blocks);
+bool nibl_choose_row(const nibl_kernels *kernels, const nibl_dtype *type, const float *x,
+                     const float *weights, uint32_t count, bool search, const nibl_block *given,
+                     nibl_block *blocks);
 
 /* The codes nearest to at most 256 values by the scale that the block has. */
 void nibl_round_block(const nibl_grid *grid, const float *x, uint32_t count, nibl_block *block);

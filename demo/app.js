@@ -373,6 +373,11 @@ $('by-name').addEventListener('submit', (event) => {
     showError(error)
   }
 })
+$('open-lab').addEventListener('click', async () => {
+  const { openLab } = await import('./lab.js')
+  $('welcome').hidden = true
+  openLab(/** @type {HTMLElement} */ ($('welcome').parentElement), { defaultSource, hub, announce, onClose: () => show('empty') })
+})
 $('cancel').addEventListener('click', stop)
 $('stop').addEventListener('click', stop)
 $('new-chat').addEventListener('click', newChat)

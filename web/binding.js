@@ -34,7 +34,7 @@ const text = new TextDecoder('utf-8', { ignoreBOM: true })
  */
 
 /** @typedef {{ type: string, embedding?: string, head?: string, tensors: Record<string, string>, method: string,
- *   threads: number, requantize: boolean }} QuantizeOptions */
+ *   threads: number, requantize: boolean, measure: boolean }} QuantizeOptions */
 
 export class Binding {
   #view = new DataView(new ArrayBuffer(0))
@@ -146,13 +146,15 @@ export class Binding {
 
   /* ---- Loading ---- */
 
-  /** @param {number} fileSize of file 0, 0 if unknown @param {string} name of file 0 @param {string} [quantize] */
-  newLoader(fileSize, name, quantize) {
+  /** @param {number} fileSize of file 0, 0 if unknown @param {string} name of file 0 @param {string} [quantize] a type
+   * @param {boolean} [configOnly] file 0 is a config.json, and all there is */
+  newLoader(fileSize, name, quantize, configOnly) {
     const loader = this.#make('nibl_abi_loader_new', fileSize)
     const tell = (/** @type {string} */ what, /** @type {string} */ value) =>
       this.#withBytes(utf8.encode(`${value}\0`), (pointer) => this.call(what, loader, pointer))
     if (name) tell('nibl_loader_set_name', name)
     if (quantize) tell('nibl_loader_set_quantize', quantize)
+    if (configOnly) this.call('nibl_loader_set_config_only', loader)
     return loader
   }
 
@@ -225,7 +227,7 @@ export class Binding {
   /* ---- Quantizing ---- */
 
   /** @param {Pointer} loader its header is there @param {QuantizeOptions} options @returns {Pointer} */
-  newQuantizer(loader, { type, embedding, head, tensors, method, threads, requantize }) {
+  newQuantizer(loader, { type, embedding, head, tensors, method, threads, requantize, measure }) {
     /** @type {Pointer[]} */
     const owned = []
     const own = (/** @type {Uint8Array} */ bytes) => {
@@ -243,7 +245,7 @@ export class Binding {
       const [list, ...texts] = [own(words), ...[type, embedding, head, method].map(string)]
       const [typeText, embeddingText, headText, methodText] = texts
       return this.#make('nibl_abi_quantizer_new', loader, typeText, embeddingText, headText, methodText, list, exceptions.length,
-        threads, requantize)
+        threads, requantize, measure)
     } finally {
       for (const pointer of owned) this.release(pointer)
     }
@@ -419,7 +421,23 @@ export class Binding {
     }
   }
 
-  /** @param {'loader' | 'decoder' | 'sampler'} kind @param {Pointer} object */
+  /** @param {Pointer} model @param {{ format: 0 | 1, text: string }} grammar `format`: enum nibl_grammar_format */
+  newGrammar(model, { format, text }) {
+    const bytes = utf8.encode(text)
+    return this.#withBytes(bytes, (pointer) => this.#make('nibl_grammar_new', model, format, pointer, bytes.length))
+  }
+
+  /** @param {Pointer} sampler @param {Pointer} grammar @param {number} tokens that the answer may have */
+  constrain(sampler, grammar, tokens) {
+    this.call('nibl_sampler_constrain', sampler, grammar, tokens)
+  }
+
+  /** @param {Pointer} sampler whether its grammar's text is whole */
+  isDone(sampler) {
+    return Boolean(this.#enter('nibl_sampler_done', [sampler]))
+  }
+
+  /** @param {'loader' | 'decoder' | 'sampler' | 'grammar'} kind @param {Pointer} object */
   free(kind, object) {
     this.#enter(`nibl_${kind}_free`, [object])
   }

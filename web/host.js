@@ -19,12 +19,17 @@ export function engineCalls() {
       const { inspectSource } = await import('./inspect.js')
       return inspectSource(descriptor, options, context)
     },
+    async fit([descriptor, options], context) {
+      const { fitSource } = await import('./fit.js')
+      return fitSource(descriptor, options, context)
+    },
     async quantize([descriptor, options], { signal }) {
       const { Quantizing } = await import('./quantizing.js')
       quantizing = await Quantizing.start(descriptor, options, signal)
       return { size: quantizing.size, report: quantizing.report() }
     },
     quantized: () => quantizing.next(),
+    quantizeReport: () => quantizing.report(),
     ready: (_, context) => engine.ready(context),
     generate: ([request], context) => engine.generate(request, context),
     tokenize: ([text, options]) => engine.tokenize(text, options),

@@ -22,7 +22,7 @@ static const double DAMP = 0.01;
 
 /* A matrix of the layer at hand on its way. */
 typedef struct work {
-    const nibl_quant_tensor *tensor;
+    nibl_quant_tensor *tensor;
     nibl_matrix *matrix, original;
     const nibl_site *site; /* NULL: nothing is known of its input */
     const float *in, *out; /* its columns are multiplied by `in`, its rows divided by `out`; NULL = 1 */
@@ -42,8 +42,8 @@ struct nibl_layerwise {
     uint32_t work_count;
     nibl_factor factor; /* of the site at hand */
     /* one per worker */
-    float *room; /* (3, widest): values, weights, errors */
-    nibl_block *blocks; /* of a row */
+    float *room; /* of 16 rows the values (16, widest), of one the weights (widest), NIBL_GPTQ_ROOM(widest) */
+    nibl_block *blocks; /* of 16 rows */
     uint64_t room_width, block_width;
     /* the rows at work */
     const work *at;
@@ -80,25 +80,48 @@ static void read_row(const nibl_quantizer *q, const work *w, uint32_t row, float
     if (w->site) weigh(q, w, x, weights);
 }
 
-static bool encode_row(nibl_quantizer *q, uint32_t worker, uint32_t row) {
+static uint64_t room_of(const nibl_layerwise *l) {
+    return (NIBL_TILE + 1) * l->room_width + NIBL_GPTQ_ROOM(l->room_width);
+}
+
+/* Rows [begin, end), 16 at most; returns the first that has a value too large, or `end`. */
+static uint32_t encode_rows(nibl_quantizer *q, uint32_t worker, uint32_t begin, uint32_t end) {
     nibl_layerwise *l = q->layerwise;
     const work *w = l->at;
     const uint32_t n = w->matrix->cols;
     const nibl_dtype *to = w->tensor->to;
     const nibl_grid *grid = nibl_grid_of(to);
-    float *x = l->room + (size_t)worker * 3 * l->room_width, *weights = x + l->room_width,
-          *errors = weights + l->room_width;
-    uint8_t *out = w->bytes + (size_t)(n / to->block) * to->bytes * row;
-    read_row(q, w, row, x, weights);
-    if (!grid) return nibl_encode_values(to, x, NULL, n, false, out);
-    nibl_block *blocks = l->blocks + (size_t)worker * l->block_width;
-    const bool search = q->method.search || (q->method.gptq && w->site);
-    if (!nibl_choose_row(to, x, w->site ? weights : NULL, n, search, w->whole, blocks)) return false;
-    if (q->method.gptq && w->site) nibl_gptq_row(&l->factor, grid, to->block, x, blocks, errors);
-    for (uint32_t i = 0; i < n / to->block; i++)
-        (to->layout == NIBL_LAYOUT_PLAIN ? nibl_write_integers
-                                         : nibl_write_block)(to, &blocks[i], out + (size_t)i * to->bytes);
-    return true;
+    const bool rounded = grid && w->site && q->method.gptq; /* here, and by columns */
+    const uint32_t blocks = n / to->block;
+    float *room = l->room + worker * room_of(l), *weights = room + NIBL_TILE * l->room_width;
+    const nibl_gptq_rows rows = {.grid = grid,
+                                 .block = to->block,
+                                 .rows = end - begin,
+                                 .x = room,
+                                 .stride = (size_t)l->room_width,
+                                 .blocks = l->blocks + (size_t)worker * NIBL_TILE * l->block_width,
+                                 .block_stride = (size_t)l->block_width,
+                                 .room = weights + l->room_width};
+    for (uint32_t r = 0; r < rows.rows; r++) {
+        float *x = room + r * l->room_width;
+        read_row(q, w, begin + r, x, weights);
+        if (!grid) {
+            if (!nibl_encode_values(q->kernels, to, x, NULL, n, false,
+                                    w->bytes + (size_t)blocks * to->bytes * (begin + r)))
+                return begin + r;
+        } else if (!nibl_choose_row(q->kernels, to, x, w->site ? weights : NULL, n, q->method.search,
+                                    w->whole, &rows.blocks[r * rows.block_stride])) {
+            return begin + r;
+        }
+    }
+    if (!grid) return end;
+    if (rounded) nibl_gptq_round(&l->factor, q->kernels, &rows);
+    for (uint32_t r = 0; r < rows.rows; r++)
+        for (uint32_t i = 0; i < blocks; i++)
+            (to->layout == NIBL_LAYOUT_PLAIN ? nibl_write_integers : nibl_write_block)(
+                to, &rows.blocks[r * rows.block_stride + i],
+                w->bytes + ((size_t)blocks * (begin + r) + i) * to->bytes);
+    return end;
 }
 
 /* The scale of all rows of a matrix. */
@@ -117,10 +140,24 @@ static nibl_status choose_whole(nibl_quantizer *q, const work *w, nibl_block *wh
 static void encode_job(void *context, uint32_t worker, uint32_t workers) {
     nibl_quantizer *q = context;
     nibl_layerwise *l = q->layerwise;
-    nibl_claims claims = nibl_pool_divide(l->model->pool, worker, workers, l->at->matrix->rows, 4);
-    for (uint32_t begin, end; nibl_pool_claim(&claims, &begin, &end);)
-        for (uint32_t row = begin; row < end; row++)
-            if (!encode_row(q, worker, row)) l->bad_row = row; /* any of several */
+    const uint32_t rows = l->at->matrix->rows;
+    nibl_claims claims =
+        nibl_pool_divide(l->model->pool, worker, workers, (rows + NIBL_TILE - 1) / NIBL_TILE, 1);
+    for (uint32_t first, last; nibl_pool_claim(&claims, &first, &last);)
+        for (uint32_t i = first; i < last; i++) {
+            const uint32_t begin = i * NIBL_TILE, end = rows - begin < NIBL_TILE ? rows : begin + NIBL_TILE,
+                           done = encode_rows(q, worker, begin, end);
+            if (done < end) l->bad_row = done; /* any of several */
+        }
+}
+
+/* For nibl_loss_measure: a row of the matrix at work. */
+static const uint8_t *source_row(void *context, uint32_t worker, uint32_t row, float *x) {
+    const nibl_quantizer *q = context;
+    const nibl_layerwise *l = q->layerwise;
+    const work *w = l->at;
+    read_row(q, w, row, x, l->room + worker * room_of(l));
+    return w->bytes + (size_t)(w->matrix->cols / w->tensor->to->block) * w->tensor->to->bytes * row;
 }
 
 static nibl_status encode_matrix(nibl_quantizer *q, work *w) {
@@ -135,10 +172,53 @@ static nibl_status encode_matrix(nibl_quantizer *q, work *w) {
     l->at = w;
     l->bad_row = UINT64_MAX;
     nibl_pool_run(l->model->pool, encode_job, q);
-    return l->bad_row == UINT64_MAX ? NIBL_OK : nibl_quant_refuse(w->tensor, l->bad_row, false);
+    if (l->bad_row != UINT64_MAX) return nibl_quant_refuse(w->tensor, l->bad_row, false);
+    return q->measure ? nibl_loss_measure(l->model->pool, q->kernels, w->tensor->to, w->matrix->rows,
+                                          w->matrix->cols, source_row, q, &w->tensor->loss)
+                      : NIBL_OK;
 }
 
 /* ---- A layer ---- */
+
+static int ascending(const void *a, const void *b) {
+    const float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+/* Notes the channels of the layer's inputs that carry most. */
+static nibl_status note_salient(nibl_quantizer *q) {
+    const nibl_layerwise *l = q->layerwise;
+    for (uint32_t s = 0; s < l->calib.site_count; s++) {
+        const nibl_site *site = &l->calib.sites[s];
+        uint32_t first = 0;
+        while (first < l->work_count && l->works[first].site != site) first++;
+        if (first == l->work_count) continue;
+        void *grown = q->salient;
+        NIBL_TRY(nibl_reserve(&grown, &q->salient_capacity, q->salient_count + 1, sizeof *q->salient,
+                              "the report"));
+        q->salient = grown;
+        float *sorted = nibl_alloc((uint64_t)site->cols * sizeof *sorted);
+        if (!sorted) return nibl_fail_memory((uint64_t)site->cols * sizeof *sorted, "the report");
+        memcpy(sorted, site->squares, site->cols * sizeof *sorted);
+        qsort(sorted, site->cols, sizeof *sorted, ascending);
+        nibl_salient *salient = &q->salient[q->salient_count++];
+        *salient = (nibl_salient){.tensor = l->works[first].tensor, .median = sqrtf(sorted[site->cols / 2])};
+        for (; salient->count < NIBL_MOST_CHANNELS && salient->count < site->cols; salient->count++) {
+            const float square = sorted[site->cols - 1 - salient->count];
+            uint32_t channel = 0; /* the first that has it and is not there yet */
+            for (;; channel++) {
+                bool taken = site->squares[channel] < square || site->squares[channel] > square;
+                for (uint32_t i = 0; i < salient->count; i++)
+                    taken = taken || salient->channels[i] == channel;
+                if (!taken) break;
+            }
+            salient->channels[salient->count] = channel;
+            salient->magnitudes[salient->count] = sqrtf(square);
+        }
+        nibl_free(sorted);
+    }
+    return NIBL_OK;
+}
 
 /* The first of the matrices that share the input of `matrix`. */
 static const nibl_matrix *first_of(const nibl_layer *layer, const nibl_matrix *matrix) {
@@ -204,8 +284,8 @@ static nibl_status encode_layer(nibl_quantizer *q) {
                         nibl_fail_memory((uint64_t)site->cols * sizeof *inverse, "the scales of a layer");
                 for (uint32_t j = 0; inverse && j < site->cols; j++) inverse[j] = 1 / w->in[j];
                 if (status == NIBL_OK)
-                    status =
-                        nibl_factor_make(l->model->pool, site->sums, inverse, site->cols, DAMP, &l->factor);
+                    status = nibl_factor_make(l->model->pool, q->kernels, site->sums, inverse, site->cols,
+                                              DAMP, &l->factor);
                 nibl_free(inverse);
                 factored = true;
             }
@@ -291,6 +371,7 @@ static nibl_status quantize_layer(nibl_quantizer *q, nibl_layer *layer, size_t b
         w->bytes = nibl_alloc(w->tensor->bytes);
         if (!w->bytes) return nibl_fail_memory(w->tensor->bytes, "the layer");
     }
+    if (q->measure && l->calibrated) NIBL_TRY(note_salient(q));
     if (q->method.awq) {
         NIBL_TRY(find_scales(q, layer));
         fold_scales(l, layer);
@@ -348,7 +429,8 @@ static nibl_status write_vector(nibl_quantizer *q, size_t index) {
     if (status == NIBL_OK) {
         divide(x, *b->vector, first ? scale_of(l, nibl_calib_site(&l->calib, first)) : NULL, count);
         if (l->folder) turn_vector(l->model, b, x, x + count, count);
-        if (!nibl_encode_values(t->to, x, NULL, count, false, bytes)) status = nibl_quant_refuse(t, 0, false);
+        if (!nibl_encode_values(q->kernels, t->to, x, NULL, count, false, bytes))
+            status = nibl_quant_refuse(t, 0, false);
     }
     if (status == NIBL_OK) status = write_rows(q, index, bytes);
     nibl_free(x);
@@ -358,7 +440,7 @@ static nibl_status write_vector(nibl_quantizer *q, size_t index) {
 
 /* A matrix outside of layers. */
 static nibl_status write_matrix(nibl_quantizer *q, size_t index) {
-    const nibl_quant_tensor *t = &q->recipe.tensors[index];
+    nibl_quant_tensor *t = &q->recipe.tensors[index];
     work w = {
         .tensor = t, .matrix = q->layerwise->model->bindings[index].matrix, .bytes = nibl_alloc(t->bytes)};
     if (!w.bytes) return nibl_fail_memory(t->bytes, "a matrix");
@@ -435,6 +517,16 @@ static nibl_status order_tensors(const nibl_model *m, nibl_recipe *r) {
     return NIBL_OK;
 }
 
+static void free_layerwise(nibl_layerwise *l) {
+    free_works(l);
+    nibl_factor_free(&l->factor);
+    nibl_calib_free(&l->calib);
+    nibl_folder_free(l->folder);
+    nibl_free(l->room);
+    nibl_free(l->blocks);
+    nibl_free(l);
+}
+
 static nibl_status begin(nibl_quantizer *q, nibl_model *model, const nibl_quantize_options *o,
                          const int32_t *tokens, size_t count, uint32_t window) {
     NIBL_TRY(nibl_method_read(o->method, count > 0, &q->method));
@@ -442,6 +534,7 @@ static nibl_status begin(nibl_quantizer *q, nibl_model *model, const nibl_quanti
     NIBL_TRY(nibl_session_grow_pool(model, o->threads));
     nibl_layerwise *l = q->layerwise = nibl_alloc_zero(sizeof *l);
     if (!l) return nibl_fail_memory(sizeof *l, "the quantizer");
+    q->free_layerwise = free_layerwise;
     l->model = model;
     l->calibrated = count > 0;
     if (q->recipe.folder) {
@@ -452,14 +545,15 @@ static nibl_status begin(nibl_quantizer *q, nibl_model *model, const nibl_quanti
     }
     for (size_t i = 0; i < q->recipe.count; i++) {
         const nibl_quant_tensor *t = &q->recipe.tensors[i];
-        if (t->cols > l->room_width) l->room_width = t->cols;
+        if (nibl_panel_size((uint32_t)t->cols) > l->room_width)
+            l->room_width = nibl_panel_size((uint32_t)t->cols);
         if (t->cols / t->to->block > l->block_width && nibl_grid_of(t->to))
             l->block_width = t->cols / t->to->block;
     }
     const uint64_t workers = nibl_pool_workers(model->pool);
-    l->room = nibl_alloc(workers * 3 * l->room_width * sizeof *l->room);
-    l->blocks = nibl_alloc_zero(workers * (l->block_width + 1) * sizeof *l->blocks);
-    if (!l->room || !l->blocks) return nibl_fail_memory(workers * 3 * l->room_width * 4, "the workers");
+    l->room = nibl_alloc(workers * room_of(l) * sizeof *l->room);
+    l->blocks = nibl_alloc_zero(workers * NIBL_TILE * (l->block_width + 1) * sizeof *l->blocks);
+    if (!l->room || !l->blocks) return nibl_fail_memory(workers * room_of(l) * 4, "the workers");
     if (!l->calibrated) return NIBL_OK;
     return nibl_calib_begin(&l->calib, model, tokens, count, window, q->method.awq || q->method.gptq);
 }
@@ -477,17 +571,6 @@ nibl_status nibl_model_quantizer_new(nibl_model *model, const nibl_quantize_opti
     else
         *out = q;
     return status;
-}
-
-void nibl_layerwise_free(nibl_layerwise *l) {
-    if (!l) return;
-    free_works(l);
-    nibl_factor_free(&l->factor);
-    nibl_calib_free(&l->calib);
-    nibl_folder_free(l->folder);
-    nibl_free(l->room);
-    nibl_free(l->blocks);
-    nibl_free(l);
 }
 
 bool nibl_quantize_needs_model(const nibl_quantize_options *o) {

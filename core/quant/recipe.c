@@ -181,16 +181,17 @@ static int compare_addresses(const void *a, const void *b) {
 static nibl_status mark_folder(const nibl_recipe *r) {
     static const char *const turned[] = {"blk.*.attn_q.weight", "blk.*.attn_k.weight", "blk.*.attn_q.bias",
                                          "blk.*.attn_k.bias"};
-    bool halves = false, from_zero = false, transposed = false;
+    bool halves = false, from_zero = false, transposed = false, experts = false;
     nibl_gguf_bool(r->gguf, NIBL_KEY_ROPE_HALVES, &halves);
     nibl_gguf_bool(r->gguf, NIBL_KEY_NORMS_FROM_ZERO, &from_zero);
     nibl_gguf_bool(r->gguf, NIBL_KEY_TRANSPOSED, &transposed);
-    if (!halves && !from_zero && !transposed) return NIBL_OK;
+    nibl_gguf_bool(r->gguf, NIBL_KEY_TRANSPOSED_EXPERTS, &experts);
+    if (!halves && !from_zero && !transposed && !experts) return NIBL_OK;
     const nibl_arch *arch;
     nibl_hyper hyper;
     NIBL_TRY(nibl_arch_of(r->gguf, &arch));
     NIBL_TRY(nibl_arch_hyper(arch, r->gguf, &hyper));
-    if (transposed)
+    if (transposed || experts)
         return nibl_fail(NIBL_E_UNSUPPORTED,
                          "folders of architecture %s have transposed matrices, which cannot be "
                          "quantized yet: take a GGUF file",
@@ -294,8 +295,10 @@ nibl_status nibl_recipe_choose(const nibl_gguf *gguf, const nibl_quantize_option
 
 void nibl_recipe_free(nibl_recipe *recipe) {
     nibl_free(recipe->tensors);
+    nibl_free((void *)recipe->text.bytes);
     recipe->tensors = NULL;
     if (recipe->grids) recipe->grids->drop(recipe);
+    recipe->text = (nibl_slice){0};
 }
 
 /* ---- The header ---- */
@@ -328,19 +331,19 @@ static void write_recipe(nibl_writer *w, const nibl_recipe *r, const nibl_quanti
     nibl_print(w, "}");
 }
 
-static nibl_status build_recipe(nibl_gguf_builder *b, const nibl_recipe *r, const nibl_quantize_options *o) {
+static nibl_status build_recipe(nibl_gguf_builder *b, nibl_recipe *r, const nibl_quantize_options *o) {
     nibl_writer w = {0};
     write_recipe(&w, r, o);
     char *text = nibl_alloc((uint64_t)w.length + 1);
     if (!text) return nibl_fail_memory(w.length, "the recipe");
     w = (nibl_writer){.text = text, .capacity = w.length + 1};
     write_recipe(&w, r, o);
-    nibl_gguf_build_string(b, "nibl.recipe", (nibl_slice){text, w.length});
-    nibl_free(text);
+    r->text = (nibl_slice){text, w.length};
+    nibl_gguf_build_string(b, "nibl.recipe", r->text);
     return NIBL_OK;
 }
 
-nibl_status nibl_recipe_header(const nibl_recipe *r, const nibl_quantize_options *o, uint8_t **bytes,
+nibl_status nibl_recipe_header(nibl_recipe *r, const nibl_quantize_options *o, uint8_t **bytes,
                                size_t *length) {
     nibl_gguf_builder b = {.alignment = NIBL_QUANT_ALIGNMENT};
     nibl_slice format;

@@ -105,7 +105,8 @@ static void check_matrix(const nibl_model *source, const nibl_matrix *from, cons
     if (one) t.grid.choose(&t.grid, all, NULL, from->rows * n, false, &whole);
     bool same = true;
     for (uint32_t i = 0; i < from->rows && same; i++) {
-        nibl_choose_row(&t.type, all + (size_t)i * n, NULL, n, false, one ? &whole : NULL, blocks);
+        nibl_choose_row(nibl_kernels_get(NULL), &t.type, all + (size_t)i * n, NULL, n, false,
+                        one ? &whole : NULL, blocks);
         source->kernels->unpack_row(y, to, i);
         for (uint32_t j = 0; j < n && same; j++) {
             const nibl_block *b = &blocks[j / 32];

@@ -162,7 +162,7 @@ static void rows_are_packed(void) {
         nibl_integer_type t;
         const bool last = i + 1 == sizeof names / sizeof *names; /* as Q4_0 */
         CHECK(nibl_integers_read(names[i], &form) && nibl_integers_make(&form, 1, cols, last, &t));
-        CHECK(nibl_choose_row(&t.type, x + cols, NULL, cols, false, NULL, blocks));
+        CHECK(nibl_choose_row(nibl_kernels_get(NULL), &t.type, x + cols, NULL, cols, false, NULL, blocks));
         for (uint32_t b = 0; b < cols / 32; b++)
             (last ? nibl_write_block : nibl_write_integers)(&t.type, &blocks[b], bytes + b * t.type.bytes);
         nibl_matrix m = {.rows = 1,
