@@ -36,7 +36,8 @@ static const nibl_cli_option table[] = {
     {"--tensor, --tensor-type", NIBL_CLI_TEXTS, FIELD(tensors), "PATTERN=TYPE", 0, 0, NULL,
      "another type for some, as '*.ffn_down.weight=q6_k'; the first that fits counts"},
     {"--method", NIBL_CLI_TEXT, FIELD(method), "LIST", 0, 0, "rtn",
-     "of rtn (each type's rule), clip (the scales that lose least), and with a text imatrix, awq, gptq: "
+     "of rtn (each type's rule), clip (the scales that lose least), rotate (turned first), and with a text "
+     "imatrix, awq, gptq: "
      "awq,gptq"},
     {"--recipe", NIBL_CLI_TEXT, FIELD(recipe), "FILE", 0, 0, NULL,
      "types, exceptions and methods from a file: the JSON that quantized files carry (nibl.recipe), or a "

@@ -84,16 +84,17 @@ static void write_quantization(const nibl_folder_plan *p, nibl_writer *w) {
 
 /* The source's, member by member, with another quantization_config. */
 static nibl_status copy_config(const nibl_folder_plan *p, nibl_writer *w) {
-    static const char *const dropped[] = {"quantization_config", "compression_config"};
+    static const char *const dropped[] = {"quantization_config", "compression_config", "tie_word_embeddings"};
     const char *text = p->options->config;
     nibl_json json = {0};
     NIBL_TRY(nibl_json_parse("config.json", text, strlen(text), &json));
-    nibl_print(w, "{\"transformers_version\":null");
+    nibl_print(w, "{\"transformers_version\":null,\"tie_word_embeddings\":%s",
+               p->model->tied ? "true" : "false");
     for (uint32_t i = 0; nibl_json_each(&json, NIBL_JSON_ROOT, &i);) {
         const nibl_json_node *key = &json.nodes[i], *value = &json.nodes[i + 1];
         const uint32_t quotes = value->kind == NIBL_JSON_STRING;
         bool drop = nibl_json_equals(&json, i, "transformers_version");
-        for (size_t j = 0; j < 2; j++) drop = drop || nibl_json_equals(&json, i, dropped[j]);
+        for (size_t j = 0; j < 3; j++) drop = drop || nibl_json_equals(&json, i, dropped[j]);
         if (drop) continue;
         nibl_print(w, ",\"");
         nibl_write(w, text + key->at, key->length);

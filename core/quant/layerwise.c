@@ -10,6 +10,7 @@
 #include "core/quant/gptq.h"
 #include "core/quant/integers.h"
 #include "core/quant/quant.h"
+#include "core/quant/rotate.h"
 #include "core/rows.h"
 #include "core/session.h"
 
@@ -27,6 +28,8 @@ typedef struct work {
     const nibl_site *site; /* NULL: nothing is known of its input */
     const float *in, *out; /* its columns are multiplied by `in`, its rows divided by `out`; NULL = 1 */
     uint8_t *bytes; /* encoded rows */
+    const float *norm; /* of matrices outside of layers that are turned: their columns are multiplied by it */
+    bool turned;
     nibl_block *whole; /* the scale of the matrix, where it has one for all rows */
 } work;
 
@@ -45,6 +48,13 @@ struct nibl_layerwise {
     float *room; /* of 16 rows the values (16, widest), of one the weights (widest), NIBL_GPTQ_ROOM(widest) */
     nibl_block *blocks; /* of 16 rows */
     uint64_t room_width, block_width;
+    /* of a model that is turned (rotate.h) */
+    nibl_rotation *rotation; /* NULL = it is not */
+    float *ones; /* (width): norms */
+    nibl_layer plain_layer; /* the layer at hand as it was */
+    nibl_matrix turned[NIBL_ROTATED], plain[NIBL_ROTATED];
+    nibl_layer *turned_layer; /* it; NULL = none */
+    nibl_binding *bindings; /* the model's own, where a head was added to them */
     /* the rows at work */
     const work *at;
     uint64_t bad_row;
@@ -77,6 +87,10 @@ static void read_row(const nibl_quantizer *q, const work *w, uint32_t row, float
     q->kernels->unpack_row(x, w->matrix, row);
     for (uint32_t j = 0; w->in && j < n; j++) x[j] *= w->in[j];
     for (uint32_t j = 0; w->out && j < n; j++) x[j] /= w->out[row];
+    if (w->turned) {
+        for (uint32_t j = 0; w->norm && j < n; j++) x[j] *= w->norm[j];
+        nibl_rotation_apply(q->layerwise->rotation, x, 1, weights);
+    }
     if (w->site) weigh(q, w, x, weights);
 }
 
@@ -350,7 +364,40 @@ static nibl_status compute_again(nibl_quantizer *q, nibl_layer *layer) {
     return status;
 }
 
+/* The layer at hand with its matrices turned, and the norms in them. */
+static nibl_status turn_layer(nibl_layerwise *l, nibl_layer *layer) {
+    nibl_matrix *places[NIBL_ROTATED];
+    NIBL_TRY(nibl_rotate_layer(l->model, layer, l->rotation, l->turned));
+    nibl_rotate_matrices(layer, places);
+    l->plain_layer = *layer;
+    l->turned_layer = layer;
+    for (uint32_t i = 0; i < NIBL_ROTATED; i++) {
+        if (!l->turned[i].data) continue;
+        l->plain[i] = *places[i];
+        *places[i] = l->turned[i];
+    }
+    layer->attn_norm = layer->ffn_norm = l->ones;
+    return NIBL_OK;
+}
+
+static void turn_back(nibl_layerwise *l) {
+    nibl_matrix *places[NIBL_ROTATED];
+    if (l->turned_layer) {
+        nibl_rotate_matrices(l->turned_layer, places);
+        for (uint32_t i = 0; i < NIBL_ROTATED; i++)
+            if (l->turned[i].data) *places[i] = l->plain[i];
+        l->turned_layer->attn_norm = l->plain_layer.attn_norm;
+        l->turned_layer->ffn_norm = l->plain_layer.ffn_norm;
+    }
+    l->turned_layer = NULL;
+    for (uint32_t i = 0; i < NIBL_ROTATED; i++) {
+        nibl_free(l->turned[i].data);
+        l->turned[i].data = NULL;
+    }
+}
+
 static void free_works(nibl_layerwise *l) {
+    turn_back(l);
     for (uint32_t i = 0; i < l->work_count; i++) nibl_free(l->works[i].bytes);
     l->work_count = 0;
     for (uint32_t s = 0; s < NIBL_MAX_SITES; s++) {
@@ -361,6 +408,7 @@ static void free_works(nibl_layerwise *l) {
 
 static nibl_status quantize_layer(nibl_quantizer *q, nibl_layer *layer, size_t begin, size_t end) {
     nibl_layerwise *l = q->layerwise;
+    if (l->rotation) NIBL_TRY(turn_layer(l, layer));
     if (l->calibrated) NIBL_TRY(nibl_calib_layer(&l->calib));
     for (size_t i = begin; i < end; i++) {
         const nibl_binding *b = &l->model->bindings[i];
@@ -427,7 +475,9 @@ static nibl_status write_vector(nibl_quantizer *q, size_t index) {
     uint8_t *bytes = nibl_alloc(t->bytes);
     nibl_status status = x && bytes ? NIBL_OK : nibl_fail_memory(8ull * count, "a vector");
     if (status == NIBL_OK) {
-        divide(x, *b->vector, first ? scale_of(l, nibl_calib_site(&l->calib, first)) : NULL, count);
+        const bool folded = l->rotation && b->slot == NIBL_SLOT_OUTPUT_NORM;
+        divide(x, folded ? l->ones : *b->vector,
+               first ? scale_of(l, nibl_calib_site(&l->calib, first)) : NULL, count);
         if (l->folder) turn_vector(l->model, b, x, x + count, count);
         if (!nibl_encode_values(q->kernels, t->to, x, NULL, count, false, bytes))
             status = nibl_quant_refuse(t, 0, false);
@@ -443,6 +493,9 @@ static nibl_status write_matrix(nibl_quantizer *q, size_t index) {
     nibl_quant_tensor *t = &q->recipe.tensors[index];
     work w = {
         .tensor = t, .matrix = q->layerwise->model->bindings[index].matrix, .bytes = nibl_alloc(t->bytes)};
+    w.turned = q->layerwise->rotation != NULL;
+    if (q->layerwise->model->bindings[index].slot == NIBL_SLOT_HEAD)
+        w.norm = q->layerwise->model->output_norm;
     if (!w.bytes) return nibl_fail_memory(t->bytes, "a matrix");
     nibl_status status = encode_matrix(q, &w);
     if (status == NIBL_OK) status = write_rows(q, index, w.bytes);
@@ -519,12 +572,55 @@ static nibl_status order_tensors(const nibl_model *m, nibl_recipe *r) {
 
 static void free_layerwise(nibl_layerwise *l) {
     free_works(l);
+    if (l->bindings) {
+        nibl_free(l->model->bindings);
+        l->model->bindings = l->bindings;
+        l->model->binding_count--;
+        l->model->tied = true;
+    }
+    nibl_rotation_free(l->rotation);
+    nibl_free(l->ones);
     nibl_factor_free(&l->factor);
     nibl_calib_free(&l->calib);
     nibl_folder_free(l->folder);
     nibl_free(l->room);
     nibl_free(l->blocks);
     nibl_free(l);
+}
+
+static void turn_stream(void *context, float *stream, uint32_t rows) {
+    const nibl_layerwise *l = context;
+    const uint32_t width = l->model->hyper.width;
+    for (uint32_t t = 0; t < rows; t++)
+        nibl_rotation_apply(l->rotation, stream + (size_t)t * width, 1, l->room);
+}
+
+/* A head that was the embedding becomes a tensor of its own, for as long as the quantizer lives. */
+static nibl_status untie(nibl_quantizer *q) {
+    nibl_layerwise *l = q->layerwise;
+    nibl_model *m = l->model;
+    const uint64_t bytes = (uint64_t)(m->binding_count + 1) * sizeof *m->bindings;
+    NIBL_TRY(nibl_recipe_untie(&q->recipe));
+    nibl_binding *longer = nibl_alloc(bytes);
+    if (!longer) return nibl_fail_memory(bytes, "the list of tensors");
+    memcpy(longer, m->bindings, (size_t)bytes - sizeof *longer);
+    longer[m->binding_count] = (nibl_binding){.slot = NIBL_SLOT_HEAD, .matrix = &m->embedding};
+    l->bindings = m->bindings;
+    m->bindings = longer;
+    m->binding_count++;
+    m->tied = false;
+    return NIBL_OK;
+}
+
+static nibl_status begin_rotation(nibl_quantizer *q) {
+    nibl_layerwise *l = q->layerwise;
+    const uint32_t width = l->model->hyper.width;
+    NIBL_TRY(nibl_rotate_check(l->model));
+    NIBL_TRY(nibl_rotation_new(width, 0, &l->rotation));
+    l->ones = nibl_alloc(4ull * width);
+    if (!l->ones) return nibl_fail_memory(4ull * width, "the norms");
+    for (uint32_t i = 0; i < width; i++) l->ones[i] = 1;
+    return l->model->tied ? untie(q) : NIBL_OK;
 }
 
 static nibl_status begin(nibl_quantizer *q, nibl_model *model, const nibl_quantize_options *o,
@@ -537,6 +633,7 @@ static nibl_status begin(nibl_quantizer *q, nibl_model *model, const nibl_quanti
     q->free_layerwise = free_layerwise;
     l->model = model;
     l->calibrated = count > 0;
+    if (q->method.rotate) NIBL_TRY(begin_rotation(q));
     if (q->recipe.folder) {
         NIBL_TRY(nibl_folder_new(model, &q->recipe, o, &l->folder, &q->size));
         q->taken = l->more = true;
@@ -555,7 +652,13 @@ static nibl_status begin(nibl_quantizer *q, nibl_model *model, const nibl_quanti
     l->blocks = nibl_alloc_zero(workers * NIBL_TILE * (l->block_width + 1) * sizeof *l->blocks);
     if (!l->room || !l->blocks) return nibl_fail_memory(workers * room_of(l) * 4, "the workers");
     if (!l->calibrated) return NIBL_OK;
-    return nibl_calib_begin(&l->calib, model, tokens, count, window, q->method.awq || q->method.gptq);
+    const nibl_status status =
+        nibl_calib_begin(&l->calib, model, tokens, count, window, q->method.awq || q->method.gptq);
+    if (l->rotation) {
+        l->calib.enter = turn_stream;
+        l->calib.context = l;
+    }
+    return status;
 }
 
 nibl_status nibl_model_quantizer_new(nibl_model *model, const nibl_quantize_options *options,
@@ -576,7 +679,8 @@ nibl_status nibl_model_quantizer_new(nibl_model *model, const nibl_quantize_opti
 bool nibl_quantize_needs_model(const nibl_quantize_options *o) {
     const char *const names[] = {o->type, o->embedding, o->head};
     nibl_integers form;
-    bool needs = o->format && strcmp(o->format, "safetensors") == 0;
+    bool needs =
+        (o->format && strcmp(o->format, "safetensors") == 0) || (o->method && strstr(o->method, "rotate"));
     for (size_t i = 0; i < 3 + o->tensor_count; i++) {
         const char *name = i < 3 ? names[i] : o->tensors[i - 3].type;
         needs = needs || (name && nibl_integers_read(name, &form));

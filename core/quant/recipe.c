@@ -58,6 +58,7 @@ static const struct {
     {"rtn", false, {.search = false}},
     {"clip", false, {.search = true}},
     {"imatrix", true, {.search = true, .magnitude = true}},
+    {"rotate", false, {.rotate = true}},
     {"awq", true, {.awq = true}},
     {"gptq", true, {.search = true, .gptq = true}},
 };
@@ -85,7 +86,7 @@ nibl_status nibl_method_read(const char *text, bool calibrated, nibl_method *out
             return nibl_fail(NIBL_E_ARGUMENT, "method %s needs a calibration text", methods[i].name);
         const nibl_method *m = &methods[i].method;
         *out = (nibl_method){out->search || m->search, out->magnitude || m->magnitude, out->awq || m->awq,
-                             out->gptq || m->gptq};
+                             out->gptq || m->gptq, out->rotate || m->rotate};
         more = text[length] == ',';
         text += length + 1;
     }
@@ -291,6 +292,26 @@ nibl_status nibl_recipe_choose(const nibl_gguf *gguf, const nibl_quantize_option
         used && out->tensors ? choose(out, options, used) : nibl_fail_memory(bytes, "the list of tensors");
     nibl_free(used);
     return status;
+}
+
+nibl_status nibl_recipe_untie(nibl_recipe *r) {
+    static const char name[] = "output.weight";
+    size_t i = 0;
+    while (i < r->count && !matches("token_embd.weight", r->tensors[i].source->name)) i++;
+    if (i == r->count) return nibl_fail(NIBL_E_FILE, "the model has no embedding");
+    void *grown = nibl_realloc(r->tensors, (uint64_t)(r->count + 1) * sizeof *r->tensors);
+    if (!grown) return nibl_fail_memory((r->count + 1) * sizeof *r->tensors, "the list of tensors");
+    r->tensors = grown;
+    nibl_quant_tensor *t = &r->tensors[r->count++];
+    *t = r->tensors[i];
+    r->own_head = *t->source;
+    r->own_head.name = (nibl_slice){name, sizeof name - 1};
+    t->source = &r->own_head;
+    NIBL_TRY(fit_type(r, r->head, t));
+    uint64_t row;
+    if (!nibl_dtype_row_bytes(t->to, t->cols, &row) || !nibl_mul_u64(row, t->rows, &t->bytes))
+        return nibl_fail(NIBL_E_FILE, "the head is too large");
+    return NIBL_OK;
 }
 
 void nibl_recipe_free(nibl_recipe *recipe) {

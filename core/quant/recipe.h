@@ -25,6 +25,7 @@ typedef struct nibl_method {
     bool search; /* scales that lose least, by weighted squares where there is a calibration, */
     bool magnitude; /* which weigh large weights more */
     bool awq, gptq;
+    bool rotate;
 } nibl_method;
 
 typedef struct nibl_quant_type nibl_quant_type;
@@ -36,6 +37,7 @@ typedef struct nibl_recipe {
     bool folder; /* the output: Hugging Face's, else GGUF */
     const nibl_quant_grids *grids; /* NULL: only GGUF's types are known */
     nibl_quant_type *types; /* theirs, owned */
+    nibl_gguf_tensor own_head; /* of nibl_recipe_untie */
     nibl_quant_tensor *tensors; /* by address */
     size_t count;
     nibl_slice text; /* as the output has it ("nibl.recipe"): from nibl_recipe_header on */
@@ -60,6 +62,8 @@ nibl_status nibl_method_read(const char *text, bool calibrated, nibl_method *out
 /* Chooses by the options; every name in them is checked. Free it in any case. */
 nibl_status nibl_recipe_choose(const nibl_gguf *gguf, const nibl_quantize_options *options,
                                const nibl_quant_grids *grids, nibl_recipe *out);
+/* Adds a head of its own, as large as the embedding that was it, behind all tensors. */
+nibl_status nibl_recipe_untie(nibl_recipe *recipe);
 void nibl_recipe_free(nibl_recipe *recipe);
 
 /* The header of the output with the recipe in it: the caller's. */
