@@ -182,7 +182,9 @@ static void write_header(const nibl_folder *f, size_t first, size_t end, nibl_wr
             store_u64(out, (length + 7) / 8 * 8);
             h.w = *out;
         }
-        nibl_print(&h.w, "{\"__metadata__\":{\"format\":\"pt\"},");
+        nibl_print(&h.w, "{\"__metadata__\":{\"format\":\"pt\",\"nibl.recipe\":");
+        nibl_write_json(&h.w, r->text.bytes, r->text.length);
+        nibl_print(&h.w, "},");
         for (int shapes = 1; shapes >= 0; shapes--)
             for (size_t i = first; i < end; i++) {
                 char name[80];

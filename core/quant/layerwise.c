@@ -629,6 +629,7 @@ static nibl_status begin(nibl_quantizer *q, nibl_model *model, const nibl_quanti
     l->calibrated = count > 0;
     if (q->method.rotate) NIBL_TRY(begin_rotation(q));
     if (q->recipe.folder) {
+        NIBL_TRY(nibl_recipe_describe(&q->recipe, o));
         NIBL_TRY(nibl_folder_new(model, &q->recipe, o, &l->folder, &q->size));
         q->taken = l->more = true;
     } else {

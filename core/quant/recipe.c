@@ -358,7 +358,7 @@ static void write_recipe(nibl_writer *w, const nibl_recipe *r, const nibl_quanti
     nibl_print(w, "}");
 }
 
-static nibl_status build_recipe(nibl_gguf_builder *b, nibl_recipe *r, const nibl_quantize_options *o) {
+nibl_status nibl_recipe_describe(nibl_recipe *r, const nibl_quantize_options *o) {
     nibl_writer w = {0};
     write_recipe(&w, r, o);
     char *text = nibl_alloc((uint64_t)w.length + 1);
@@ -366,7 +366,6 @@ static nibl_status build_recipe(nibl_gguf_builder *b, nibl_recipe *r, const nibl
     w = (nibl_writer){.text = text, .capacity = w.length + 1};
     write_recipe(&w, r, o);
     r->text = (nibl_slice){text, w.length};
-    nibl_gguf_build_string(b, "nibl.recipe", r->text);
     return NIBL_OK;
 }
 
@@ -380,7 +379,8 @@ nibl_status nibl_recipe_header(nibl_recipe *r, const nibl_quantize_options *o, u
     nibl_gguf_build_u32(&b, "general.file_type", file_type_of(r->type)->id);
     nibl_gguf_build_u32(&b, "general.quantization_version", 2);
     nibl_gguf_build_string(&b, "nibl.version", (nibl_slice){NIBL_VERSION, sizeof NIBL_VERSION - 1});
-    const nibl_status status = build_recipe(&b, r, o);
+    const nibl_status status = nibl_recipe_describe(r, o);
+    if (status == NIBL_OK) nibl_gguf_build_string(&b, "nibl.recipe", r->text);
     for (size_t i = 0; i < r->count; i++) {
         const nibl_quant_tensor *t = &r->tensors[i];
         char name[NIBL_GGUF_MAX_NAME + 1];

@@ -69,6 +69,9 @@ void nibl_recipe_free(nibl_recipe *recipe);
 /* Whether one of the options' exceptions is about this tensor. */
 bool nibl_recipe_names(const nibl_quantize_options *options, nibl_slice name);
 
+/* Writes `text`. */
+nibl_status nibl_recipe_describe(nibl_recipe *recipe, const nibl_quantize_options *options);
+
 /* The header of the output with the recipe in it: the caller's. */
 nibl_status nibl_recipe_header(nibl_recipe *recipe, const nibl_quantize_options *options, uint8_t **bytes,
                                size_t *length);

@@ -47,7 +47,13 @@ static nibl_status quantize(nibl_model *model, nibl_quantize_options options, fo
         f->length += length;
         total += length;
     }
-    if (status == NIBL_OK) CHECK_EQ(total, nibl_quantizer_size(q));
+    if (status == NIBL_OK) {
+        char report[20000];
+        size_t needed;
+        CHECK_EQ(total, nibl_quantizer_size(q));
+        CHECK_EQ(nibl_quantizer_report(q, report, sizeof report, &needed), NIBL_OK);
+        CHECK_HAS(report, "\"recipe\":{\"type\":\"w");
+    }
     nibl_quantizer_free(q);
     if (status < 0) drop(out);
     return status;
