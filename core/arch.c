@@ -45,12 +45,9 @@ const nibl_slot_form nibl_slot_forms[NIBL_SLOT_COUNT] = {
     VECTOR(FFN_NORM_BIAS, L "ffn_norm.bias", M "post_attention_layernorm.bias", ONE, WIDTH, WHERE_ASKED) /**/
     MATRIX(ROUTER, L "ffn_gate_inp.weight", M "mlp.gate.weight", EXPERTS, WIDTH, WHERE_ASKED) /**/
     VECTOR(ROUTER_BIAS, L "ffn_gate_inp.bias", M "mlp.gate.bias", ONE, EXPERTS, WHERE_ASKED) /**/
-    MATRIX(GATE_UP, L "ffn_gate_up_exps.weight", M "mlp.experts.gate_up_proj.weight", ALL_FFN, WIDTH,
-           WHERE_PRESENT) /**/
-    VECTOR(GATE_UP_BIAS, L "ffn_gate_up_exps.bias", M "mlp.experts.gate_up_proj_bias", EXPERTS, TWO_FFN,
-           WHERE_PRESENT) /**/
-    MATRIX(DOWNS, L "ffn_down_exps.weight", M "mlp.experts.down_proj.weight", ALL_WIDTHS, FFN,
-           WHERE_PRESENT) /**/
+    MATRIX(GATE_UP, L "ffn_gate_up_exps.weight", "", ALL_FFN, WIDTH, WHERE_PRESENT) /**/
+    VECTOR(GATE_UP_BIAS, L "ffn_gate_up_exps.bias", "", EXPERTS, TWO_FFN, WHERE_PRESENT) /**/
+    MATRIX(DOWNS, L "ffn_down_exps.weight", "", ALL_WIDTHS, FFN, WHERE_PRESENT) /**/
     EXPERT(GATE, L "ffn_gate.weight", M "mlp.gate_proj.weight", FFN, WIDTH, ALWAYS) /**/
     EXPERT(UP, L "ffn_up.weight", M "mlp.up_proj.weight", FFN, WIDTH, ALWAYS) /**/
     VECTOR(GATE_BIAS, L "ffn_gate.bias", M "mlp.gate_proj.bias", EXPERTS, FFN, WHERE_PRESENT) /**/
@@ -165,14 +162,17 @@ static const nibl_arch archs[] = {
      .hf_type = {"gpt_oss"},
      .rope = NIBL_ROPE_NEOX,
      .has = NIBL_BIT(ROUTER) | NIBL_BIT(ROUTER_BIAS) | NIBL_BIT(SINKS) | QKV_BIAS | NIBL_BIT(BO),
-     .names = {RENAMED(GATE, L "ffn_gate_exps.weight", ""), RENAMED(UP, L "ffn_up_exps.weight", ""),
-               RENAMED(DOWN, L "ffn_down_exps.weight", ""),
+     .names = {RENAMED(GATE_UP, NULL, M "mlp.experts.gate_up_proj"),
+               RENAMED(GATE_UP_BIAS, NULL, M "mlp.experts.gate_up_proj_bias"),
+               RENAMED(DOWNS, NULL, M "mlp.experts.down_proj"), RENAMED(GATE, L "ffn_gate_exps.weight", ""),
+               RENAMED(UP, L "ffn_up_exps.weight", ""), RENAMED(DOWN, L "ffn_down_exps.weight", ""),
                RENAMED(FFN_NORM, L "post_attention_norm.weight", NULL),
                RENAMED(ROUTER, NULL, M "mlp.router.weight"), RENAMED(ROUTER_BIAS, NULL, M "mlp.router.bias"),
                RENAMED(GATE_BIAS, L "ffn_gate_exps.bias", ""), RENAMED(UP_BIAS, L "ffn_up_exps.bias", ""),
                RENAMED(DOWN_BIAS, L "ffn_down_exps.bias", M "mlp.experts.down_proj_bias")},
      .activation = NIBL_ACTIVATE_CLAMPED,
      .exact_ramp = true,
+     .transposed_experts = true,
      .window_period = 2},
     {.name = "lfm2",
      .hf_type = {"lfm2"},

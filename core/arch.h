@@ -85,6 +85,7 @@ typedef struct nibl_arch {
     bool norms_from_zero; /* Hugging Face's weights of norms are what is added to 1 */
     bool tied; /* the head is the embedding unless Hugging Face's config.json says otherwise */
     bool transposed; /* Hugging Face's matrices are (inputs, outputs) */
+    bool transposed_experts; /* those of its experts are, and stand in one tensor */
     bool exact_ramp; /* YaRN's ramp between unrounded dimensions */
     uint32_t
         window_period; /* of so many layers all but the last have a window; 0 = every one, where there is one */
@@ -130,11 +131,12 @@ typedef struct nibl_slot_form {
 extern const nibl_slot_form nibl_slot_forms[NIBL_SLOT_COUNT];
 
 /* Metadata keys of our own. ROPE_HALVES (bool): the rows of Q and K are ordered for NIBL_ROPE_NEOX although the
- * architecture rotates pairs; the model orders them as they arrive. NORMS_FROM_ZERO, TRANSPOSED (bool): the trait of that
- * name holds. ROPE_LAYERS (bool array): which layers have RoPE. */
+ * architecture rotates pairs; the model orders them as they arrive. NORMS_FROM_ZERO, TRANSPOSED, TRANSPOSED_EXPERTS (bool):
+ * the trait of that name holds. ROPE_LAYERS (bool array): which layers have RoPE. */
 #define NIBL_KEY_ROPE_HALVES "nibl.rope_halves"
 #define NIBL_KEY_NORMS_FROM_ZERO "nibl.norms_from_zero"
 #define NIBL_KEY_TRANSPOSED "nibl.transposed"
+#define NIBL_KEY_TRANSPOSED_EXPERTS "nibl.transposed_experts"
 #define NIBL_KEY_ROPE_LAYERS "nibl.rope_layers"
 /* Arrays of floats in place of the tensors NIBL_SLOT_ROPE_SHORT and _LONG. */
 #define NIBL_KEY_ROPE_SHORT "nibl.rope_short_factors"

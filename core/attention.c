@@ -194,9 +194,11 @@ void nibl_attend(const nibl_run *run, const nibl_layer *l, uint32_t worker, uint
         nibl_pool_barrier(run->model->pool, worker);
         merge_blocks(run, l, worker, workers);
     } else {
-        const nibl_share mine = nibl_share_of(run->model->hyper.kv_heads * run->group_count, worker, workers);
-        for (uint32_t u = mine.begin; u < mine.end; u++)
-            attend_group(run, l, u / run->group_count, &run->groups[u % run->group_count], room);
+        nibl_claims claims = nibl_pool_divide(run->model->pool, worker, workers,
+                                              run->model->hyper.kv_heads * run->group_count, 1);
+        for (uint32_t begin, end; nibl_pool_claim(&claims, &begin, &end);)
+            for (uint32_t u = begin; u < end; u++)
+                attend_group(run, l, u / run->group_count, &run->groups[u % run->group_count], room);
     }
     nibl_pool_barrier(run->model->pool, worker);
 }

@@ -84,6 +84,13 @@ nibl_status nibl_tokenizer_decode(const nibl_tokenizer *tokenizer, const int32_t
     return nibl_fail(NIBL_E_BUFFER, "the text has %zu bytes, the buffer holds %zu", *length, capacity);
 }
 
+size_t nibl_tokenizer_bytes(const nibl_tokenizer *tokenizer, uint32_t token, char *out, size_t capacity) {
+    uint64_t length = 0;
+    bool strip = false;
+    append_token(tokenizer, (int32_t)token, false, &strip, out, capacity, &length);
+    return (size_t)length;
+}
+
 /* ---- Streaming ---- */
 
 nibl_status nibl_tokenizer_decoder(const nibl_tokenizer *tokenizer, bool special, nibl_decoder **out) {

@@ -181,20 +181,20 @@ static bool encode_floats(nibl_kind kind, const float *x, uint32_t count, uint8_
 }
 
 /* The rule's block, or what is better. */
-bool nibl_choose_block(const nibl_grid *g, const float *x, const float *weights, uint32_t count, bool search,
-                       nibl_block *out) {
+bool nibl_choose_block(const nibl_kernels *kernels, const nibl_grid *g, const float *x, const float *weights,
+                       uint32_t count, bool search, nibl_block *out) {
     const bool ruled = g->rule && g->rule(g, x, out);
     if (g->rule && !search) return ruled;
     nibl_block found = {0};
-    if (!nibl_search_block(g, x, weights, count, &found)) return ruled;
+    if (!nibl_search_block(kernels, g, x, weights, count, &found)) return ruled;
     if (!ruled ||
         nibl_block_error(g, x, weights, count, &found) < nibl_block_error(g, x, weights, count, out))
         *out = found;
     return true;
 }
 
-bool nibl_encode_values(const nibl_dtype *to, const float *x, const float *weights, uint32_t count,
-                        bool search, uint8_t *out) {
+bool nibl_encode_values(const nibl_kernels *kernels, const nibl_dtype *to, const float *x,
+                        const float *weights, uint32_t count, bool search, uint8_t *out) {
     if (nibl_kind_is_float(to->kind)) return encode_floats(to->kind, x, count, out);
     static const float alike[NIBL_SUPER] = {
 #define EIGHT 1, 1, 1, 1, 1, 1, 1, 1
@@ -204,20 +204,22 @@ bool nibl_encode_values(const nibl_dtype *to, const float *x, const float *weigh
     bool fits = true;
     for (uint32_t i = 0; i < count; i += to->block, out += to->bytes) {
         nibl_block block;
-        fits = nibl_choose_block(g, x + i, weights ? weights + i : alike, to->block, search, &block) && fits;
+        fits =
+            nibl_choose_block(kernels, g, x + i, weights ? weights + i : alike, to->block, search, &block) &&
+            fits;
         if (fits) nibl_write_block(to, &block, out);
     }
     return fits;
 }
 
-bool nibl_encode_row(const nibl_dtype *to, const nibl_dtype *from, const uint8_t *row, uint32_t count,
-                     uint8_t *out) {
+bool nibl_encode_row(const nibl_kernels *kernels, const nibl_dtype *to, const nibl_dtype *from,
+                     const uint8_t *row, uint32_t count, uint8_t *out) {
     bool good = true;
     for (uint32_t i = 0; i < count && good; i += PIECE) {
         float x[PIECE];
         const uint32_t n = count - i < PIECE ? count - i : PIECE;
         good = nibl_decode_floats(from, row + (size_t)i * from->bytes, n, x) &&
-               nibl_encode_values(to, x, NULL, n, false, out + (size_t)i / to->block * to->bytes);
+               nibl_encode_values(kernels, to, x, NULL, n, false, out + (size_t)i / to->block * to->bytes);
     }
     return good;
 }

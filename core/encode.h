@@ -4,6 +4,7 @@
 #define NIBL_ENCODE_H
 
 #include "core/dtype.h"
+#include "kernels/kernels.h"
 
 /* The type of that name, in any case; NULL where there is none or rows cannot be encoded to it. */
 const nibl_dtype *nibl_encode_type(const char *name);
@@ -18,11 +19,11 @@ bool nibl_decode_floats(const nibl_dtype *from, const uint8_t *row, uint32_t cou
  * bits of gguf.quants; otherwise the scales are searched that make the sum of weights[i] (decoded - x)^2 small, and never
  * larger than the rule's. `weights` (count, positive; NULL = all alike) is for the search only. False where the type
  * cannot hold values so large. */
-bool nibl_encode_values(const nibl_dtype *to, const float *x, const float *weights, uint32_t count,
-                        bool search, uint8_t *out);
+bool nibl_encode_values(const nibl_kernels *kernels, const nibl_dtype *to, const float *x,
+                        const float *weights, uint32_t count, bool search, uint8_t *out);
 
 /* Both in turn, by the rule: what "quantize on arrival" does. */
-bool nibl_encode_row(const nibl_dtype *to, const nibl_dtype *from, const uint8_t *row, uint32_t count,
-                     uint8_t *out);
+bool nibl_encode_row(const nibl_kernels *kernels, const nibl_dtype *to, const nibl_dtype *from,
+                     const uint8_t *row, uint32_t count, uint8_t *out);
 
 #endif

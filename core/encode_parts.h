@@ -17,7 +17,7 @@ struct nibl_block;
 /* Values that a group of inputs may take: value = level * scale (+ minimum). */
 typedef struct nibl_grid {
     const char *type;
-    uint16_t group; /* inputs per scale: a multiple of 8 */
+    uint16_t group; /* inputs per scale: a multiple of 16 */
     float low, high; /* levels: all integers between, or those of the table */
     const int8_t *table; /* level of each code; NULL = code - zero */
     uint8_t zero;
@@ -37,23 +37,26 @@ typedef struct nibl_block {
 const nibl_grid *nibl_grid_of(const nibl_dtype *type); /* NULL for floats */
 
 /* As nibl_encode_values, one block of the type. */
-bool nibl_choose_block(const nibl_grid *grid, const float *x, const float *weights, uint32_t count,
-                       bool search, nibl_block *out);
+bool nibl_choose_block(const nibl_kernels *kernels, const nibl_grid *grid, const float *x,
+                       const float *weights, uint32_t count, bool search, nibl_block *out);
 
 /* The scale and the minimum (0 where there is none) of a group as stored. */
 void nibl_group_scale(const nibl_grid *grid, const nibl_block *block, uint32_t group, float *d, float *m);
 
+nibl_levels nibl_levels_of(const nibl_grid *grid);
 float nibl_code_level(const nibl_grid *grid, uint8_t code);
+void nibl_level_codes(const nibl_grid *grid, const float *levels, uint32_t n, uint8_t *codes);
 
-/* The code whose level is nearest to y; *level. */
-uint8_t nibl_nearest_code(const nibl_grid *grid, float y, float *level);
+/* levels (n) = those nearest to (x - m) inverse. */
+void nibl_round_levels(const nibl_levels *grid, const float *x, uint32_t n, float inverse, float m,
+                       float *levels);
 
 /* The block in the layout of the type's files (blocks.h; encode_write.c). */
 void nibl_write_block(const nibl_dtype *type, const nibl_block *block, uint8_t *out);
 
 /* Scales by search (encode_search.c). `weights` are positive. False where a scale is too large. */
-bool nibl_search_block(const nibl_grid *grid, const float *x, const float *weights, uint32_t count,
-                       nibl_block *out);
+bool nibl_search_block(const nibl_kernels *kernels, const nibl_grid *grid, const float *x,
+                       const float *weights, uint32_t count, nibl_block *out);
 
 /* Sum of weights (decoded - x)^2. */
 double nibl_block_error(const nibl_grid *grid, const float *x, const float *weights, uint32_t count,

@@ -12,14 +12,24 @@
 #include <string.h>
 
 static const float LARGEST = 1e15f; /* its square is finite, and no type but MXFP4 holds it */
-enum { LANES = 8, TRIES = 17, REFINEMENTS = 4, GROUPS = 16 };
+enum { LANES = 16, REACHES = 17, MOST_TRIES = 2 * REACHES + 1, REFINEMENTS = 4, GROUPS = 16 };
 
 /* ---- Levels ---- */
 
-/* levels = those nearest to (x - m) / d. */
-static void round_levels(const nibl_grid *g, const float *x, uint32_t n, float inverse, float m,
-                         float *levels) {
-    if (!g->table) {
+nibl_levels nibl_levels_of(const nibl_grid *g) {
+    nibl_levels l = {.low = g->low, .high = g->high};
+    if (!g->table) return l;
+    /* tables are ordered by magnitude in each half (E2M1) or as a whole */
+    if (g->table[0] < 0)
+        for (; l.count < 16; l.count++) l.table[l.count] = g->table[l.count];
+    else
+        for (int i = -7; i <= 7; i++) l.table[l.count++] = i < 0 ? g->table[8 - i] : g->table[i];
+    return l;
+}
+
+void nibl_round_levels(const nibl_levels *g, const float *x, uint32_t n, float inverse, float m,
+                       float *levels) {
+    if (g->count == 0) {
         for (uint32_t i = 0; i < n; i++) {
             float y = (x[i] - m) * inverse;
             y = y < g->low ? g->low : y;
@@ -28,25 +38,22 @@ static void round_levels(const nibl_grid *g, const float *x, uint32_t n, float i
         }
         return;
     }
-    /* tables are ordered by magnitude in each half (E2M1) or as a whole: thresholds in ascending order */
-    float sorted[16];
-    uint32_t count = 0;
-    if (g->table[0] < 0)
-        for (; count < 16; count++) sorted[count] = g->table[count];
-    else
-        for (int i = -7; i <= 7; i++) sorted[count++] = i < 0 ? g->table[8 - i] : g->table[i];
-    for (uint32_t i = 0; i < n; i++) levels[i] = sorted[0];
-    for (uint32_t j = 1; j < count; j++) {
-        const float threshold = (sorted[j - 1] + sorted[j]) / 2, level = sorted[j];
-        for (uint32_t i = 0; i < n; i++) levels[i] = x[i] * inverse > threshold ? level : levels[i];
+    for (uint32_t i = 0; i < n; i++) levels[i] = g->table[0];
+    for (uint32_t j = 1; j < g->count; j++) {
+        const float threshold = (g->table[j - 1] + g->table[j]) / 2, level = g->table[j];
+        for (uint32_t i = 0; i < n; i++) levels[i] = (x[i] - m) * inverse > threshold ? level : levels[i];
     }
 }
 
-static uint8_t code_of(const nibl_grid *g, float level) {
-    if (!g->table) return (uint8_t)((int)level + g->zero);
-    uint8_t code = 0;
-    while (code < 15 && g->table[code] != (int)level) code++;
-    return code;
+void nibl_level_codes(const nibl_grid *g, const float *levels, uint32_t n, uint8_t *codes) {
+    if (!g->table) {
+        for (uint32_t i = 0; i < n; i++) codes[i] = (uint8_t)((int)levels[i] + g->zero);
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        codes[i] = 0;
+        while (codes[i] < 15 && g->table[codes[i]] != (int)levels[i]) codes[i]++;
+    }
 }
 
 float nibl_code_level(const nibl_grid *g, uint8_t code) {
@@ -66,41 +73,31 @@ static double error_of(const float *x, const float *w, uint32_t n, float d, floa
     return sum;
 }
 
-/* Levels by a scale as stored, and their error. */
-static double settle(const nibl_grid *g, const float *x, const float *w, uint32_t n, float d, float m,
-                     float *levels) {
+/* A scale as stored, which values are rounded by. */
+static nibl_try as_stored(float d, float m) {
     const float inverse = d < 0 || d > 0 ? 1.0f / d : 0;
-    round_levels(g, x, n, isfinite(inverse) ? inverse : 0, m, levels);
-    return error_of(x, w, n, d, m, levels);
+    return (nibl_try){isfinite(inverse) ? inverse : 0, m, d, m};
 }
 
 /* ---- The scale of a group ---- */
+
+/* What is searched for. */
+typedef struct search {
+    const nibl_kernels *kernels;
+    const nibl_grid *grid;
+    nibl_levels levels;
+} search;
 
 typedef struct fit {
     float d, m;
     double error;
 } fit;
 
-/* Weighted least squares of x = d level (+ m). */
-static fit fit_levels(const nibl_grid *g, const float *x, const float *w, uint32_t n, const float *levels) {
-    float lq[LANES] = {0}, lqq[LANES] = {0}, lxq[LANES] = {0}, lx[LANES] = {0}, lw[LANES] = {0};
-    for (uint32_t i = 0; i < n; i += LANES)
-        for (uint32_t j = 0; j < LANES; j++) {
-            const float q = levels[i + j], wq = w[i + j] * q;
-            lq[j] += wq;
-            lqq[j] += wq * q;
-            lxq[j] += wq * x[i + j];
-            lx[j] += w[i + j] * x[i + j];
-            lw[j] += w[i + j];
-        }
-    double q = 0, qq = 0, xq = 0, sx = 0, sw = 0;
-    for (int j = 0; j < LANES; j++) {
-        q += (double)lq[j];
-        qq += (double)lqq[j];
-        xq += (double)lxq[j];
-        sx += (double)lx[j];
-        sw += (double)lw[j];
-    }
+/* Weighted least squares of x = d level (+ m): from sums over a group, of w, w x, (w x) x, and w level, w level^2,
+ * w level x. Returns the error, less w x^2, which is the same for all. */
+static double solve(const nibl_grid *g, const float *values, const float *sums, nibl_try *t) {
+    const double q = (double)sums[0], qq = (double)sums[1], xq = (double)sums[2], sw = (double)values[0],
+                 sx = (double)values[1];
     double d = qq > 0 ? xq / qq : 0, m = 0;
     const double determinant = sw * qq - q * q;
     if (g->min && determinant > 1e-6 * sw * qq) {
@@ -115,28 +112,43 @@ static fit fit_levels(const nibl_grid *g, const float *x, const float *w, uint32
         m = 0;
     }
     if (g->min && d < 0) d = 0;
-    fit f = {(float)d, (float)m, 0};
-    f.error = error_of(x, w, n, f.d, f.m, levels);
-    return f;
+    t->d = (float)d;
+    t->e = (float)m;
+    return d * (d * qq - 2 * xq) + m * (m * sw - 2 * sx + 2 * d * q);
 }
 
-static void improve(const nibl_grid *g, const float *x, const float *w, uint32_t n, float inverse, float m,
+/* Levels by each of the scales that are tried; the scale that fits these best; the best pair. */
+static void improve(const search *s, const float *x, const float *w, nibl_try *tries, uint32_t count,
                     fit *best) {
-    float levels[NIBL_SUPER];
-    if (!isfinite(inverse)) return;
-    round_levels(g, x, n, inverse, m, levels);
-    const fit f = fit_levels(g, x, w, n, levels);
-    if (f.error < best->error) *best = f;
+    float sums[3 + 3 * MOST_TRIES], error;
+    double least = HUGE_VAL;
+    uint32_t chosen = 0;
+    s->kernels->fit_sums(sums, x, w, s->grid->group, &s->levels, tries, count);
+    for (uint32_t i = 0; i < count; i++) {
+        const double e = solve(s->grid, sums, sums + 3 + 3 * i, &tries[i]);
+        if (!(e < least)) continue;
+        least = e;
+        chosen = i;
+    }
+    s->kernels->fit_errors(&error, x, w, s->grid->group, &s->levels, &tries[chosen], 1);
+    if ((double)error < best->error) *best = (fit){tries[chosen].d, tries[chosen].e, (double)error};
 }
 
 /* The ends of a group; those of integers with a minimum include zero. */
 static void find_ends(const nibl_grid *g, const float *x, float *low, float *high) {
-    *low = *high = x[0];
-    for (uint32_t i = 1; i < g->group; i++) {
-        *low = x[i] < *low ? x[i] : *low;
-        *high = x[i] > *high ? x[i] : *high;
+    float least[LANES], most[LANES]; /* for the compiler to vectorize */
+    for (int j = 0; j < LANES; j++) least[j] = most[j] = x[j];
+    for (uint32_t i = LANES; i < g->group; i += LANES)
+        for (uint32_t j = 0; j < LANES; j++) {
+            least[j] = x[i + j] < least[j] ? x[i + j] : least[j];
+            most[j] = x[i + j] > most[j] ? x[i + j] : most[j];
+        }
+    for (int j = 1; j < LANES; j++) {
+        least[0] = least[j] < least[0] ? least[j] : least[0];
+        most[0] = most[j] > most[0] ? most[j] : most[0];
     }
-    if (g->min && g->storage == NIBL_STORE_INTEGER && *low > 0) *low = 0;
+    *low = g->min && g->storage == NIBL_STORE_INTEGER && least[0] > 0 ? 0 : least[0];
+    *high = most[0];
 }
 
 /* The scale that just holds the ends. */
@@ -148,33 +160,45 @@ static fit plain_group(const nibl_grid *g, const float *x) {
     return (fit){g->scale_low < 0 ? peak / g->low : fabsf(peak) / g->high, 0, 0};
 }
 
-static fit search_group(const nibl_grid *g, const float *x, const float *w) {
-    const uint32_t n = g->group;
+static void add_try(nibl_try *tries, uint32_t *count, float inverse, float m) {
+    if (isfinite(inverse)) tries[(*count)++] = (nibl_try){inverse, m, 0, 0};
+}
+
+static fit search_group(const search *s, const float *x, const float *w) {
+    const nibl_grid *g = s->grid;
     float low, high;
-    double zero = 0;
     find_ends(g, x, &low, &high);
-    for (uint32_t i = 0; i < n; i++) zero += (double)(w[i] * (x[i] * x[i]));
-    fit best = {0, 0, zero};
     const float peak = -low > high ? low : high;
+    fit best = {0, g->min ? low : 0, HUGE_VAL};
     if (g->min ? !(high > low) : !(peak < 0 || peak > 0)) {
-        if (g->min) best = (fit){0, low, 0};
+        best.error = 0;
         return best;
     }
     const bool signed_scale = g->storage == NIBL_STORE_F16 || g->scale_low < 0;
-    const float clip = g->high - g->low < 8 ? 0.1f : 0.04f; /* few levels: the best scale clips more */
-    for (int i = 0; i < TRIES; i++) {
-        const float reach = 0.88f + clip * (float)i;
+    /* few levels: the best scale clips more; scales that are stored as they are find the rest by themselves */
+    const float step = g->high - g->low < 8 ? 0.1f : 0.04f;
+    const int stride = g->storage == NIBL_STORE_F16 && !g->min && !g->table ? 2 : 1;
+    nibl_try tries[MOST_TRIES];
+    uint32_t count = 0;
+    for (int i = 0; i < REACHES; i += stride) {
+        const float reach = 0.88f + step * (float)i;
         if (g->min) {
-            improve(g, x, w, n, g->high * reach / (high - low), low, &best);
+            add_try(tries, &count, g->high * reach / (high - low), low);
             continue;
         }
         /* the peak on the lowest level or on the highest */
-        if (signed_scale || peak < 0) improve(g, x, w, n, g->low * reach / peak, 0, &best);
-        if (signed_scale || peak > 0) improve(g, x, w, n, g->high * reach / peak, 0, &best);
+        if (signed_scale || peak < 0) add_try(tries, &count, g->low * reach / peak, 0);
+        if (signed_scale || peak > 0) add_try(tries, &count, g->high * reach / peak, 0);
     }
-    for (int i = 0; i < REFINEMENTS && (best.d < 0 || best.d > 0); i++) {
+    tries[count++] = (nibl_try){0}; /* all zero */
+    improve(s, x, w, tries, count, &best);
+    for (int i = 0; i < REFINEMENTS && (best.d < 0 || best.d > 0) && isfinite(1.0f / best.d); i++) {
         const double before = best.error;
-        improve(g, x, w, n, 1.0f / best.d, best.m, &best);
+        const float inverse = 1.0f / best.d, nudge = inverse * step / (float)(1 << i);
+        tries[0] = (nibl_try){inverse, best.m, 0, 0};
+        tries[1] = (nibl_try){inverse + nudge, best.m, 0, 0};
+        tries[2] = (nibl_try){inverse - nudge, best.m, 0, 0};
+        improve(s, x, w, tries, 3, &best);
         if (!(best.error < before)) break;
     }
     return best;
@@ -233,26 +257,30 @@ typedef struct candidate {
 } candidate;
 
 /* The best scale (and minimum) of a group near the one wanted. */
-static void settle_group(const nibl_grid *g, const float *x, const float *w, uint32_t group,
-                         const fit *wanted, candidate *c) {
+static void settle_group(const search *se, const float *x, const float *w, uint32_t group, const fit *wanted,
+                         candidate *c) {
+    const nibl_grid *g = se->grid;
     const uint32_t n = g->group;
-    float levels[NIBL_SUPER];
-    int low, high;
+    nibl_try tries[8];
+    float errors[8];
+    int scales[8], mins[8], low, high;
+    uint32_t count = 0, best = 0;
     scale_limits(g, &low, &high);
     const int scale = scale_code(g, c->d, wanted->d), min = c->m > 0 ? (int)floorf(-wanted->m / c->m) : 0;
-    double best = HUGE_VAL;
     for (int i = -1; i <= 2; i++)
-        for (int j = 0; j < (g->min ? 2 : 1); j++) {
-            const int s = clamp(scale + i, low, high), t = clamp(min + j, 0, high);
-            const double error =
-                settle(g, x, w, n, stored_scale(g, c->d, s), g->min ? -(c->m * (float)t) : 0, levels);
-            if (!(error < best)) continue;
-            best = error;
-            c->scales[group] = s;
-            c->mins[group] = t;
-            memcpy(c->levels + group * n, levels, n * sizeof *levels);
+        for (int j = 0; j < (g->min ? 2 : 1); j++, count++) {
+            scales[count] = clamp(scale + i, low, high);
+            mins[count] = clamp(min + j, 0, high);
+            tries[count] =
+                as_stored(stored_scale(g, c->d, scales[count]), g->min ? -(c->m * (float)mins[count]) : 0);
         }
-    c->error += best;
+    se->kernels->fit_errors(errors, x, w, n, &se->levels, tries, count);
+    for (uint32_t i = 1; i < count; i++)
+        if (errors[i] < errors[best]) best = i;
+    c->scales[group] = scales[best];
+    c->mins[group] = mins[best];
+    nibl_round_levels(&se->levels, x, n, tries[best].inverse, tries[best].m, c->levels + group * n);
+    c->error += (double)errors[best];
 }
 
 /* Heads that fit the stored integers and levels best, in f16. */
@@ -277,8 +305,9 @@ static void fit_heads(const nibl_grid *g, const float *x, const float *w, uint32
     c->m = nibl_f16_to_f32(nibl_f32_to_f16((float)m));
 }
 
-static bool search_stored(const nibl_grid *g, const float *x, const float *w, uint32_t groups,
-                          const fit *fits, candidate *best) {
+static bool search_stored(const search *s, const float *x, const float *w, uint32_t groups, const fit *fits,
+                          candidate *best) {
+    const nibl_grid *g = s->grid;
     float peak = 0, low = 0;
     for (uint32_t i = 0; i < groups; i++) {
         if (fabsf(fits[i].d) > fabsf(peak)) peak = fits[i].d;
@@ -294,7 +323,7 @@ static bool search_stored(const nibl_grid *g, const float *x, const float *w, ui
     for (int round = 0; round < 3; round++) {
         candidate c = {.d = best->d, .m = best->m};
         for (uint32_t i = 0; i < groups; i++)
-            settle_group(g, x + i * g->group, w + i * g->group, i, &fits[i], &c);
+            settle_group(s, x + i * g->group, w + i * g->group, i, &fits[i], &c);
         if (round > 0 && !(c.error < best->error)) break;
         *best = c;
         if (g->storage != NIBL_STORE_INTEGER) break;
@@ -313,35 +342,37 @@ static bool search_stored(const nibl_grid *g, const float *x, const float *w, ui
 }
 
 /* The searched scales or, where their rounding spoils more than they gain, the plain ones. */
-static bool search_groups(const nibl_grid *g, const float *x, const float *w, uint32_t groups,
-                          candidate *best) {
+static bool search_groups(const search *s, const float *x, const float *w, uint32_t groups, candidate *best) {
+    const nibl_grid *g = s->grid;
     fit searched[GROUPS], plain[GROUPS];
     candidate other = {0};
     for (uint32_t i = 0; i < groups; i++) {
-        searched[i] = search_group(g, x + i * g->group, w + i * g->group);
+        searched[i] = search_group(s, x + i * g->group, w + i * g->group);
         plain[i] = plain_group(g, x + i * g->group);
     }
-    if (!search_stored(g, x, w, groups, searched, best) || !search_stored(g, x, w, groups, plain, &other))
+    if (!search_stored(s, x, w, groups, searched, best) || !search_stored(s, x, w, groups, plain, &other))
         return false;
     if (other.error < best->error) *best = other;
     return true;
 }
 
-bool nibl_search_block(const nibl_grid *g, const float *x, const float *weights, uint32_t count,
-                       nibl_block *out) {
+bool nibl_search_block(const nibl_kernels *kernels, const nibl_grid *g, const float *x, const float *weights,
+                       uint32_t count, nibl_block *out) {
+    const search s = {kernels, g, nibl_levels_of(g)};
     const float most = g->storage == NIBL_STORE_UE4M3 ? ue4m3(0x7E) * g->high : LARGEST;
     for (uint32_t i = 0; i < count; i++)
         if (fabsf(x[i]) > most) return false;
     const uint32_t groups = count / g->group;
     candidate c = {0};
     if (g->storage == NIBL_STORE_F16) {
-        const fit f = search_group(g, x, weights);
+        const fit f = search_group(&s, x, weights);
         if (fabsf(f.d) > 65504.0f || fabsf(f.m) > 65504.0f) return false;
         out->d = nibl_f32_to_f16(f.d);
         out->m = nibl_f32_to_f16(f.m);
-        settle(g, x, weights, count, nibl_f16_to_f32(out->d), nibl_f16_to_f32(out->m), c.levels);
+        const nibl_try t = as_stored(nibl_f16_to_f32(out->d), nibl_f16_to_f32(out->m));
+        nibl_round_levels(&s.levels, x, count, t.inverse, t.m, c.levels);
     } else {
-        if (!search_groups(g, x, weights, groups, &c)) return false;
+        if (!search_groups(&s, x, weights, groups, &c)) return false;
         out->d = nibl_f32_to_f16(c.d);
         out->m = nibl_f32_to_f16(c.m);
         for (uint32_t i = 0; i < groups; i++) {
@@ -349,7 +380,7 @@ bool nibl_search_block(const nibl_grid *g, const float *x, const float *weights,
             out->mins[i] = (uint8_t)c.mins[i];
         }
     }
-    for (uint32_t i = 0; i < count; i++) out->codes[i] = code_of(g, c.levels[i]);
+    nibl_level_codes(g, c.levels, count, out->codes);
     return true;
 }
 
@@ -361,9 +392,12 @@ void nibl_group_scale(const nibl_grid *g, const nibl_block *b, uint32_t group, f
     *m = !g->min ? 0 : integer ? -(low * (float)b->mins[group]) : low;
 }
 
-uint8_t nibl_nearest_code(const nibl_grid *g, float y, float *level) {
-    round_levels(g, &y, 1, 1, 0, level);
-    return code_of(g, *level);
+/* Levels of n codes. */
+static void levels_of_codes(const nibl_grid *g, const uint8_t *codes, uint32_t n, float *levels) {
+    if (g->zero && !g->table)
+        for (uint32_t i = 0; i < n; i++) levels[i] = (float)(codes[i] - g->zero);
+    else
+        for (uint32_t i = 0; i < n; i++) levels[i] = nibl_code_level(g, codes[i]);
 }
 
 double nibl_block_error(const nibl_grid *g, const float *x, const float *weights, uint32_t count,
@@ -372,7 +406,7 @@ double nibl_block_error(const nibl_grid *g, const float *x, const float *weights
     for (uint32_t i = 0; i < count; i += g->group) {
         float d, m, levels[NIBL_SUPER];
         nibl_group_scale(g, b, i / g->group, &d, &m);
-        for (uint32_t j = 0; j < g->group; j++) levels[j] = nibl_code_level(g, b->codes[i + j]);
+        levels_of_codes(g, b->codes + i, g->group, levels);
         error += error_of(x + i, weights + i, g->group, d, m, levels);
     }
     return error;

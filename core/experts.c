@@ -67,27 +67,30 @@ static void sort_pairs(const nibl_run *run, const nibl_layer *l) {
     r->products_down = count;
 }
 
-/* Copies the rows of the pairs behind those of the chunk. */
-static void gather(const nibl_run *run, uint32_t worker, uint32_t workers) {
+/* Copies the rows of the pairs behind those of the chunk, for experts that take columns in an order of their own in that. */
+static void gather(const nibl_run *run, const nibl_layer *l, uint32_t worker, uint32_t workers) {
     const nibl_routing *r = &run->routing;
     const uint32_t width = run->model->hyper.width, blocks = width / NIBL_BLOCK, rows = run->chunk_rows;
     const nibl_share mine = nibl_share_of(r->pairs, worker, workers);
     for (uint32_t p = mine.begin; p < mine.end; p++) {
         memcpy(nibl_input_of(run, rows + p), nibl_input_of(run, r->rows[p]), width * sizeof(float));
-        if (run->activations != NIBL_ACT_F32)
+        const nibl_product own[] = {{.w = &l->gate[r->experts[p]]}, {.w = &l->up[r->experts[p]]}};
+        if (own[0].w->gather)
+            nibl_quantize_row(run, own, 2, rows + p, worker);
+        else if (run->activations != NIBL_ACT_F32)
             memcpy(run->act + (size_t)(rows + p) * blocks, run->act + (size_t)r->rows[p] * blocks,
                    blocks * sizeof *run->act);
     }
     nibl_pool_barrier(run->model->pool, worker);
 }
 
-static void activate(const nibl_run *run, const nibl_layer *l, const nibl_product *down, uint32_t worker,
-                     uint32_t workers) {
+static void activate(const nibl_run *run, const nibl_layer *l, uint32_t worker, uint32_t workers) {
     const nibl_routing *r = &run->routing;
     const nibl_share mine = nibl_share_of(r->pairs, worker, workers);
     for (uint32_t p = mine.begin; p < mine.end; p++) {
         nibl_activate_columns(run, l, p, r->pairs, r->experts[p], 0, run->model->hyper.ffn_width);
-        nibl_quantize_row(run, down, r->products_down, p, worker);
+        const nibl_product own = {.w = &l->down[r->experts[p]]};
+        nibl_quantize_row(run, &own, 1, p, worker);
     }
     nibl_pool_barrier(run->model->pool, worker);
 }
@@ -118,10 +121,10 @@ void nibl_run_experts(const nibl_run *run, const nibl_layer *l, uint32_t worker,
     nibl_pool_barrier(pool, worker);
     if (worker == 0) sort_pairs(run, l);
     nibl_pool_barrier(pool, worker);
-    gather(run, worker, workers);
+    gather(run, l, worker, workers);
     const nibl_product *down = r->products + 2 * (size_t)nibl_smaller(run->model->hyper.experts, r->pairs);
     nibl_multiply(run, r->products, r->products_up, worker, workers);
-    activate(run, l, down, worker, workers);
+    activate(run, l, worker, workers);
     nibl_multiply(run, down, r->products_down, worker, workers);
     for (uint32_t t = mine.begin; t < mine.end; t++) combine(run, l, t);
 }

@@ -5,8 +5,9 @@
 
 #include <string.h>
 
-/* Rows of one sequence that share the widening of a KV block. */
-enum { GROUP_ROWS = 16, SPLIT_ROWS = 8 };
+/* Rows of one sequence that share the widening of a KV block, at most: there are several groups for every worker, or
+ * some would wait for others. */
+enum { GROUP_ROWS = 16, GROUPS_PER_WORKER = 4, SPLIT_ROWS = 8 };
 
 /* ---- Buffers ---- */
 
@@ -277,9 +278,12 @@ static void set_chunk(nibl_run *run) {
     run->chunk_rows = nibl_smaller(run->row_count - run->row, run->chunk);
     run->group_count = 0;
     const nibl_row *rows = run->rows + run->row;
+    const uint32_t workers = nibl_pool_workers(run->model->pool);
+    const uint32_t even = run->chunk_rows * run->model->hyper.kv_heads / (GROUPS_PER_WORKER * workers);
+    const uint32_t most = workers == 1 || even > GROUP_ROWS ? GROUP_ROWS : even;
     for (uint32_t t = 0; t < run->chunk_rows; t++) {
         nibl_group *last = run->group_count ? &run->groups[run->group_count - 1] : NULL;
-        if (last && rows[t].kv == rows[t - 1].kv && t - last->begin < GROUP_ROWS)
+        if (last && rows[t].kv == rows[t - 1].kv && t - last->begin < most)
             last->end = t + 1;
         else
             run->groups[run->group_count++] = (nibl_group){t, t + 1};

@@ -17,6 +17,9 @@ void nibl_header_free(nibl_header *header);
 /* The name of file 0, without its folder: tells what the model is, and what its other files are called. */
 nibl_status nibl_header_set_name(nibl_header *header, const char *name);
 
+/* config.json is all there is. */
+void nibl_header_set_config_only(nibl_header *header);
+
 /* Grows while the header is read. NULL for an index that is none; "" where file 0 has no name. */
 const char *nibl_header_file_name(const nibl_header *header, uint32_t file);
 uint64_t nibl_header_file_size(const nibl_header *header, uint32_t file); /* 0 = not known */

@@ -118,12 +118,19 @@ static weight *find_weight(const weights *w, const char *name) {
     return w->count ? bsearch(&wanted, w->list, w->count, sizeof wanted, compare_names) : NULL;
 }
 
-/* Published GPT-2 folders omit the beginning of the names. */
+/* Other beginnings that names have: published GPT-2 folders omit it, models that see as well say which part they mean. */
 static weight *find_slot(const weights *w, const char *name) {
-    static const char prefix[] = "transformer.";
-    weight *found = find_weight(w, name);
-    if (found || strncmp(name, prefix, sizeof prefix - 1) != 0) return found;
-    return find_weight(w, name + sizeof prefix - 1);
+    static const char *const beginnings[][2] = {
+        {"", ""}, {"transformer.", ""}, {"", "language_model."}, {"model.", "model.language_model."}};
+    weight *found = NULL;
+    for (size_t i = 0; i < sizeof beginnings / sizeof *beginnings && !found; i++) {
+        const size_t length = strlen(beginnings[i][0]);
+        char other[128];
+        if (strncmp(name, beginnings[i][0], length) != 0) continue;
+        snprintf(other, sizeof other, "%s%s", beginnings[i][1], name + length);
+        found = find_weight(w, other);
+    }
+    return found;
 }
 
 static nibl_status read_weights(const nibl_hf_text *files, size_t count, uint32_t first, weights *w) {
@@ -168,16 +175,22 @@ static void write_tensor(const weights *w, weight *found, const char *name, nibl
     nibl_gguf_build_tensor(b, name, type_id(t->dtype), t->n_dims, t->dims, t->end - t->begin);
 }
 
+/* A name without ".weight". */
+static int length_of_module(const char *name) {
+    const char *tail = strrchr(name, '.');
+    return (int)(tail && strcmp(tail, ".weight") == 0 ? (size_t)(tail - name) : strlen(name));
+}
+
 /* The tensors of a quantized matrix. */
 static nibl_status write_parts(const char *name, const char *hf_name, bool optional, const weights *w,
                                nibl_gguf_builder *b, uint32_t *order) {
     const nibl_hfq_method *m = w->quantized.method;
-    const int base = (int)strlen(name) - 7, hf_base = (int)strlen(hf_name) - 7; /* without ".weight" */
+    const int base = length_of_module(name), hf_base = length_of_module(hf_name);
     for (size_t i = 0; i < NIBL_HFQ_PARTS && m->parts[i].suffix; i++) {
         char part[96], hf_part[96];
         snprintf(part, sizeof part, "%.*s%s", base, name, m->parts[i].suffix);
         snprintf(hf_part, sizeof hf_part, "%.*s%s", hf_base, hf_name, m->parts[i].suffix);
-        weight *found = find_weight(w, hf_part);
+        weight *found = find_slot(w, hf_part);
         if (found)
             write_tensor(w, found, part, b, order);
         else if (optional && i == 0)
@@ -228,15 +241,25 @@ static nibl_status write_slot(const nibl_arch *arch, nibl_slot slot, uint32_t la
     return NIBL_OK;
 }
 
-/* RoPE frequencies and causal masks that old files carry along are computed anyway. */
-static bool is_idle(nibl_slice name) {
-    static const char *const tails[] = {".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias"};
-    for (size_t i = 0; i < sizeof tails / sizeof *tails; i++) {
-        const size_t length = strlen(tails[i]);
-        if (name.length >= length && memcmp(name.bytes + name.length - length, tails[i], length) == 0)
-            return true;
+static bool has_end(nibl_slice name, const char *end) {
+    const size_t length = strlen(end);
+    return name.length >= length && memcmp(name.bytes + name.length - length, end, length) == 0;
+}
+
+/* RoPE frequencies and causal masks that old files carry along are computed anyway; what sees is no part of the language
+ * model; a head that is tied is the embedding. */
+static bool is_idle(const nibl_json *config, bool tied, nibl_slice name) {
+    static const char *const ends[] = {".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias"};
+    static const char *const others[] = {"vision_tower.", "multi_modal_projector.", "model.vision_tower.",
+                                         "model.multi_modal_projector."};
+    bool idle = tied && (nibl_slice_is(name, "lm_head.weight") || has_end(name, ".lm_head.weight"));
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) idle = idle || has_end(name, ends[i]);
+    const bool has_others = nibl_json_get(config, NIBL_JSON_ROOT, "text_config") != 0;
+    for (size_t i = 0; has_others && i < sizeof others / sizeof *others; i++) {
+        const size_t length = strlen(others[i]);
+        idle = idle || (name.length > length && memcmp(name.bytes, others[i], length) == 0);
     }
-    return false;
+    return idle;
 }
 
 static nibl_status write_weights(const nibl_json *config, const nibl_arch *arch, const weights *w,
@@ -244,8 +267,8 @@ static nibl_status write_weights(const nibl_json *config, const nibl_arch *arch,
     uint64_t layers = 0, vocabulary = 0;
     const bool tied = nibl_hf_is_tied(config, arch);
     const uint32_t experts = nibl_hf_experts(config, arch);
-    nibl_json_u64(config, nibl_json_get(config, NIBL_JSON_ROOT, "num_hidden_layers"), &layers);
-    if (layers == 0) nibl_json_u64(config, nibl_json_get(config, NIBL_JSON_ROOT, "n_layer"), &layers);
+    nibl_json_u64(config, nibl_hf_setting(config, "num_hidden_layers"), &layers);
+    if (layers == 0) nibl_json_u64(config, nibl_hf_setting(config, "n_layer"), &layers);
     /* Each layer takes a tensor: no more work than the files have. */
     for (nibl_slot slot = 0; slot < NIBL_SLOT_COUNT; slot++) {
         const nibl_slot_name names = nibl_arch_slot(arch, slot);
@@ -257,15 +280,13 @@ static nibl_status write_weights(const nibl_json *config, const nibl_arch *arch,
     }
     for (size_t i = 0; i < w->count; i++) {
         const nibl_slice name = w->list[i].tensor.name;
-        const bool tied_head = tied && name.length == 14 && memcmp(name.bytes, "lm_head.weight", 14) == 0;
-        if (!w->list[i].used && !tied_head && !is_idle(name) && !nibl_hfq_is_idle(&w->quantized, name))
+        if (!w->list[i].used && !is_idle(config, tied, name) && !nibl_hfq_is_idle(&w->quantized, name))
             return nibl_fail(NIBL_E_UNSUPPORTED,
                              "tensor '%.*s' has no place in architecture %s of this build", NIBL_SHOW(name),
                              arch->name);
     }
     const uint64_t rows = w->list[order[0]].tensor.dims[1];
-    if (nibl_json_u64(config, nibl_json_get(config, NIBL_JSON_ROOT, "vocab_size"), &vocabulary) &&
-        vocabulary != rows)
+    if (nibl_json_u64(config, nibl_hf_setting(config, "vocab_size"), &vocabulary) && vocabulary != rows)
         return nibl_fail(NIBL_E_FILE, "%s: vocab_size is %llu, but the embedding has %llu rows", config_name,
                          (unsigned long long)vocabulary, (unsigned long long)rows);
     return NIBL_OK;

@@ -41,6 +41,10 @@ nibl_status nibl_hf_read_index(const nibl_hf_text *index, nibl_status (*add)(voi
 nibl_status nibl_hf_build(const nibl_hf_text *documents, const nibl_hf_text *weights, size_t count,
                           uint32_t first_weights, nibl_gguf **out);
 
+/* hf_assumed.c: the header of a folder whose config.json alone is known, for planning: no tokenizer, and tensors in 16 bits
+ * that stand nowhere. */
+nibl_status nibl_hf_assume(const nibl_hf_text *config, nibl_gguf **out);
+
 /* hf_tokenizer.c: writes tokenizer.ggml.* and tokenizer.chat_template. */
 typedef struct nibl_hf_parsed {
     nibl_json json[NIBL_HF_DOCUMENTS]; /* without nodes where the file is absent */

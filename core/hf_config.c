@@ -20,11 +20,15 @@ static const char *key_of(writer *w, const char *key) {
     return w->key;
 }
 
-/* The value of a key at the top; 0 where it is absent or null. */
-static uint32_t top(const nibl_json *config, const char *key) {
-    const uint32_t node = nibl_json_get(config, NIBL_JSON_ROOT, key);
+uint32_t nibl_hf_setting(const nibl_json *config, const char *key) {
+    const uint32_t own = nibl_json_get(config, NIBL_JSON_ROOT, "text_config");
+    uint32_t node = own ? nibl_json_get(config, own, key) : 0;
+    if (node == 0 || nibl_json_is(config, node, NIBL_JSON_NULL))
+        node = nibl_json_get(config, NIBL_JSON_ROOT, key);
     return nibl_json_is(config, node, NIBL_JSON_NULL) ? 0 : node;
 }
+
+static uint32_t top(const nibl_json *config, const char *key) { return nibl_hf_setting(config, key); }
 
 static bool is_on(const nibl_json *config, const char *key, bool absent) {
     nibl_json_bool(config, top(config, key), &absent);
@@ -58,16 +62,36 @@ static const setting settings[] = {
     {"logit_scale", {"logits_scaling"}, true, false},
 };
 
+/* What `transformers` takes where the key is absent, as published files of these architectures have it. */
+static const struct {
+    const char *arch, *hf;
+    double value;
+} defaults[] = {
+    {"gemma3", "num_attention_heads", 8}, {"gemma3", "num_key_value_heads", 4},
+    {"gemma3", "head_dim", 256},          {"gemma3", "max_position_embeddings", 131072},
+    {"gemma3", "rms_norm_eps", 1e-6},     {"gemma3", "rope_theta", 1e6},
+    {"gemma3", "sliding_window", 4096},
+};
+
+/* 0 = there is none */
+static double default_of(const nibl_arch *arch, const char *key) {
+    for (size_t i = 0; i < sizeof defaults / sizeof *defaults; i++)
+        if (strcmp(defaults[i].arch, arch->name) == 0 && strcmp(defaults[i].hf, key) == 0)
+            return defaults[i].value;
+    return 0;
+}
+
 static nibl_status write_setting(writer *w, const setting *s) {
     uint32_t node = 0;
     const char *hf = s->hf[0];
     for (size_t i = 0; node == 0 && i < 3 && s->hf[i]; i++)
         if ((node = top(w->config, s->hf[i]))) hf = s->hf[i];
-    if (!s->required && node == 0) return NIBL_OK;
-    uint64_t number;
-    double real;
-    if (s->real ? !nibl_json_f64(w->config, node, &real)
-                : !nibl_json_u64(w->config, node, &number) || number > UINT32_MAX)
+    double real = default_of(w->arch, hf);
+    uint64_t number = (uint64_t)real;
+    if (node == 0 && !s->required && !(real > 0)) return NIBL_OK;
+    const bool is_number = s->real ? nibl_json_f64(w->config, node, &real)
+                                   : nibl_json_u64(w->config, node, &number) && number <= UINT32_MAX;
+    if (!is_number && !(node == 0 && real > 0))
         return nibl_fail(NIBL_E_FILE, "%s: %s is missing or not a possible number", name, hf);
     if (s->real)
         nibl_gguf_build_f64(w->b, key_of(w, s->key), real);
@@ -113,7 +137,8 @@ static void write_flags(writer *w, const char *key, uint32_t array, const char *
 
 static nibl_status write_layers(writer *w) {
     const nibl_json *c = w->config;
-    uint64_t kv_heads = 0, window = 0;
+    uint64_t kv_heads = (uint64_t)default_of(w->arch, "num_key_value_heads"),
+             window = (uint64_t)default_of(w->arch, "sliding_window");
     const uint32_t kv = top(c, "num_key_value_heads"), types = top(c, "layer_types");
     if (kv && (!nibl_json_u64(c, kv, &kv_heads) || kv_heads > UINT32_MAX))
         return nibl_fail(NIBL_E_FILE, "%s: num_key_value_heads is not a possible number", name);
@@ -125,7 +150,7 @@ static nibl_status write_layers(writer *w) {
     if (w->arch->has & NIBL_BIT(CONV)) {
         if (types == 0) return nibl_fail(NIBL_E_FILE, "%s: layer_types is missing", name);
         write_flags(w, key_of(w, "attention.head_count_kv"), types, "conv", (uint32_t)kv_heads);
-    } else if (kv) {
+    } else if (kv_heads > 0 || kv) {
         nibl_gguf_build_u32(w->b, key_of(w, "attention.head_count_kv"), (uint32_t)kv_heads);
     }
     const uint32_t sliding = top(c, "sliding_window");
@@ -214,10 +239,9 @@ static nibl_status write_scaling(writer *w, uint32_t scaling) {
     return NIBL_OK;
 }
 
-static nibl_status write_base(writer *w, uint32_t node, const char *key) {
-    double base;
-    if (node == 0) return NIBL_OK;
-    if (!nibl_json_f64(w->config, node, &base))
+static nibl_status write_base(writer *w, uint32_t node, double base, const char *key) {
+    if (node == 0 && !(base > 0)) return NIBL_OK;
+    if (node && !nibl_json_f64(w->config, node, &base))
         return nibl_fail(NIBL_E_FILE, "%s: rope_theta is not a number", name);
     nibl_gguf_build_f64(w->b, key_of(w, key), base);
     return NIBL_OK;
@@ -234,8 +258,8 @@ static nibl_status write_rope(writer *w) {
     if (full) parameters = full;
     uint32_t theta = nibl_json_get(c, parameters, "rope_theta");
     if (theta == 0) theta = top(c, "rope_theta");
-    NIBL_TRY(write_base(w, theta, "rope.freq_base"));
-    NIBL_TRY(write_base(w, local, "rope.freq_base_swa"));
+    NIBL_TRY(write_base(w, theta, default_of(w->arch, "rope_theta"), "rope.freq_base"));
+    NIBL_TRY(write_base(w, local, 0, "rope.freq_base_swa"));
     NIBL_TRY(write_scaling(w, parameters ? parameters : top(c, "rope_scaling")));
 
     double share = number_of(c, "partial_rotary_factor", 1);
@@ -298,7 +322,7 @@ static nibl_status check_traits(const writer *w) {
 /* ---- All together ---- */
 
 nibl_status nibl_hf_write_config(const nibl_json *config, const nibl_arch **arch, nibl_gguf_builder *b) {
-    const nibl_slice type = nibl_json_text(config, nibl_json_get(config, NIBL_JSON_ROOT, "model_type"));
+    const nibl_slice type = nibl_json_text(config, top(config, "model_type"));
     *arch = nibl_arch_of_hf(type);
     if (!*arch) {
         char known[256];
@@ -318,6 +342,7 @@ nibl_status nibl_hf_write_config(const nibl_json *config, const nibl_arch **arch
                          (*arch)->rope == NIBL_ROPE_INTERLEAVED && !(*arch)->transposed);
     nibl_gguf_build_bool(b, NIBL_KEY_NORMS_FROM_ZERO, (*arch)->norms_from_zero);
     nibl_gguf_build_bool(b, NIBL_KEY_TRANSPOSED, (*arch)->transposed);
+    nibl_gguf_build_bool(b, NIBL_KEY_TRANSPOSED_EXPERTS, (*arch)->transposed_experts);
     if ((*arch)->has & NIBL_BIT(ROUTER))
         nibl_gguf_build_bool(b, key_of(&w, "expert_weights_norm"),
                              is_on(config, "norm_topk_prob", ((*arch)->has & NIBL_BIT(ROUTER_BIAS)) != 0));

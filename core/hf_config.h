@@ -10,6 +10,10 @@
  * NIBL_E_UNSUPPORTED. */
 nibl_status nibl_hf_write_config(const nibl_json *config, const nibl_arch **arch, nibl_gguf_builder *b);
 
+/* A setting of the language model, which has a configuration of its own ("text_config") in a model that sees or hears as
+ * well; else at the top. 0 where it is absent or null. */
+uint32_t nibl_hf_setting(const nibl_json *config, const char *key);
+
 /* Whether the head's weights are the embedding's, and how many experts a layer has. */
 bool nibl_hf_is_tied(const nibl_json *config, const nibl_arch *arch);
 uint32_t nibl_hf_experts(const nibl_json *config, const nibl_arch *arch);

@@ -1,4 +1,5 @@
 /* tokenizer.json and tokenizer_config.json in GGUF's terms; hf_family.c tells what kind of tokenizer it is. */
+#include "core/hf_config.h"
 #include "core/hf_family.h"
 
 #include "core/alphabet.h"
@@ -184,7 +185,7 @@ static nibl_status add_end(int64_t *ends, size_t *count, uint64_t id) {
 
 /* eos_token_id: an id or several. */
 static nibl_status add_ends(const nibl_json *json, int64_t *ends, size_t *count) {
-    const uint32_t node = nibl_json_get(json, NIBL_JSON_ROOT, "eos_token_id");
+    const uint32_t node = nibl_hf_setting(json, "eos_token_id");
     uint64_t id;
     if (nibl_json_u64(json, node, &id)) return id < MAX_IDS ? add_end(ends, count, id) : NIBL_OK;
     if (!nibl_json_is(json, node, NIBL_JSON_ARRAY)) return NIBL_OK;
@@ -238,8 +239,8 @@ static nibl_status write_beginning(const nibl_hf_parsed *hf, nibl_gguf_builder *
     int64_t bos = added_id(json, text);
     uint64_t id;
     if (bos < 0 &&
-        nibl_json_u64(&hf->json[NIBL_HF_CONFIG],
-                      nibl_json_get(&hf->json[NIBL_HF_CONFIG], NIBL_JSON_ROOT, "bos_token_id"), &id) &&
+        nibl_json_u64(&hf->json[NIBL_HF_CONFIG], nibl_hf_setting(&hf->json[NIBL_HF_CONFIG], "bos_token_id"),
+                      &id) &&
         id < MAX_IDS)
         bos = (int64_t)id;
     bool front = false;

@@ -14,6 +14,8 @@ struct nibl_loader {
     nibl_header *header; /* its nibl_gguf goes to the model */
     nibl_model *model; /* the caller's; NULL before nibl_loader_begin */
     const nibl_dtype *quantize; /* NULL = nothing is */
+    nibl_row_encoder encode_row;
+    bool config_only; /* the tensors stand nowhere */
     nibl_source *source; /* NULL before nibl_loader_begin */
     nibl_status error; /* final */
     char message[512];
@@ -54,6 +56,13 @@ nibl_status nibl_loader_set_name(nibl_loader *loader, const char *name) {
     return nibl_header_set_name(loader->header, name);
 }
 
+nibl_status nibl_loader_set_config_only(nibl_loader *loader) {
+    NIBL_TRY(repeat_error(loader));
+    loader->config_only = true;
+    nibl_header_set_config_only(loader->header);
+    return NIBL_OK;
+}
+
 static nibl_status check_not_begun(const nibl_loader *loader) {
     return loader->source ? nibl_fail(NIBL_E_ARGUMENT, "the model has been begun already") : NIBL_OK;
 }
@@ -64,6 +73,7 @@ nibl_status nibl_loader_set_quantize(nibl_loader *loader, const char *type) {
     if (!quantize) return nibl_fail_encode_type(type);
     NIBL_TRY(check_not_begun(loader));
     loader->quantize = quantize;
+    loader->encode_row = nibl_encode_row;
     return NIBL_OK;
 }
 
@@ -172,7 +182,7 @@ static nibl_status open_source(const nibl_gguf *gguf, nibl_model *model, uint32_
 
 /* Sizes that were told before the tensors were known. */
 static nibl_status check_sizes(const nibl_loader *loader) {
-    for (uint32_t file = 0; file < nibl_header_file_count(loader->header); file++) {
+    for (uint32_t file = 0; file < nibl_header_file_count(loader->header) && !loader->config_only; file++) {
         const uint64_t size = nibl_header_file_size(loader->header, file);
         if (size > 0) NIBL_TRY(check_end(loader, NIBL_ADDRESS(file, size)));
     }
@@ -183,8 +193,11 @@ nibl_status nibl_loader_begin(nibl_loader *loader, nibl_model **out) {
     nibl_gguf *gguf = NULL;
     NIBL_TRY(nibl_loader_header(loader, &gguf));
     NIBL_TRY(check_not_begun(loader));
+    if (loader->config_only)
+        return nibl_fail(NIBL_E_ARGUMENT, "config.json alone is a model to plan for, not one to load");
     nibl_model *model = NULL;
     NIBL_TRY(nibl_model_new(gguf, loader->quantize, &model));
+    model->encode_row = loader->encode_row;
     nibl_header_take(loader->header);
     nibl_status status = open_source(gguf, model, nibl_header_file_count(loader->header), &loader->source);
     if (status == NIBL_OK) status = check_sizes(loader);

@@ -1,6 +1,5 @@
 #include "core/model.h"
 
-#include "core/encode.h"
 #include "core/maths.h"
 #include "core/rows.h"
 #include "kernels/maths.h"
@@ -84,7 +83,11 @@ static bool is_each(const nibl_model *m, nibl_slot slot) {
     return nibl_slot_forms[slot].expert && m->hyper.experts > 0;
 }
 
+/* A slot that holds the matrices of all experts. */
+static bool is_stack(nibl_slot slot) { return slot == NIBL_SLOT_GATE_UP || slot == NIBL_SLOT_DOWNS; }
+
 static bool is_transposed(const nibl_model *m, nibl_slot slot) {
+    if (is_stack(slot)) return m->transposed_experts;
     return m->transposed && !nibl_slot_forms[slot].vector && nibl_slot_in_layer(slot);
 }
 
@@ -124,13 +127,14 @@ static nibl_status check_shape(const nibl_model *m, const char *name, const nibl
                                nibl_slot slot, uint64_t first, bool whole) {
     const slot_shape shape = shape_of(m, slot);
     const bool vector = nibl_slot_forms[slot].vector;
-    const bool transposed = is_transposed(m, slot);
-    const uint64_t width = t->dims[0],
-                   rest = t->dims[1] * t->dims[2] * t->dims[3]; /* the parser checked the product */
-    const uint64_t cols = transposed ? rest : width, rows = transposed ? width : rest;
-    bool fits = cols == shape.cols && (whole ? rows == shape.rows : first + shape.rows <= rows);
+    const bool transposed = is_transposed(m, slot), stack = is_stack(slot);
+    const uint64_t width = t->dims[0], outer = t->dims[2] * t->dims[3],
+                   rest = t->dims[1] * outer; /* the parser checked the product */
+    const uint64_t cols = transposed ? t->dims[1] : width, rows = transposed ? width * outer : rest;
+    bool fits = (!transposed || outer == (stack ? m->hyper.experts : 1)) && cols == shape.cols &&
+                (whole ? rows == shape.rows : first + shape.rows <= rows);
     if (vector && !whole) fits = rest == 1 && first + shape.cols <= width;
-    const uint32_t most = vector || (nibl_slot_forms[slot].expert && !whole) ? 3 : 2;
+    const uint32_t most = vector || stack || (nibl_slot_forms[slot].expert && !whole) ? 3 : 2;
     if (fits && t->n_dims <= most && shape.rows * shape.cols <= 1ull << 34) return NIBL_OK;
     return nibl_fail(NIBL_E_FILE, "tensor '%s' has shape [%llu, %llu]; the metadata ask for [%llu, %llu]",
                      name, (unsigned long long)rows, (unsigned long long)cols, (unsigned long long)shape.rows,
@@ -168,11 +172,33 @@ static nibl_status add_binding(nibl_model *m, const nibl_binding *b) {
     return NIBL_OK;
 }
 
+/* Matrices that are parts of one (nibl_model_part) begin where a panel does. */
+static nibl_status check_panels(const char *name, uint32_t a, uint32_t b) {
+    if (a % NIBL_PANEL == 0 && b % NIBL_PANEL == 0) return NIBL_OK;
+    return nibl_fail(NIBL_E_UNSUPPORTED, "'%s': matrices of %u and %u rows in one tensor are not supported",
+                     name, a, b);
+}
+
+/* What holds the matrices of several slots; NULL where a slot's tensor is its own. */
+static nibl_matrix *whole_of(const nibl_model *m, nibl_layer *l, nibl_slot slot) {
+    if (!nibl_arch_slot(m->arch, slot).shared) return NULL;
+    return slot == NIBL_SLOT_GATE || slot == NIBL_SLOT_UP ? &l->gate_up : &l->qkv;
+}
+
 /* Adds the bindings of a matrix that several tensors make. */
-static nibl_status bind_parts(nibl_model *m, nibl_slot slot, uint32_t layer, nibl_matrix *matrix,
+static nibl_status bind_parts(nibl_model *m, nibl_slot slot, uint32_t layer, uint32_t expert,
                               const char *name) {
+    const nibl_hyper *h = &m->hyper;
     const slot_shape shape = shape_of(m, slot);
-    *matrix = (nibl_matrix){.rows = (uint32_t)shape.rows, .cols = (uint32_t)shape.cols, .factor = 1};
+    nibl_layer *l = m->layers + layer;
+    nibl_matrix *whole = whole_of(m, l, slot), *matrix = whole ? whole : matrix_of(m, l, slot, expert);
+    if (matrix->rows > 0) return NIBL_OK; /* bound with the first of its slots */
+    const uint32_t rows = whole == &l->qkv       ? (h->heads + 2 * h->kv_heads) * h->head_width
+                          : whole == &l->gate_up ? 2 * h->ffn_width
+                                                 : (uint32_t)shape.rows;
+    *matrix = (nibl_matrix){.rows = rows, .cols = (uint32_t)shape.cols, .factor = 1};
+    if (whole == &l->qkv) NIBL_TRY(check_panels(name, h->heads * h->head_width, h->kv_heads * h->head_width));
+    if (whole == &l->gate_up || is_stack(slot)) NIBL_TRY(check_panels(name, h->ffn_width, h->width));
     nibl_hfq *q = &m->quantized[m->quantized_count++];
     *q = (nibl_hfq){.config = m->quantization,
                     .w = matrix,
@@ -180,9 +206,6 @@ static nibl_status bind_parts(nibl_model *m, nibl_slot slot, uint32_t layer, nib
                     .alternating = slot == NIBL_SLOT_GATE_UP};
     nibl_hfq_piece pieces[NIBL_HFQ_PARTS];
     size_t count;
-    if (m->hyper.experts > 0 && (m->hyper.ffn_width % NIBL_PANEL != 0 || m->hyper.width % NIBL_PANEL != 0))
-        return nibl_fail(NIBL_E_UNSUPPORTED, "'%s': experts of %u by %u values are not supported", name,
-                         m->hyper.ffn_width, m->hyper.width);
     NIBL_TRY(nibl_hfq_bind(m->gguf, name, q, pieces, &count));
     for (size_t i = 0; i < count; i++) {
         nibl_binding b = {.tensor = pieces[i].tensor,
@@ -208,21 +231,13 @@ static nibl_status bind_slot(nibl_model *m, nibl_slot slot, uint32_t layer, uint
     bool whole;
     const nibl_gguf_tensor *t = find_tensor(m, slot, layer, expert, name, &first, &whole);
     const bool is_vector = nibl_slot_forms[slot].vector;
-    const bool stack = slot == NIBL_SLOT_GATE_UP || slot == NIBL_SLOT_DOWNS;
     if (!is_vector && slot != NIBL_SLOT_EMBEDDING) {
         char own[80]; /* several tensors may make the matrix */
         memcpy(own, name, sizeof own);
         if (is_each(m, slot)) nibl_arch_write_expert_name(slot, layer, expert, own);
-        const bool parts = nibl_hfq_has(m->gguf, &m->quantization, own);
-        if (parts && nibl_arch_slot(m->arch, slot).shared)
-            return nibl_fail(
-                NIBL_E_UNSUPPORTED,
-                "'%s' holds several matrices in one quantized tensor, which is not supported: take "
-                "the 16-bit model and quantize it on arrival",
-                own);
-        if (parts) return bind_parts(m, slot, layer, matrix_of(m, m->layers + layer, slot, expert), own);
+        if (nibl_hfq_has(m->gguf, &m->quantization, own)) return bind_parts(m, slot, layer, expert, own);
     }
-    if (stack) return NIBL_OK; /* of plain weights the experts are apart */
+    if (is_stack(slot) && !m->transposed_experts) return NIBL_OK; /* of plain weights the experts are apart */
     if (!t)
         return presence == NIBL_WHERE_PRESENT ? NIBL_OK
                                               : nibl_fail(NIBL_E_FILE, "tensor '%s' is missing", name);
@@ -249,8 +264,8 @@ static nibl_status bind_slot(nibl_model *m, nibl_slot slot, uint32_t layer, uint
     if (b.transposed && !nibl_kind_is_float(type->kind))
         return nibl_fail(NIBL_E_UNSUPPORTED, "tensor '%s' is transposed and has type %s: not supported", name,
                          type->name);
-    if (m->quantize && !is_vector && !b.transposed && slot != NIBL_SLOT_ROUTER &&
-        nibl_kind_is_float(type->kind) && shape.cols % m->quantize->block == 0)
+    if (m->quantize && !is_vector && slot != NIBL_SLOT_ROUTER && nibl_kind_is_float(type->kind) &&
+        shape.cols % m->quantize->block == 0)
         b.packed = m->quantize;
     if (!nibl_dtype_row_bytes(type, (uint32_t)cols, &b.row_bytes))
         return nibl_fail(NIBL_E_FILE, "tensor '%s': %llu columns are not a multiple of %u, the block of %s",
@@ -271,11 +286,13 @@ static nibl_status bind_slot(nibl_model *m, nibl_slot slot, uint32_t layer, uint
         b.offset = b.transposed ? 0 : first * b.row_bytes;
     }
     b.halves = halves_of(m, slot);
-    b.alternating = slot == NIBL_SLOT_GATE_UP_BIAS;
+    b.alternating = slot == NIBL_SLOT_GATE_UP_BIAS || slot == NIBL_SLOT_GATE_UP;
+    b.stacked = is_stack(slot) ? m->hyper.experts : 1;
+    if (is_stack(slot)) NIBL_TRY(check_panels(name, m->hyper.ffn_width, m->hyper.width));
     set_waiting(m, &b, layer);
     if (b.transposed) {
         b.first = (uint32_t)first;
-        b.rows = shape.cols;
+        b.rows = shape.cols * b.stacked;
         for (size_t i = m->binding_count; first > 0 && i-- > 0;) {
             nibl_binding *leader = &m->bindings[i];
             if (leader->tensor != b.tensor || leader->first > 0) continue;
@@ -354,6 +371,7 @@ static nibl_status bind(nibl_model *m) {
     nibl_gguf_bool(g, NIBL_KEY_ROPE_HALVES, &m->rope_halves);
     nibl_gguf_bool(g, NIBL_KEY_NORMS_FROM_ZERO, &m->norms_from_zero);
     nibl_gguf_bool(g, NIBL_KEY_TRANSPOSED, &m->transposed);
+    nibl_gguf_bool(g, NIBL_KEY_TRANSPOSED_EXPERTS, &m->transposed_experts);
     if (m->rope_halves && m->hyper.rope_width != m->hyper.head_width)
         return nibl_fail(NIBL_E_UNSUPPORTED,
                          "RoPE over %u of %u values of a head, in halves, is not supported",
@@ -380,6 +398,7 @@ static nibl_status bind(nibl_model *m) {
 
 static void release(nibl_model *m) {
     for (size_t i = 0; i < m->quantized_count; i++) nibl_hfq_free(&m->quantized[i]);
+    for (size_t i = 0; i < m->binding_count; i++) nibl_free(m->bindings[i].waiting);
     nibl_free(m->quantized);
     nibl_free(m->layers);
     nibl_free(m->ffn);
@@ -408,21 +427,26 @@ static nibl_matrix rows_of(const nibl_matrix *all, uint32_t first, uint32_t rows
     return part;
 }
 
-/* Matrices and biases of single experts, where a layer has them as one. */
-static void part_experts(const nibl_hyper *h, nibl_layer *l) {
-    for (uint32_t e = 0; e < h->experts && l->gate_up.rows > 0; e++) {
-        l->gate[e] = rows_of(&l->gate_up, e * h->ffn_width, h->ffn_width);
-        l->up[e] = rows_of(&l->gate_up, (h->experts + e) * h->ffn_width, h->ffn_width);
+void nibl_model_part(const nibl_hyper *h, nibl_layer *l) {
+    const uint32_t experts = h->experts ? h->experts : 1, q = h->heads * h->head_width,
+                   kv = h->kv_heads * h->head_width;
+    if (l->qkv.rows > 0) {
+        l->wq = rows_of(&l->qkv, 0, q);
+        l->wk = rows_of(&l->qkv, q, kv);
+        l->wv = rows_of(&l->qkv, q + kv, kv);
     }
-    for (uint32_t e = 0; e < h->experts && l->downs.rows > 0; e++)
+    for (uint32_t e = 0; e < experts && l->gate_up.rows > 0; e++) {
+        l->gate[e] = rows_of(&l->gate_up, e * h->ffn_width, h->ffn_width);
+        l->up[e] = rows_of(&l->gate_up, (experts + e) * h->ffn_width, h->ffn_width);
+    }
+    for (uint32_t e = 0; e < experts && l->downs.rows > 0; e++)
         l->down[e] = rows_of(&l->downs, e * h->width, h->width);
     if (!l->gate_up_bias) return;
     l->gate_bias = l->gate_up_bias;
-    l->up_bias = l->gate_up_bias + (size_t)h->experts * h->ffn_width;
+    l->up_bias = l->gate_up_bias + (size_t)experts * h->ffn_width;
 }
 
-/* RoPE factors below 1 would make angles larger than the sine takes. */
-static nibl_status check_factors(const nibl_model *m, const float *factors) {
+nibl_status nibl_model_check_factors(const nibl_model *m, const float *factors) {
     for (uint32_t i = 0; i < m->hyper.rope_width / 2; i++)
         if (!(factors[i] >= 1))
             return nibl_fail(NIBL_E_FILE, "RoPE factor %u is %g; at least 1 is possible", i,
@@ -446,7 +470,7 @@ static nibl_status read_factors(nibl_model *m) {
         *places[k] = m->own_factors + k * pairs;
         for (uint32_t i = 0; i < pairs; i++)
             (*places[k])[i] = nibl_bits_float(nibl_load_u32(array.data + 4ull * i));
-        NIBL_TRY(check_factors(m, *places[k]));
+        NIBL_TRY(nibl_model_check_factors(m, *places[k]));
     }
     return NIBL_OK;
 }
@@ -479,7 +503,7 @@ static nibl_status place(nibl_model *m) {
     }
     if (widest > 0 && !(m->staging = nibl_alloc(widest)))
         return nibl_fail_memory(widest, "a row of a tensor");
-    for (uint32_t i = 0; i < m->hyper.layers; i++) part_experts(&m->hyper, &m->layers[i]);
+    for (uint32_t i = 0; i < m->hyper.layers; i++) nibl_model_part(&m->hyper, &m->layers[i]);
     if (m->tied) m->head = m->embedding;
     return NIBL_OK;
 }
@@ -526,119 +550,11 @@ void nibl_model_free(nibl_model *m) {
     if (!m) return;
     if (m->free_batch) m->free_batch(m->batch);
     nibl_pool_free(m->pool);
+    nibl_token_trie_free(m->token_trie);
     nibl_tokenizer_free(m->tokenizer);
     nibl_gguf_free(m->gguf);
     release(m);
     nibl_free(m);
-}
-
-/* Where row (or number) i goes. */
-static uint32_t place_of_row(const nibl_binding *b, uint32_t i) {
-    return b->alternating ? nibl_row_parted(b->length, i) : nibl_row_interleaved(b->halves, i);
-}
-
-static float number_at(const nibl_binding *b, const uint8_t *row, uint32_t i) {
-    if (b->type->kind == NIBL_KIND_F32) return nibl_bits_float(nibl_load_u32(row + 4ull * i));
-    const uint16_t bits = nibl_load_u16(row + 2ull * i);
-    if (b->type->kind == NIBL_KIND_BF16) return nibl_bf16_to_f32(bits);
-    return (bits & 0x7C00) == 0x7C00 ? nibl_bits_float(0x7F800000) : nibl_f16_to_f32(bits);
-}
-
-static bool is_finite(float x) { return (nibl_float_bits(x) & 0x7F800000) != 0x7F800000; }
-
-static bool take_vector(const nibl_model *m, const nibl_binding *b, const uint8_t *row) {
-    const bool from_zero = m->norms_from_zero && nibl_slot_forms[b->slot].norm;
-    bool finite = true;
-    for (uint32_t i = 0; i < b->length; i++) {
-        const float x = number_at(b, row, i) + (from_zero ? 1.0f : 0.0f);
-        finite = finite && is_finite(x);
-        (*b->vector)[place_of_row(b, i)] = x;
-    }
-    return finite;
-}
-
-/* Number `first + r` of the file's row k is column k of row r. */
-static bool take_column(const nibl_binding *b, const uint8_t *row, uint32_t k) {
-    const uint32_t width = b->type->bytes;
-    bool finite = true;
-    for (uint32_t r = 0; r < b->matrix->rows; r++) {
-        uint8_t *place =
-            nibl_panel(b->matrix, r / NIBL_PANEL) + ((size_t)k * NIBL_PANEL + r % NIBL_PANEL) * width;
-        memcpy(place, row + (size_t)(b->first + r) * width, width);
-        finite = finite && is_finite(number_at(b, row, b->first + r));
-    }
-    return finite;
-}
-
-/* The products that share an input must agree in which of its values meet which column. */
-static nibl_status check_orders(const nibl_layer *l) {
-    const nibl_matrix *const pairs[][2] = {{&l->wq, &l->wk}, {&l->wq, &l->wv}, {l->gate, l->up}};
-    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
-        const nibl_matrix *a = pairs[i][0], *b = pairs[i][1];
-        if (!a || !b || a->rows == 0 || b->rows == 0) continue;
-        if (a->gather && b->gather && memcmp(a->gather, b->gather, a->cols * sizeof *a->gather) == 0)
-            continue;
-        if (a->gather || b->gather)
-            return nibl_fail(NIBL_E_UNSUPPORTED,
-                             "matrices of one layer that share an input have groups of different columns "
-                             "(g_idx), which is not supported: quantize with desc_act false");
-    }
-    return NIBL_OK;
-}
-
-/* A tensor has arrived. */
-static nibl_status count_down(nibl_binding *b) {
-    return --*b->missing == 0 && b->layer ? check_orders(b->layer) : NIBL_OK;
-}
-
-/* A row of one of the tensors of a matrix. */
-static nibl_status take_part(nibl_model *m, nibl_binding *b, const uint8_t *row) {
-    nibl_hfq *q = b->quantized;
-    const nibl_slice name = nibl_gguf_tensor_at(m->gguf, b->tensor)->name;
-    const nibl_status status = b->part->take(q, (uint32_t)b->rows_done, row);
-    if (status < 0 && q->problem)
-        return nibl_fail(status, "tensor '%.*s', row %llu: %s", (int)name.length, name.bytes,
-                         (unsigned long long)b->rows_done, q->problem);
-    NIBL_TRY(status);
-    if (++b->rows_done < b->rows) return NIBL_OK;
-    if (--q->missing == 0) NIBL_TRY(nibl_hfq_finish(q));
-    if (q->w->gather && m->hyper.experts > 0 && nibl_slot_forms[b->slot].expert)
-        return nibl_fail(NIBL_E_UNSUPPORTED,
-                         "tensor '%.*s': experts whose groups are of different columns (g_idx) are not "
-                         "supported: quantize with desc_act false",
-                         (int)name.length, name.bytes);
-    return count_down(b);
-}
-
-static nibl_binding *next_part(const nibl_model *m, const nibl_binding *b) {
-    return b->next ? &m->bindings[b->next] : NULL;
-}
-
-nibl_status nibl_model_take_row(nibl_model *m, nibl_binding *b, const uint8_t *row) {
-    if (b->quantized) return take_part(m, b, row);
-    bool finite = true;
-    if (b->packed != b->type) {
-        finite = nibl_encode_row(b->packed, b->type, row, b->matrix->cols, m->staging);
-        row = m->staging;
-    }
-    if (b->transposed)
-        for (nibl_binding *part = b; part; part = next_part(m, part))
-            finite = take_column(part, row, (uint32_t)b->rows_done) && finite;
-    else if (b->matrix)
-        m->kernels->pack_row(b->matrix, place_of_row(b, (uint32_t)b->rows_done), row, &finite);
-    else
-        finite = take_vector(m, b, row);
-    if (!finite) {
-        const nibl_slice name = nibl_gguf_tensor_at(m->gguf, b->tensor)->name;
-        return nibl_fail(NIBL_E_FILE, "tensor '%.*s', row %llu: a value or scale is infinite or NaN",
-                         (int)name.length, name.bytes, (unsigned long long)b->rows_done);
-    }
-    if (++b->rows_done < b->rows) return NIBL_OK;
-    if (b->matrix == &m->embedding && m->tied) m->head.has_m128 = m->embedding.has_m128;
-    if (b->slot >= NIBL_SLOT_ROPE_FACTORS && b->slot <= NIBL_SLOT_ROPE_LONG)
-        NIBL_TRY(check_factors(m, *b->vector));
-    for (nibl_binding *part = next_part(m, b); part; part = next_part(m, part)) --*part->missing;
-    return count_down(b);
 }
 
 bool nibl_model_complete(const nibl_model *m) {

@@ -8,7 +8,7 @@
 #include "core/gguf.h"
 #include "core/hf_quant.h"
 #include "core/plat.h"
-#include "core/tokenizer.h"
+#include "core/token_trie.h"
 #include "kernels/kernels.h"
 
 /* One tensor of the file, or a run of its rows, and where they go. */
@@ -25,8 +25,10 @@ typedef struct nibl_binding {
     uint32_t
         halves; /* rows of a head whose halves are to be interleaved as they come; 0 = rows stand as they come */
     bool alternating; /* even rows are to stand before all odd ones */
-    bool transposed; /* a row of the file is a column, */
-    uint32_t first; /* of which this matrix takes as many numbers as it has rows, from here on, */
+    bool transposed; /* a row of the file is a column, of one after the other of */
+    uint32_t stacked; /* so many matrices that make this one; */
+    uint8_t *waiting; /* columns that are no whole block yet, where they are quantized on arrival */
+    uint32_t first; /* of such a row this matrix takes as many numbers as it has rows, from here on, */
     uint32_t next; /* and then the binding of this index; 0 = none. It has no rows of its own */
     uint32_t *missing; /* counts the tensors that the same part of the model still waits for */
     struct nibl_layer *layer; /* that part, where it is a layer */
@@ -49,14 +51,20 @@ typedef struct nibl_layer {
     nibl_matrix wo; /* (width, heads * head_width) */
     nibl_matrix conv_in, conv_out, router;
     nibl_matrix *gate, *up, *down; /* of every expert, or one */
-    nibl_matrix gate_up, downs; /* what those are parts of, where all experts are one matrix */
+    nibl_matrix qkv, gate_up,
+        downs; /* what those are parts of, where one tensor has them (nibl_model_part) */
     float *gate_up_bias;
     uint32_t missing; /* bindings of this layer that have not arrived */
 } nibl_layer;
 
+/* nibl_encode_row. */
+typedef bool (*nibl_row_encoder)(const nibl_kernels *kernels, const nibl_dtype *to, const nibl_dtype *from,
+                                 const uint8_t *row, uint32_t count, uint8_t *out);
+
 struct nibl_model {
     nibl_gguf *gguf; /* owned */
     nibl_tokenizer *tokenizer;
+    nibl_token_trie *token_trie; /* made when the first grammar needs it */
     const nibl_arch *arch;
     nibl_hyper hyper;
     char *name;
@@ -75,11 +83,12 @@ struct nibl_model {
     nibl_hfq_config quantization; /* of the file, if any */
     nibl_hfq *quantized; /* (quantized_count) */
     size_t quantized_count;
-    bool rope_halves, norms_from_zero, transposed; /* NIBL_KEY_ROPE_HALVES and its like */
+    bool rope_halves, norms_from_zero, transposed, transposed_experts; /* NIBL_KEY_ROPE_HALVES and its like */
     uint64_t file_bytes; /* tensor data wanted from the file */
     uint64_t packed_bytes; /* the block below */
     uint8_t *weights;
     const nibl_dtype *quantize; /* what matrices of floats become on arrival; NULL = they stay */
+    nibl_row_encoder encode_row; /* set with it: a program that never quantizes need not hold encoders */
     uint8_t *staging; /* one row of it */
     const nibl_kernels *kernels;
     nibl_pool *pool; /* worker threads, started by the first session that asks for more than one */
@@ -102,5 +111,11 @@ nibl_status nibl_model_new(nibl_gguf *gguf, const nibl_dtype *quantize, nibl_mod
 nibl_status nibl_model_take_row(nibl_model *model, nibl_binding *binding, const uint8_t *row);
 
 bool nibl_model_complete(const nibl_model *model);
+
+/* Makes single matrices and biases of those that a layer has as one. */
+void nibl_model_part(const nibl_hyper *hyper, nibl_layer *layer);
+
+/* RoPE factors below 1 would make angles larger than the sine takes: NIBL_E_FILE. */
+nibl_status nibl_model_check_factors(const nibl_model *model, const float *factors);
 
 #endif

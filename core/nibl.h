@@ -41,7 +41,8 @@ extern "C" {
     X(NIBL_E_CONTEXT, -6, "CONTEXT_FULL", "the context has no room for these tokens")                        \
     X(NIBL_E_NUMERIC, -7, "NOT_FINITE", "the model computed values that are not finite")                     \
     X(NIBL_E_CANCELLED, -8, "CANCELLED", "the caller asked to stop")                                         \
-    X(NIBL_E_BUFFER, -9, "BUFFER_TOO_SMALL", "the caller's buffer is too small")
+    X(NIBL_E_BUFFER, -9, "BUFFER_TOO_SMALL", "the caller's buffer is too small")                             \
+    X(NIBL_E_GRAMMAR, -10, "BAD_GRAMMAR", "a grammar or JSON Schema that is wrong, or not supported")
 
 typedef enum nibl_status {
 #define X(name, value, js, meaning) name = value,
@@ -85,6 +86,11 @@ void nibl_loader_free(nibl_loader *loader);
 /* Tells the name of file 0, without its folder, before the first byte is fed; copied. A file of a split model needs it to
  * find the others ("m-00001-of-00003.gguf"); "config.json" says that the model is a Hugging Face folder. */
 nibl_status nibl_loader_set_name(nibl_loader *loader, const char *name);
+
+/* The model is a Hugging Face folder ("config.json") of which nothing but that file is to be read, for planning: tensors are
+ * those that the architecture always has, in 16 bits. Before the first byte. nibl_loader_inspect, nibl_loader_plan (whose
+ * tokenizer is then an estimate) and nibl_quantizer_new answer, nibl_loader_begin refuses. */
+nibl_status nibl_loader_set_config_only(nibl_loader *loader);
 
 /* Quantizes on arrival: every matrix of 16- or 32-bit floats is packed as `type` ("q4_0", in any case), row by row as it
  * comes, and nothing else is kept of it. The same bits as of a file that was quantized first. Before nibl_loader_plan.
@@ -304,6 +310,33 @@ void nibl_session_speculate(nibl_session *session, bool on);
 /* Tokens guessed since the session's tokens were last set, and how many of them came true. Any pointer may be NULL. */
 void nibl_session_guesses(const nibl_session *session, uint64_t *proposed, uint64_t *accepted);
 
+/* ---- Grammars: what an answer may be ------------------------------------------------------------------------------ */
+
+typedef struct nibl_grammar nibl_grammar;
+
+enum nibl_grammar_format {
+    NIBL_GRAMMAR_GBNF = 0, /* as llama.cpp has it; the rule `root` is the whole answer */
+    NIBL_GRAMMAR_JSON_SCHEMA = 1 /* below */
+};
+
+/* A grammar for one sampler at a time (nibl_sampler_constrain): it picks only tokens with which the answer can still
+ * become a text of the grammar, and, where tokens run short, only those with which it will. Its tables are made as they
+ * are needed, and serve the next answer too.
+ *
+ * JSON Schema: answers are compact JSON, with at most a space behind ':' and ','. Known are type, enum, const, properties,
+ * required, additionalProperties, items, prefixItems, additionalItems, minItems, maxItems, minLength, maxLength, pattern
+ * (regular; no categories, no lookaround), format (date, time, date-time, uuid, ipv4, email), minimum, maximum,
+ * exclusiveMinimum, exclusiveMaximum, multipleOf (1), anyOf, oneOf (where it is plain that no value fits two), allOf (of
+ * one), $ref into the document, true, and what only describes. Everything else is refused, as is what cannot be combined.
+ * Of what is allowed an answer need not be able to be everything: properties come in the schema's order, further ones only
+ * where additionalProperties is there, numbers have at most 15 digits and 6 behind the point.
+ *
+ * NIBL_E_GRAMMAR names what is wrong or unknown, and where. The text is read during the call only. The caller frees, before
+ * the model and after the sampler. */
+nibl_status nibl_grammar_new(nibl_model *model, uint32_t format, const char *text, size_t length,
+                             nibl_grammar **out);
+void nibl_grammar_free(nibl_grammar *grammar);
+
 /* ---- Sampling ------------------------------------------------------------------------------------------------- */
 
 typedef struct nibl_sampler nibl_sampler;
@@ -335,6 +368,15 @@ void nibl_sampler_free(nibl_sampler *sampler);
  * NULL): natural log of the token's probability under the unmodified logits. The same seed gives the same tokens on
  * every host. */
 nibl_status nibl_sample(nibl_sampler *sampler, const nibl_session *session, int32_t *token, float *logprob);
+
+/* An answer begins that is to be a text of the grammar, whole within `tokens` tokens (0 = no limit), the end token not
+ * counted; NULL: one of any kind, as at first. The grammar must outlive its use. NIBL_E_GRAMMAR where the tokens are too few
+ * for any text; the sampler then samples freely. */
+nibl_status nibl_sampler_constrain(nibl_sampler *sampler, nibl_grammar *grammar, uint32_t tokens);
+
+/* Whether the tokens sampled since are a whole text, behind which nothing may come, no end token either. False without a
+ * grammar. */
+bool nibl_sampler_done(const nibl_sampler *sampler);
 
 /* ---- Quantization --------------------------------------------------------------------------------------------- */
 
@@ -439,6 +481,19 @@ void nibl_evaluation_free(nibl_evaluation *evaluation);
  * text. Read during the call only. NIBL_E_NUMERIC where a logit is not finite. */
 nibl_status nibl_evaluation_add(nibl_evaluation *evaluation, const float *logits, const float *reference,
                                 int32_t next);
+
+/* A reference kept for later, so that it is computed once and needs no second model in memory: the distribution of one
+ * position in at most 2,568 bytes, for any host. The 256 most probable tokens are kept, and 64 drawn from the others, with
+ * which KL is estimated without bias; up to 320 tokens all are. */
+size_t nibl_reference_bytes(uint32_t vocabulary);
+/* Writes that many bytes: of the reference's logits [vocabulary] and the token that follows. Errors as above. */
+nibl_status nibl_reference_pack(const float *logits, uint32_t vocabulary, int32_t next, void *packed);
+/* As nibl_evaluation_add. The packed bytes may come from anybody: NIBL_E_FILE where they are no distribution. */
+nibl_status nibl_evaluation_add_packed(nibl_evaluation *evaluation, const float *logits, const void *packed,
+                                       int32_t next);
+
+/* Natural log of a token's probability under logits [vocabulary]: what answers to choose from are scored with. */
+nibl_status nibl_log_probability(const float *logits, uint32_t vocabulary, int32_t token, double *out);
 
 /* Everything so far; more may be added afterwards. NIBL_E_ARGUMENT before the second position: there is no error yet. */
 nibl_status nibl_evaluation_get(nibl_evaluation *evaluation, nibl_evaluation_result *result);

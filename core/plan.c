@@ -6,6 +6,9 @@
 /* What the allocator adds to all but the weights, which are one block: one part in so many. */
 enum { OVERHEAD_SHARE = 256 };
 
+/* Bytes per token of a tokenizer that is not there: SmolLM2's takes 83, Llama 3's 110. */
+enum { TOKEN_BYTES = 110 };
+
 nibl_status nibl_model_plan(nibl_gguf *gguf, const nibl_dtype *quantize, nibl_plan *plan) {
     if (plan->size != sizeof *plan)
         return nibl_fail(NIBL_E_ARGUMENT, "nibl_plan.size is %zu, must be %zu", plan->size, sizeof *plan);
@@ -30,7 +33,9 @@ nibl_status nibl_model_plan(nibl_gguf *gguf, const nibl_dtype *quantize, nibl_pl
     plan->scratch =
         nibl_run_bytes(&size.hyper, o.context_length, o.chunk, logits, o.threads, o.context_length) +
         4ull * logits * size.hyper.vocabulary + 8ull * plan->sessions * o.context_length;
-    plan->vocabulary = nibl_gguf_header_bytes(gguf) + nibl_tokenizer_plan(gguf);
+    const uint64_t tokenizer = nibl_tokenizer_plan(gguf);
+    plan->vocabulary = nibl_gguf_header_bytes(gguf) +
+                       (tokenizer ? tokenizer : (uint64_t)TOKEN_BYTES * size.hyper.vocabulary);
     const uint64_t rest = plan->kv + plan->scratch + plan->vocabulary;
     plan->total = plan->weights + rest + rest / OVERHEAD_SHARE;
     return NIBL_OK;

@@ -1,15 +1,12 @@
 /* The worker pool on top of each OS's threads: persistent workers, spinning barriers that fall asleep, and phases
  * whose chunks are claimed by whoever is free. */
+#include "core/absence.h"
 #include "core/plat/os.h"
 
 #include <stdatomic.h>
 
-/* A waiter spins, for phases of a token are shorter than a system call; then it sleeps. Who has to wait for LATE found
- * that another process holds the core of a worker. A few such waits cost less than the worker is worth; one that is
- * late for more than a share of the time is left out for a while, since every barrier would cost a time slice; for longer
- * each time that it comes back too early. */
-enum { SPIN_ROUNDS = 64, PAUSES = 64, SPIN_NANOSECONDS = 100000, LATE = 1000000 };
-enum { PAYS_BACK = 8, TOLERATED = 5000000, LEFT_OUT = 100000000, LEFT_OUT_MOST = 1600000000 };
+/* A waiter spins, for phases of a token are shorter than a system call; then it sleeps. */
+enum { SPIN_ROUNDS = 64, PAUSES = 64, SPIN_NANOSECONDS = 100000 };
 
 /* A word to wait for; who changes it makes a system call only where somebody sleeps. */
 typedef struct signal {
@@ -26,9 +23,7 @@ typedef struct thread {
     _Alignas(64) signal go; /* a change starts a job */
     nibl_pool *pool;
     uint32_t seat;
-    uint64_t debt, charged; /* nanoseconds others waited, less what is forgiven; when that was */
-    uint64_t late_until; /* end of its absence; 0: none */
-    uint64_t returned, left_out; /* end of the last one, and its length */
+    nibl_absence absence;
     nibl_os_thread os;
 } thread;
 
@@ -69,28 +64,16 @@ static void change(signal *s) {
     if (atomic_load(&s->sleepers)) nibl_os_wake(&s->value);
 }
 
-/* Charges a wait to a worker; one that owes too much is left out. */
-static void charge(thread *w, uint64_t waited, uint64_t now) {
-    const uint64_t paid = (now - w->charged) / PAYS_BACK;
-    w->debt = (w->debt > paid ? w->debt - paid : 0) + waited;
-    w->charged = now;
-    if (w->debt < TOLERATED) return;
-    const bool again = now - w->returned < w->left_out;
-    w->debt = 0;
-    w->left_out = !again ? LEFT_OUT : w->left_out < LEFT_OUT_MOST ? 2 * w->left_out : LEFT_OUT_MOST;
-    w->late_until = now + w->left_out;
-}
-
 /* Called by the last one who comes to a barrier, while all others wait. */
 static void charge_last(nibl_pool *pool, uint32_t worker, uint32_t active) {
     const uint64_t since = atomic_load_explicit(&pool->waiting_since, memory_order_relaxed);
     if (since == 0) return;
     atomic_store_explicit(&pool->waiting_since, 0, memory_order_relaxed);
     const uint64_t now = nibl_plat_now();
-    if (now - since < LATE) return;
     /* where it is the caller, the others go: then it can move to a core of theirs */
-    for (uint32_t i = 1; i < active; i++)
-        if (i == worker || worker == 0) charge(&pool->threads[pool->seats[i].thread], now - since, now);
+    for (uint32_t i = 1; i < active && now > since; i++)
+        if (i == worker || worker == 0)
+            nibl_absence_charge(&pool->threads[pool->seats[i].thread].absence, now - since, now);
 }
 
 void nibl_pool_barrier(nibl_pool *pool, uint32_t worker) {
@@ -155,15 +138,9 @@ static void work(void *argument) {
 /* Seats the caller and all workers that are not left out; returns their number. */
 static uint32_t take_seats(nibl_pool *pool) {
     uint32_t seats = 1;
-    uint64_t now = 0;
     for (uint32_t i = 1; i < pool->workers; i++) {
         thread *w = &pool->threads[i];
-        if (w->late_until) {
-            if (now == 0) now = nibl_plat_now();
-            if (now < w->late_until) continue;
-            w->returned = w->late_until;
-            w->late_until = 0;
-        }
+        if (w->absence.until && nibl_absence_lasts(&w->absence, nibl_plat_now())) continue;
         pool->seats[seats].thread = i;
         w->seat = seats++;
     }

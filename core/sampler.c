@@ -1,12 +1,13 @@
 /* Picks a token: penalties and biases, then temperature, top-k, top-p, min-p over candidates, then one random number. */
 #include "core/maths.h"
+#include "core/matcher.h"
 #include "core/session.h"
 #include "kernels/maths.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { DEFAULT_WINDOW = 64 };
+enum { DEFAULT_WINDOW = 64, BLOCK = 1024 };
 
 typedef struct candidate {
     float logit; /* at the end its weight */
@@ -15,12 +16,62 @@ typedef struct candidate {
 
 struct nibl_sampler {
     nibl_sampler_options options;
+    const nibl_grammar *grammar; /* NULL = none */
     nibl_logit_bias *bias; /* copy */
     uint32_t vocabulary;
     uint64_t random; /* state of SplitMix64 */
     float *logits; /* (vocabulary): adjusted copy */
     candidate *heap; /* (vocabulary) */
 };
+
+/* ---- Grammars ---- */
+
+struct nibl_grammar {
+    const nibl_tokenizer *tokenizer;
+    nibl_matcher *matcher;
+};
+
+nibl_status nibl_grammar_new(nibl_model *model, uint32_t format, const char *text, size_t length,
+                             nibl_grammar **out) {
+    if (format > NIBL_GRAMMAR_JSON_SCHEMA)
+        return nibl_fail(NIBL_E_ARGUMENT, "grammars have no format %u", format);
+    if (!model->token_trie) NIBL_TRY(nibl_token_trie_new(model->tokenizer, &model->token_trie));
+    nibl_grammar *g = nibl_alloc_zero(sizeof *g);
+    if (!g) return nibl_fail_memory(sizeof *g, "a grammar");
+    g->tokenizer = model->tokenizer;
+    nibl_rules rules = {0};
+    (format == NIBL_GRAMMAR_GBNF ? nibl_grammar_read : nibl_grammar_read_schema)(&rules, text, length);
+    const nibl_status status = nibl_matcher_new(&rules, model->token_trie, &g->matcher);
+    if (status < 0)
+        nibl_grammar_free(g);
+    else
+        *out = g;
+    return status;
+}
+
+void nibl_grammar_free(nibl_grammar *g) {
+    if (!g) return;
+    nibl_matcher_free(g->matcher);
+    nibl_free(g);
+}
+
+static nibl_status accept(const nibl_grammar *g, int32_t token) {
+    char bytes[NIBL_TRIE_MAX_DEPTH];
+    if (nibl_tokenizer_is_end(g->tokenizer, token)) return NIBL_OK;
+    return nibl_matcher_accept(g->matcher, bytes,
+                               nibl_tokenizer_bytes(g->tokenizer, (uint32_t)token, bytes, sizeof bytes));
+}
+
+nibl_status nibl_sampler_constrain(nibl_sampler *s, nibl_grammar *grammar, uint32_t tokens) {
+    s->grammar = NULL;
+    if (grammar) NIBL_TRY(nibl_matcher_start(grammar->matcher, tokens ? tokens : UINT32_MAX));
+    s->grammar = grammar;
+    return NIBL_OK;
+}
+
+bool nibl_sampler_done(const nibl_sampler *s) { return s->grammar && nibl_matcher_done(s->grammar->matcher); }
+
+/* ---- Life ---- */
 
 static bool in_range(float x, float low, float high) { return x >= low && x <= high; } /* false for NaN */
 
@@ -93,10 +144,14 @@ static double next_random(uint64_t *state) {
     return (double)(z >> 11) * 0x1p-53;
 }
 
+static bool penalises(const nibl_sampler *s) {
+    return s->options.repeat_penalty != 0.0f && s->options.repeat_penalty != 1.0f;
+}
+
 /* Penalises each of the last tokens once (CTRL, arXiv:1909.05858) and adds the biases. */
 static void adjust(const nibl_sampler *s, const nibl_session *session, float *logits) {
     const float penalty = s->options.repeat_penalty;
-    if (penalty != 0.0f && penalty != 1.0f) {
+    if (penalises(s)) {
         const size_t window = s->options.repeat_window;
         const size_t begin = session->count > window ? session->count - window : 0;
         for (size_t i = begin; i < session->count; i++) {
@@ -109,11 +164,31 @@ static void adjust(const nibl_sampler *s, const nibl_session *session, float *lo
     for (size_t i = 0; i < s->options.logit_bias_count; i++) logits[s->bias[i].token] += s->bias[i].bias;
 }
 
-static uint32_t best_of(const float *logits, uint32_t n) {
-    uint32_t best = 0;
-    for (uint32_t i = 1; i < n; i++)
-        if (logits[i] > logits[best]) best = i;
-    return best;
+/* Probability beside that of the best. */
+static float weight_of(double logit, double best) { return nibl_expf((float)(logit - best)); }
+
+/* The first of the best tokens, its logit, and the weight of all. */
+typedef struct peak {
+    uint32_t token;
+    float logit;
+    double weight;
+} peak;
+
+static peak peak_of(const nibl_kernels *kernels, const float *logits, uint32_t n) {
+    peak p = {.logit = -INFINITY};
+    for (uint32_t i = 0; i < n; i += BLOCK) {
+        float ml[2]; /* maximum and weight */
+        kernels->softmax(ml, logits + i, n - i < BLOCK ? n - i : BLOCK);
+        if (ml[0] > p.logit) {
+            p.weight = p.weight * (double)weight_of((double)p.logit, (double)ml[0]) + (double)ml[1];
+            p.logit = ml[0];
+            p.token = i;
+        } else if (ml[0] > -INFINITY) {
+            p.weight += (double)ml[1] * (double)weight_of((double)ml[0], (double)p.logit);
+        }
+    }
+    while (logits[p.token] < p.logit) p.token++;
+    return p;
 }
 
 /* a stands before b: higher logit, then lower id, so that the order never depends on the method of sorting */
@@ -151,9 +226,6 @@ static size_t gather(nibl_sampler *s, const float *logits, double least) {
     return n;
 }
 
-/* Probability beside that of the best. */
-static float weight_of(double logit, double best) { return nibl_expf((float)(logit - best)); }
-
 /* The best candidates, best first: as many as have the weight `enough` together, and at most `most`. Looks only at those
  * within some distance of the best, then farther where that was too short. */
 static candidate *best_few(nibl_sampler *s, const float *logits, double best, size_t most, double enough,
@@ -183,9 +255,9 @@ static candidate *best_few(nibl_sampler *s, const float *logits, double best, si
 
 /* The filters stand in the order that llama.cpp's users know: top-k, top-p, min-p on the model's own probabilities,
  * then temperature. No more of the vocabulary is put in order than top-k and top-p need. */
-static int32_t draw(nibl_sampler *s, const float *logits) {
+static int32_t draw(nibl_sampler *s, const float *logits, peak top) {
     const nibl_sampler_options *o = &s->options;
-    const double best = (double)logits[best_of(logits, s->vocabulary)];
+    const double best = (double)top.logit;
     const double least =
         o->min_p > 0 ? best + nibl_log((double)o->min_p) : -INFINITY; /* p >= min_p * p of the best */
     const bool nucleus = o->top_p > 0 && o->top_p < 1;
@@ -194,12 +266,7 @@ static int32_t draw(nibl_sampler *s, const float *logits) {
     if (!o->top_k && !nucleus) {
         count = gather(s, logits, least);
     } else {
-        double enough = INFINITY;
-        if (!o->top_k) {
-            enough = 0;
-            for (uint32_t i = 0; i < s->vocabulary; i++) enough += (double)weight_of((double)logits[i], best);
-            enough *= (double)o->top_p;
-        }
+        const double enough = o->top_k ? INFINITY : (double)o->top_p * top.weight;
         kept = best_few(s, logits, best, o->top_k ? o->top_k : s->vocabulary, enough, &count);
         if (o->top_k && nucleus) { /* a share of what top-k left */
             double total = 0, mass = 0;
@@ -222,13 +289,6 @@ static int32_t draw(nibl_sampler *s, const float *logits) {
     return kept[i].token;
 }
 
-static float log_probability(const float *logits, uint32_t n, int32_t token) {
-    const float best = logits[best_of(logits, n)];
-    double sum = 0;
-    for (uint32_t i = 0; i < n; i++) sum += (double)nibl_expf(logits[i] - best);
-    return (float)((double)(logits[token] - best) - nibl_log(sum));
-}
-
 nibl_status nibl_sample(nibl_sampler *s, const nibl_session *session, int32_t *token, float *logprob) {
     const float *logits;
     size_t rows;
@@ -236,12 +296,23 @@ nibl_status nibl_sample(nibl_sampler *s, const nibl_session *session, int32_t *t
     if (session->model->hyper.vocabulary != s->vocabulary)
         return nibl_fail(NIBL_E_ARGUMENT, "the sampler was made for another model");
     logits += (rows - 1) * s->vocabulary;
-    memcpy(s->logits, logits, s->vocabulary * sizeof *logits);
-    adjust(s, session, s->logits);
-    const uint32_t best = best_of(s->logits, s->vocabulary);
-    if (!(s->logits[best] > -INFINITY))
-        return nibl_fail(NIBL_E_ARGUMENT, "the logit biases forbid every token");
-    *token = s->options.temperature > 0 ? draw(s, s->logits) : (int32_t)best;
-    if (logprob) *logprob = log_probability(logits, s->vocabulary, *token);
-    return NIBL_OK;
+    const nibl_kernels *kernels = session->model->kernels;
+    const nibl_grammar *g = s->grammar;
+    const peak plain = peak_of(kernels, logits, s->vocabulary);
+    peak top = plain;
+    const float *adjusted = logits;
+    if (penalises(s) || s->options.logit_bias_count > 0 || g) {
+        memcpy(s->logits, logits, s->vocabulary * sizeof *logits);
+        adjust(s, session, s->logits);
+        if (g)
+            NIBL_TRY(nibl_matcher_apply(g->matcher, s->logits, s->vocabulary,
+                                        nibl_tokenizer_ends(g->tokenizer), NIBL_END_TOKENS));
+        top = peak_of(kernels, adjusted = s->logits, s->vocabulary);
+    }
+    if (!(top.logit > -INFINITY))
+        return nibl_fail(NIBL_E_ARGUMENT, "the logit biases forbid every token%s",
+                         g ? " of the grammar" : "");
+    *token = s->options.temperature > 0 ? draw(s, adjusted, top) : (int32_t)top.token;
+    if (logprob) *logprob = (float)((double)logits[*token] - (double)plain.logit - nibl_log(plain.weight));
+    return g ? accept(g, *token) : NIBL_OK;
 }

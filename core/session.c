@@ -1,5 +1,7 @@
 #include "core/session.h"
 
+#include "core/hash.h"
+
 #include <string.h>
 
 enum { DEFAULT_CONTEXT = 4096, DEFAULT_CHUNK = 64 };
@@ -251,30 +253,11 @@ static nibl_status begin_run(struct nibl_batch *batch, nibl_session *const *sess
     return NIBL_OK;
 }
 
-/* FNV-1a over 32-bit words, in eight lanes so that it costs little, folded at the end. */
-static uint64_t hash_row(uint64_t hash, const float *row, uint32_t n, bool *finite) {
-    enum { LANES = 8 };
-    const uint64_t prime = 0x100000001B3u;
-    uint64_t lane[LANES];
-    uint32_t worst = 0;
-    for (uint64_t i = 0; i < LANES; i++) lane[i] = 0xCBF29CE484222325u + hash + i;
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &row[i], sizeof bits);
-        const uint32_t magnitude = bits & 0x7FFFFFFF;
-        worst = magnitude > worst ? magnitude : worst;
-        lane[i % LANES] = (lane[i % LANES] ^ bits) * prime;
-    }
-    *finite = worst < 0x7F800000;
-    for (int i = 1; i < LANES; i++) lane[0] = (lane[0] ^ lane[i]) * prime;
-    return lane[0] ^ lane[0] >> 32;
-}
-
 /* Takes row r of the logits, that of `position`, into the session's result. */
 static nibl_status take_row(nibl_session *s, size_t r, size_t position) {
     const uint32_t vocabulary = s->model->hyper.vocabulary;
     bool finite;
-    s->hash = hash_row(s->hash, s->logits + r * vocabulary, vocabulary, &finite);
+    s->hash = nibl_hash_row(s->hash, s->logits + r * vocabulary, vocabulary, &finite);
     if (finite) return NIBL_OK;
     return nibl_fail(
         NIBL_E_NUMERIC,

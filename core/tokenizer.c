@@ -203,6 +203,8 @@ bool nibl_tokenizer_is_end(const nibl_tokenizer *tokenizer, int32_t token) {
     return false;
 }
 
+const int32_t *nibl_tokenizer_ends(const nibl_tokenizer *tokenizer) { return tokenizer->v.ends; }
+
 /* ---- Text to tokens ---- */
 
 /* The token whose text is the word's in GPT-2's alphabet. */

@@ -33,6 +33,10 @@ typedef enum nibl_token_kind {
 /* A token as the file has it; token < size. */
 nibl_token_kind nibl_tokenizer_kind(const nibl_tokenizer *tokenizer, uint32_t token);
 nibl_slice nibl_tokenizer_text(const nibl_tokenizer *tokenizer, uint32_t token);
+/* Its bytes within a text; returns how many they are, of which at most `capacity` are written. 0 for control tokens. */
+size_t nibl_tokenizer_bytes(const nibl_tokenizer *tokenizer, uint32_t token, char *out, size_t capacity);
+/* The NIBL_END_TOKENS end tokens; -1 = none. */
+const int32_t *nibl_tokenizer_ends(const nibl_tokenizer *tokenizer);
 
 /* Contracts as in nibl.h: nibl_tokenize, nibl_detokenize, nibl_decoder_*. Encoding neither changes the
  * tokenizer nor depends on its earlier use. */

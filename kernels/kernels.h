@@ -36,6 +36,20 @@ static inline size_t nibl_attn_i8_bytes(uint32_t width) {
     return sizeof(nibl_attn_i8) + (size_t)2 * NIBL_ATTN_BLOCK * nibl_attn_i8_width(width);
 }
 
+/* The levels of a grid: all integers from low to high, or the first `count` of a table in ascending order. */
+typedef struct nibl_levels {
+    float low, high;
+    uint32_t count; /* 0 = integers */
+    float table[16];
+} nibl_levels;
+
+/* A scale that is tried: the level of x is the nearest to (x - m) inverse, and it stands for level d + e. */
+typedef struct nibl_try {
+    float inverse, m, d, e;
+} nibl_try;
+
+enum { NIBL_TILE = 16 };
+
 /* Room for unpacked panels (of int16 and their scales, or two of bytes) and rearranged activations of 16 tokens (int16) or
  * 32 (bytes). */
 #define NIBL_GEMM_SCRATCH(cols) ((size_t)(cols) * 64 + 64)

@@ -23,7 +23,7 @@ const [packed] = JSON.parse(execFileSync('npm', ['pack', '--json', '--pack-desti
 const tarball = join(place, packed.filename)
 
 test('it holds what a user needs and nothing else', () => {
-  const built = variants.flatMap((variant) => ['d.ts', 'js', 'wasm'].map((kind) => `web/dist/nibl-${variant}.${kind}`))
+  const built = variants.flatMap((variant) => [variant, `${variant}-quantize`]).flatMap((variant) => ['d.ts', 'js', 'wasm'].map((kind) => `web/dist/nibl-${variant}.${kind}`))
   const modules = ['web', 'web/bin'].flatMap((dir) => readdirSync(join(root, dir)).filter((name) => /\.(js|d\.ts)$/.test(name)).map((name) => `${dir}/${name}`))
   const expected = ['LICENSE', 'README.md', 'package.json', 'web/dist/nibl-cli.wasm', ...built, ...modules].sort()
   assert.deepEqual(packed.files.map((/** @type {any} */ { path }) => path).sort(), expected)

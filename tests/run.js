@@ -1,8 +1,10 @@
 #!/usr/bin/env node
 // Runs the tests: `node tests/run.js [--quick] [--strict] [--seconds=N] [part ...]`; without names all parts that belong
 // to a full (or, with --quick, a quick) run. Each part brings the tools it needs, builds what it needs and is counted; the
-// last line is the sum. --strict fails when something was skipped. --seconds is the time of each fuzz target.
+// last line is the sum. --strict fails when something was skipped. --seconds is the time of each fuzz target. Two parts run
+// at a time, one of C and one of JavaScript, which waits more than it computes; each is shown when it has ended.
 
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { spawn } from 'node:child_process'
 import * as fs from 'node:fs'
 import { availableParallelism } from 'node:os'
@@ -18,6 +20,8 @@ import { SetupError, main, root, setup } from '../wasm/setup.js'
  * @property {boolean} [quick]      belongs to `npm run check`
  * @property {string[]} [setup]     parts of wasm/setup.js
  * @property {string[]} [build]     presets
+ * @property {boolean} [script]     JavaScript: runs beside a part of C
+ * @property {boolean} [alone]      runs beside no other: it builds
  * @property {boolean} [model]      needs the default model; tests find its path, relative to the root, in NIBL_MODEL
  * @property {() => (() => Promise<Counts>)[]} steps
  */
@@ -36,6 +40,18 @@ const wasmPresets = variants.map((variant) => `wasm-${variant}`)
 
 // ---- Running and counting ------------------------------------------------------------------------------------------
 
+/** What a part has to say, where it is not the only one. @type {AsyncLocalStorage<{ text: string }>} */
+const hidden = new AsyncLocalStorage()
+
+/** @param {string} text */
+function say(text, page = hidden.getStore()) {
+  if (page) page.text += text
+  else process.stdout.write(text)
+}
+
+/** Says a line. @param {string} line */
+const tell = (line) => say(`${line}\n`)
+
 /**
  * Runs a program in the root, its output shown.
  * @param {string[]} command
@@ -45,25 +61,27 @@ const wasmPresets = variants.map((variant) => `wasm-${variant}`)
 function run([program, ...args], env = {}) {
   return new Promise((done) => {
     const variables = Object.entries(env).map(([name, value]) => `${name}=${value}`)
-    console.log(`$ ${[...variables, program.replace(`${root}/`, ''), ...args].join(' ')}`)
+    tell(`$ ${[...variables, program.replace(`${root}/`, ''), ...args].join(' ')}`)
     const child = spawn(program, args, {
       cwd: root,
       env: { ...process.env, ...env },
-      stdio: ['ignore', 'pipe', 'inherit'],
+      stdio: ['ignore', 'pipe', 'pipe'],
       detached: true,
     })
+    const page = hidden.getStore()
     let text = ''
     child.stdout.on('data', (data) => {
       text += data
-      process.stdout.write(data)
+      say(String(data), page)
     })
+    child.stderr.on('data', (data) => say(String(data), page))
     const kill = () => child.pid && process.kill(-child.pid, 'SIGKILL')
     const timer = setTimeout(() => {
-      console.log(`killed after ${stepMinutes} minutes`)
+      tell(`killed after ${stepMinutes} minutes`)
       kill()
     }, stepMinutes * 60e3)
     process.once('exit', kill)
-    child.on('error', (error) => console.log(`cannot run ${program}: ${error.message}`))
+    child.on('error', (error) => tell(`cannot run ${program}: ${error.message}`))
     child.on('close', (code) => {
       clearTimeout(timer)
       process.removeListener('exit', kill)
@@ -72,13 +90,15 @@ function run([program, ...args], env = {}) {
   })
 }
 
+let reports = 0
+
 /**
  * Runs a command that writes a report, and reads that.
  * @param {(file: string) => string[]} command
  * @param {Record<string, string>} [env]
  */
 async function runWithReport(command, env) {
-  const file = join(root, 'build', `report-${process.pid}`)
+  const file = join(root, 'build', `report-${process.pid}-${reports++}`)
   fs.mkdirSync(join(root, 'build'), { recursive: true })
   const { ok } = await run(command(file), env)
   const report = fs.existsSync(file) ? fs.readFileSync(file, 'utf8') : ''
@@ -88,7 +108,7 @@ async function runWithReport(command, env) {
 
 /** A part without tests is a failure. @returns {Counts} */
 function none() {
-  console.log('there are no such tests')
+  tell('there are no such tests')
   return { passed: 0, failed: 1, skipped: 0 }
 }
 
@@ -123,8 +143,9 @@ async function ctest(preset) {
   return { passed: tests - failures - skipped, failed: Math.max(failures, Number(!ok)), skipped }
 }
 
-/** Runs test files of node:test. @param {string} program @param {string[]} files @returns {Promise<Counts>} */
-async function nodeTests(program, files) {
+/** Runs test files of node:test. @param {string} program @param {string[]} files
+ * @param {Record<string, string>} [env] @returns {Promise<Counts>} */
+async function nodeTests(program, files, env) {
   if (!files.length) return none()
   const { ok, report } = await runWithReport((file) => [
     program,
@@ -136,7 +157,7 @@ async function nodeTests(program, files) {
     '--test-reporter=tap',
     `--test-reporter-destination=${file}`,
     ...files,
-  ])
+  ], env)
   /** @param {string} name */
   const number = (name) => Number(new RegExp(`^# ${name} (\\d+)$`, 'm').exec(report)?.[1] ?? 0)
   const failed = number('fail') + number('cancelled')
@@ -195,6 +216,7 @@ function fuzz(target) {
 /** @type {Record<string, Part>} */
 const parts = {
   lint: {
+    script: true,
     about: 'format, types, file length, include arrows',
     quick: true,
     setup: ['lint', 'modules', 'devmodules'],
@@ -224,6 +246,7 @@ const parts = {
     ],
   },
   web: {
+    script: true,
     about: 'JavaScript under Node',
     quick: true,
     setup: ['modules'],
@@ -232,6 +255,7 @@ const parts = {
     steps: () => [() => nodeTests(process.execPath, webTests())],
   },
   'web-node24': {
+    script: true,
     about: 'JavaScript under Node 24, with relaxed SIMD',
     setup: ['modules', 'node24'],
     build: ['native', 'wasi', ...wasmPresets],
@@ -239,6 +263,7 @@ const parts = {
     steps: () => [() => nodeTests(node24, webTests())],
   },
   fetch: {
+    script: true,
     about: "the default model's download",
     quick: true,
     model: true,
@@ -267,19 +292,36 @@ const parts = {
     steps: () => [() => ctest('aarch64'), ...kernelChecks(['qemu-aarch64', 'build/aarch64/checkkern'], 'arm')],
   },
   browser: {
+    script: true,
     about: 'the library and the page in Chromium',
     setup: ['modules', 'devmodules', 'browser'],
     build: ['native', ...wasmPresets],
     model: true,
     steps: () => [() => nodeTests(process.execPath, filesIn('tests/browser', '.test.js'))],
   },
+  firefox: {
+    about: 'the library and the page in Firefox',
+    setup: ['modules', 'devmodules', 'firefox'],
+    build: wasmPresets,
+    model: true,
+    steps: () => [() => nodeTests(process.execPath, ['tests/engines/engines.test.js'], { NIBL_BROWSER: 'firefox' })],
+  },
+  webkit: {
+    about: 'the same in WebKit, which has neither relaxed SIMD nor shared memory nor a private file system',
+    setup: ['modules', 'devmodules', 'webkit'],
+    build: wasmPresets,
+    model: true,
+    steps: () => [() => nodeTests(process.execPath, ['tests/engines/engines.test.js'], { NIBL_BROWSER: 'webkit' })],
+  },
   package: {
+    script: true,
     about: 'the package as it would be published: its list of files, its types, three bundlers',
     setup: ['modules', 'devmodules', 'browser', 'packagetools'],
     build: ['wasi', ...wasmPresets],
     steps: () => [() => nodeTests(process.execPath, ['tests/package.test.js'])],
   },
   readme: {
+    alone: true,
     about: 'every code block of the README',
     setup: ['modules', 'devmodules', 'wasmtime', 'browser'],
     build: ['native', 'wasi', ...wasmPresets],
@@ -287,6 +329,7 @@ const parts = {
     steps: () => [() => nodeTests(process.execPath, ['tests/readme.test.js'])],
   },
   'one-result': {
+    script: true,
     about: 'one logits hash on every host, instruction set, number of threads and way of running and loading',
     setup: ['modules', 'devmodules', 'node24', 'wasmtime', 'browser'],
     build: ['native', 'aarch64', 'wasi', 'wasi-relaxed', ...wasmPresets],
@@ -315,24 +358,39 @@ const parts = {
   },
 }
 
+/** One after the other: two parts may want the same tool or build. @type {Promise<unknown>} */
+let preparing = Promise.resolve()
+
+/** Brings what a part needs. @param {Part} part @returns {Promise<Counts | undefined>} what the part counts as without it */
+function prepare(part) {
+  const ready = preparing.then(async () => {
+    const none = { passed: 0, failed: 0, skipped: 0 }
+    try {
+      await setup([...(part.setup ?? []), ...partsOf(part.build ?? [])])
+      if (part.model) await fetchModel()
+    } catch (error) {
+      if (!(error instanceof SetupError)) throw error
+      tell(`skipped: ${error.message}`)
+      return { ...none, skipped: 1 }
+    }
+    try {
+      await build(part.build ?? [])
+    } catch (error) {
+      if (!(error instanceof SetupError)) throw error
+      tell(error.message)
+      return { ...none, failed: 1 }
+    }
+    return undefined
+  })
+  preparing = ready.catch(() => {})
+  return ready
+}
+
 /** @param {Part} part @returns {Promise<Counts>} */
 async function runPart(part) {
+  const instead = await prepare(part)
+  if (instead) return instead
   const sum = { passed: 0, failed: 0, skipped: 0 }
-  try {
-    await setup([...(part.setup ?? []), ...partsOf(part.build ?? [])])
-    if (part.model) await fetchModel()
-  } catch (error) {
-    if (!(error instanceof SetupError)) throw error
-    console.log(`skipped: ${error.message}`)
-    return { ...sum, skipped: 1 }
-  }
-  try {
-    await build(part.build ?? [])
-  } catch (error) {
-    if (!(error instanceof SetupError)) throw error
-    console.log(error.message)
-    return { ...sum, failed: 1 }
-  }
   const steps = part.steps()
   if (!steps.length) return none()
   for (const step of steps) {
@@ -344,6 +402,35 @@ async function runPart(part) {
   return sum
 }
 
+/** @typedef {Counts & { name: string, seconds: number }} Row */
+
+/** Runs parts two at a time. @param {[string, Part][]} chosen @returns {Promise<Row[]>} in the order they were chosen */
+async function runParts(chosen) {
+  /** @type {Map<string, Row>} */
+  const rows = new Map()
+  /** @param {[string, Part]} named */
+  const runOne = async ([name, part]) => {
+    tell(`\n==== ${name}: ${part.about}`)
+    const started = performance.now()
+    const counts = await runPart(part)
+    rows.set(name, { name, ...counts, seconds: (performance.now() - started) / 1000 })
+  }
+  const left = chosen.filter(([, { alone }]) => !alone)
+  /** A lane takes parts of its own kind first. @param {boolean} script */
+  const lane = async (script) => {
+    while (left.length) {
+      const own = left.findIndex(([, part]) => Boolean(part.script) === script)
+      const [next] = left.splice(Math.max(own, 0), 1)
+      const page = { text: '' }
+      await hidden.run(page, () => runOne(next)).finally(() => process.stdout.write(page.text))
+    }
+  }
+  if (left.length > 1 && availableParallelism() > 1) await Promise.all([lane(true), lane(false)])
+  else for (const part of left) await runOne(part)
+  for (const part of chosen.filter(([, { alone }]) => alone)) await runOne(part)
+  return chosen.flatMap(([name]) => rows.get(name) ?? [])
+}
+
 process.env.NIBL_MODEL = relative(root, defaultModel.file)
 
 await main(async () => {
@@ -352,13 +439,7 @@ await main(async () => {
   const chosen = Object.entries(parts).filter(([name, part]) =>
     named.length ? named.includes(name) : !quick || part.quick,
   )
-  const rows = []
-  for (const [name, part] of chosen) {
-    console.log(`\n==== ${name}: ${part.about}`)
-    const started = performance.now()
-    const counts = await runPart(part)
-    rows.push({ name, ...counts, seconds: (performance.now() - started) / 1000 })
-  }
+  const rows = await runParts(chosen)
   const sum = { passed: 0, failed: 0, skipped: 0 }
   console.log('')
   for (const { name, passed, failed, skipped, seconds } of rows) {

@@ -144,7 +144,8 @@ if (isProgram(import.meta.url)) {
       console.log(
         `  ${variant.padEnd(16)} ${String(total).padStart(7)}  (JavaScript ${javascript}, glue ${glue}, wasm ${wasm})`,
       )
-      if (total > pageBudget)
+      /* A 64-bit one is fetched in addition, for a model above 4 GB. */
+      if (total > pageBudget && !variant.endsWith('-memory64'))
         throw new SetupError(`${variant}: ${total} bytes are more than the budget of ${pageBudget}`)
     }
   })

@@ -40,6 +40,9 @@ export const packages = {
   'libc6-dev-arm64-cross': ['/usr/aarch64-linux-gnu/include/stdlib.h', 5, 50],
   'qemu-user': ['/usr/bin/qemu-aarch64', 21, 150],
   chromium: ['/usr/bin/chromium', 125, 450],
+  'firefox-esr': ['/usr/bin/firefox-esr', 75, 290],
+  'webkit2gtk-driver': ['/usr/bin/WebKitWebDriver', 45, 180],
+  xvfb: ['/usr/bin/Xvfb', 8, 20],
 }
 
 /** @type {Record<string, Part>} */
@@ -151,6 +154,8 @@ export const parts = {
   },
   lint: { about: 'clang-format 19', apt: ['clang-format-19'] },
   browser: { about: 'Chromium', apt: ['chromium'] },
+  firefox: { about: 'Firefox', apt: ['firefox-esr'] },
+  webkit: { about: 'WebKitGTK and a screen for it', apt: ['webkit2gtk-driver', 'xvfb'] },
   node24: {
     about: 'Node 24, whose relaxed SIMD can be trusted',
     npm: [

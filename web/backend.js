@@ -1,4 +1,7 @@
-/** Where a cache keeps its files: a directory of the origin's private file system in a browser, or one on disk under Node. */
+/**
+ * Where a cache keeps its files: in a browser a directory of the origin's private file system, or CacheStorage where there
+ * is none; under Node a directory on disk.
+ */
 import { NiblError, abortReason } from './errors.js'
 import { isNode, nodeModule } from './platform.js'
 
@@ -17,9 +20,21 @@ const isAbsent = (error) => error instanceof DOMException && error.name === 'Not
 
 /** @param {string} name @returns {Promise<Backend>} */
 async function originFiles(name) {
-  if (!navigator.storage?.getDirectory || !navigator.locks) {
-    throw new Error('this browser has no private file system here (it needs HTTPS, and no private window)')
+  if (!navigator.locks || !globalThis.caches) throw new Error('this browser keeps no files here (it needs HTTPS)')
+  const isPrivate = 'getDirectory' in (navigator.storage ?? {})
+  const files = isPrivate ? await privateFiles(name) : await (await import('./cachestorage.js')).storedFiles(name)
+  return {
+    ...files,
+    lock: (id, signal) =>
+      new Promise((resolve, reject) => {
+        const held = () => new Promise((release) => resolve(() => release(undefined)))
+        navigator.locks.request(`nibl ${name} ${id}`, { signal }, held).catch(() => reject(abortReason(signal)))
+      }),
   }
+}
+
+/** @param {string} name @returns {Promise<Omit<Backend, 'lock'>>} */
+async function privateFiles(name) {
   let folder = await navigator.storage.getDirectory()
   for (const part of ['nibl', name]) folder = await folder.getDirectoryHandle(part, { create: true })
   return {
@@ -57,11 +72,6 @@ async function originFiles(name) {
         throw new NiblError('CACHE_FAILED', `${name}: a file of the cache cannot be deleted, it is in use: ${error.message}`, { cause: error })
       })
     },
-    lock: (id, signal) =>
-      new Promise((resolve, reject) => {
-        const held = () => new Promise((release) => resolve(() => release(undefined)))
-        navigator.locks.request(`nibl ${name} ${id}`, { signal }, held).catch(() => reject(abortReason(signal)))
-      }),
   }
 }
 

@@ -23,6 +23,8 @@ export class Batch {
   /** @type {Member[]} as they are stepped; empty: to be found anew */
   #order = []
   #running = false
+  /** When the event loop had its turn. */
+  #turn = 0
 
   /** @param {import('./binding.js').Binding} binding @param {() => Promise<void>} moreWeights */
   constructor(binding, moreWeights) {
@@ -83,11 +85,15 @@ export class Batch {
   async #step(members) {
     const start = performance.now()
     const status = this.#binding.step(members.map(({ generation }) => generation.session), this.#units)
-    const elapsed = performance.now() - start
+    const end = performance.now()
+    const elapsed = end - start
     if (status === MORE && elapsed < SHORT_STEP) this.#units *= 2
     else if (elapsed > LONG_STEP) this.#units = Math.max(1, Math.floor(this.#units / 2))
     if (status === NEED_DATA) await this.#moreWeights()
-    else await yieldToEvents()
+    else if (end - this.#turn > SHORT_STEP / 2) {
+      await yieldToEvents()
+      this.#turn = performance.now()
+    } /* else it was a guess that was right: that is no work */
     for (const member of members) if (this.#members.has(member)) this.#advance(member)
   }
 

@@ -1,6 +1,6 @@
 /**
- * The compiled core: one WebAssembly file per variant, and the glue that Emscripten writes for it. The paths are
- * literals, one per file, as bundlers want them.
+ * The compiled core: per variant one WebAssembly file, and one with the quantizer, and the glue that Emscripten writes for
+ * them. The paths are literals, one per file, as bundlers want them.
  */
 import { NiblError } from './errors.js'
 import { isNode, nodeModule } from './platform.js'
@@ -11,25 +11,49 @@ const binaries = {
     wasm: () => new URL('./dist/nibl-simd128.wasm', import.meta.url),
     glue: () => import('./dist/nibl-simd128.js'),
   },
+  'simd128-quantize': {
+    wasm: () => new URL('./dist/nibl-simd128-quantize.wasm', import.meta.url),
+    glue: () => import('./dist/nibl-simd128-quantize.js'),
+  },
   'simd128-threads': {
     wasm: () => new URL('./dist/nibl-simd128-threads.wasm', import.meta.url),
     glue: () => import('./dist/nibl-simd128-threads.js'),
+  },
+  'simd128-threads-quantize': {
+    wasm: () => new URL('./dist/nibl-simd128-threads-quantize.wasm', import.meta.url),
+    glue: () => import('./dist/nibl-simd128-threads-quantize.js'),
   },
   relaxed: {
     wasm: () => new URL('./dist/nibl-relaxed.wasm', import.meta.url),
     glue: () => import('./dist/nibl-relaxed.js'),
   },
+  'relaxed-quantize': {
+    wasm: () => new URL('./dist/nibl-relaxed-quantize.wasm', import.meta.url),
+    glue: () => import('./dist/nibl-relaxed-quantize.js'),
+  },
   'relaxed-threads': {
     wasm: () => new URL('./dist/nibl-relaxed-threads.wasm', import.meta.url),
     glue: () => import('./dist/nibl-relaxed-threads.js'),
+  },
+  'relaxed-threads-quantize': {
+    wasm: () => new URL('./dist/nibl-relaxed-threads-quantize.wasm', import.meta.url),
+    glue: () => import('./dist/nibl-relaxed-threads-quantize.js'),
   },
   'simd128-memory64': {
     wasm: () => new URL('./dist/nibl-simd128-memory64.wasm', import.meta.url),
     glue: () => import('./dist/nibl-simd128-memory64.js'),
   },
+  'simd128-memory64-quantize': {
+    wasm: () => new URL('./dist/nibl-simd128-memory64-quantize.wasm', import.meta.url),
+    glue: () => import('./dist/nibl-simd128-memory64-quantize.js'),
+  },
   'relaxed-memory64': {
     wasm: () => new URL('./dist/nibl-relaxed-memory64.wasm', import.meta.url),
     glue: () => import('./dist/nibl-relaxed-memory64.js'),
+  },
+  'relaxed-memory64-quantize': {
+    wasm: () => new URL('./dist/nibl-relaxed-memory64-quantize.wasm', import.meta.url),
+    glue: () => import('./dist/nibl-relaxed-memory64-quantize.js'),
   },
 }
 
@@ -44,17 +68,19 @@ const binaries = {
 /** @typedef {{ module: any, memory: WebAssembly.Memory, wordBytes: 4 | 8 }} Instance `wordBytes`: of an address */
 
 /**
- * @param {string} name
- * @param {string} [folder] URL of the folder that holds the .wasm files, if not beside this module
+ * @param {string} variant
+ * @param {{ wasmUrl?: string, quantize?: string | boolean }} [options] wasmUrl: of the folder that holds the .wasm files, if
+ *   not beside this module; quantize: the one with the quantizer
  * @returns {Promise<Compiled>}
  */
-export async function compileBinary(name, folder) {
+export async function compileBinary(variant, { wasmUrl, quantize } = {}) {
+  const name = quantize ? `${variant}-quantize` : variant
   const { wasm, glue } = binaries[name]
-  const url = folder ? new URL(`nibl-${name}.wasm`, folder) : wasm()
+  const url = wasmUrl ? new URL(`nibl-${name}.wasm`, wasmUrl) : wasm()
   try {
     const [module, { default: factory }] = await Promise.all([compile(url), glue()])
-    const memory64 = name.endsWith('-memory64')
-    return { module, glue: factory, shared: memory64 || name.endsWith('-threads'), memory64 }
+    const memory64 = variant.endsWith('-memory64')
+    return { module, glue: factory, shared: memory64 || variant.endsWith('-threads'), memory64 }
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : cause
     throw new NiblError('WASM_FAILED', `Cannot load ${url}: ${reason}. Is it served? (wasmUrl)`, { cause })
@@ -76,7 +102,7 @@ async function compile(url) {
 const PAGE = 65536
 /** Bytes that the binaries' memories can have: 32 bits, and what engines allow for 64. */
 export const LARGEST = 65536 * PAGE
-const LARGEST64 = 4 * LARGEST
+export const LARGEST64 = 4 * LARGEST
 const SMALLEST = { single: 2 << 20, threads: 4 << 20 } /* as linked: wasm/variant.cmake */
 
 /** Refuses what no memory can hold. @param {number} bytes @param {boolean} memory64 */

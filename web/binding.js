@@ -146,13 +146,15 @@ export class Binding {
 
   /* ---- Loading ---- */
 
-  /** @param {number} fileSize of file 0, 0 if unknown @param {string} name of file 0 @param {string} [quantize] */
-  newLoader(fileSize, name, quantize) {
+  /** @param {number} fileSize of file 0, 0 if unknown @param {string} name of file 0 @param {string} [quantize] a type
+   * @param {boolean} [configOnly] file 0 is a config.json, and all there is */
+  newLoader(fileSize, name, quantize, configOnly) {
     const loader = this.#make('nibl_abi_loader_new', fileSize)
     const tell = (/** @type {string} */ what, /** @type {string} */ value) =>
       this.#withBytes(utf8.encode(`${value}\0`), (pointer) => this.call(what, loader, pointer))
     if (name) tell('nibl_loader_set_name', name)
     if (quantize) tell('nibl_loader_set_quantize', quantize)
+    if (configOnly) this.call('nibl_loader_set_config_only', loader)
     return loader
   }
 
@@ -419,7 +421,23 @@ export class Binding {
     }
   }
 
-  /** @param {'loader' | 'decoder' | 'sampler'} kind @param {Pointer} object */
+  /** @param {Pointer} model @param {{ format: 0 | 1, text: string }} grammar `format`: enum nibl_grammar_format */
+  newGrammar(model, { format, text }) {
+    const bytes = utf8.encode(text)
+    return this.#withBytes(bytes, (pointer) => this.#make('nibl_grammar_new', model, format, pointer, bytes.length))
+  }
+
+  /** @param {Pointer} sampler @param {Pointer} grammar @param {number} tokens that the answer may have */
+  constrain(sampler, grammar, tokens) {
+    this.call('nibl_sampler_constrain', sampler, grammar, tokens)
+  }
+
+  /** @param {Pointer} sampler whether its grammar's text is whole */
+  isDone(sampler) {
+    return Boolean(this.#enter('nibl_sampler_done', [sampler]))
+  }
+
+  /** @param {'loader' | 'decoder' | 'sampler' | 'grammar'} kind @param {Pointer} object */
   free(kind, object) {
     this.#enter(`nibl_${kind}_free`, [object])
   }

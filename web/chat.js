@@ -24,9 +24,10 @@ async function importJinja() {
 /**
  * @param {Template} template
  * @param {{ role: string, content: any }[]} messages
+ * @param {any[]} [tools] as OpenAI has them, for templates that know them
  * @returns {Promise<string>} the prompt, up to where the assistant's answer begins
  */
-export async function renderChat({ chatTemplate, bosToken, eosToken }, messages) {
+export async function renderChat({ chatTemplate, bosToken, eosToken }, messages, tools = []) {
   if (!messages.length || !messages.every((message) => typeof message?.role === 'string' && 'content' in message)) {
     throw new NiblError('BAD_ARGUMENT', 'Messages are objects with "role" and "content", one at least.')
   }
@@ -37,6 +38,7 @@ export async function renderChat({ chatTemplate, bosToken, eosToken }, messages)
   try {
     return new Template(chatTemplate).render({
       messages,
+      ...(tools.length && { tools }),
       add_generation_prompt: true,
       bos_token: bosToken,
       eos_token: eosToken,

@@ -14,6 +14,10 @@ import { Loading } from './loading.js'
 
 /** A session, and the prompt it computed last. @typedef {{ session: number, tokens: Int32Array }} Seat */
 
+/** A compiled grammar. @typedef {{ key: string, pointer: number }} Grammar */
+
+const GRAMMARS = 2 /* that are kept */
+
 export class Engine {
   #binding
   #loading
@@ -22,6 +26,8 @@ export class Engine {
   #batch
   /** @type {Seat[]} */
   #free
+  /** @type {Grammar[]} that no answer has, last used first */
+  #grammars = []
   /** @type {{ take: () => void }[]} */
   #waiting = []
 
@@ -108,9 +114,12 @@ export class Engine {
     const tokens = this.tokenize(request.text, { special: true, bos: this.addBos && !request.chat })
     if (tokens.length === 0) throw new NiblError('BAD_ARGUMENT', 'The prompt is empty.')
     const seat = await this.#take(tokens, signal)
+    /** @type {Grammar | undefined} */
+    let grammar
     try {
+      grammar = request.grammar && this.#takeGrammar(request.grammar)
       const place = { binding: this.#binding, model: this.#model, contextLength: this.contextLength, emit }
-      const generation = new Generation(place, request, seat.session, tokens)
+      const generation = new Generation(place, request, seat.session, tokens, grammar?.pointer)
       seat.tokens = tokens
       try {
         await this.#batch.run(generation, signal)
@@ -119,9 +128,25 @@ export class Engine {
         emit({ stats: { ...generation.stats, memory: this.#memory() } })
       }
     } finally {
+      if (grammar) this.#giveBack(grammar)
       this.#free.push(seat)
       this.#waiting.shift()?.take()
     }
+  }
+
+  /** Its tables serve the next answer of the same grammar too; one answer has it at a time.
+   * @param {{ format: 0 | 1, text: string }} wanted @returns {Grammar} */
+  #takeGrammar(wanted) {
+    const key = wanted.format + wanted.text
+    const kept = this.#grammars.findIndex((grammar) => grammar.key === key)
+    if (kept >= 0) return this.#grammars.splice(kept, 1)[0]
+    return { key, pointer: this.#binding.newGrammar(this.#model, wanted) }
+  }
+
+  /** @param {Grammar} grammar */
+  #giveBack(grammar) {
+    this.#grammars.unshift(grammar)
+    for (const { pointer } of this.#grammars.splice(GRAMMARS)) this.#binding.free('grammar', pointer)
   }
 
   /** A seat, as soon as there is one. @param {Int32Array} tokens @param {AbortSignal} signal @returns {Promise<Seat>} */

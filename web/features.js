@@ -109,6 +109,10 @@ export function chooseBinary({ binary, threads, inProcess }) {
     count = 1
     why.push('one thread: the page is not cross-origin isolated')
     advice = `nibl: one thread, as the page is not cross-origin isolated; for more, ${isolationAdvice}.`
+  } else if (count > 1 && typeof SharedArrayBuffer === 'undefined') {
+    /* WebKitGTK calls such a page isolated; threads would be waited for without end. */
+    count = 1
+    why.push('one thread: the engine has no shared memory')
   } else {
     why.push(count === 1 ? 'one thread' : `${count} threads`)
   }

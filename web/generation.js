@@ -19,6 +19,7 @@ import { StopMatcher } from './stop.js'
  * @property {boolean} speculate
  * @property {string[]} stop
  * @property {[number, number][]} logitBias
+ * @property {{ format: 0 | 1, text: string }} [grammar]
  */
 
 /**
@@ -41,9 +42,10 @@ export class Generation {
 
   stats = emptyStats()
 
-  /** @param {Place} place @param {GenerateRequest} request @param {number} session @param {Int32Array} tokens the prompt */
-  constructor(place, request, session, tokens) {
-    const { binding, model } = place
+  /** @param {Place} place @param {GenerateRequest} request @param {number} session @param {Int32Array} tokens the prompt
+   * @param {number} [grammar] */
+  constructor(place, request, session, tokens, grammar = 0) {
+    const { binding, model, contextLength } = place
     this.#place = place
     this.#request = request
     this.#matcher = new StopMatcher(request.stop)
@@ -55,6 +57,8 @@ export class Generation {
       this.stats.seed = request.seed
       this.stats.prefill.reused = binding.setTokens(session, tokens)
       binding.speculate(session, request.speculate)
+      const most = Math.min(request.maxTokens, contextLength - tokens.length + 1)
+      if (grammar && most) binding.constrain(this.#sampler, grammar, most)
     } catch (error) {
       this.#release()
       throw error
@@ -91,8 +95,9 @@ export class Generation {
     }
     const { token, logprob } = binding.sample(this.#sampler, this.session)
     const end = binding.isEnd(model, token)
+    const done = end || binding.isDone(this.#sampler)
     const full = this.#length + this.#count === contextLength
-    const last = end || full || ++this.#count === maxTokens
+    const last = ++this.#count === maxTokens || done || full
     let raw = end ? '' : binding.decode(this.#decoder, token)
     if (last) raw += binding.decode(this.#decoder, -1)
     const { text, stopped } = this.#matcher.push(raw)
@@ -100,7 +105,7 @@ export class Generation {
     /* An end token is no part of the answer, but text may have been waiting for it. */
     if (!end || text || rest) emit({ piece: { text: text + rest, token, logprob } })
     if (stopped || last) {
-      this.stats.finish = stopped ? 'stop' : end ? 'end' : 'length'
+      this.stats.finish = stopped ? 'stop' : done ? 'end' : 'length'
       return false
     }
     binding.append(this.session, token)

@@ -19,6 +19,10 @@ export function engineCalls() {
       const { inspectSource } = await import('./inspect.js')
       return inspectSource(descriptor, options, context)
     },
+    async fit([descriptor, options], context) {
+      const { fitSource } = await import('./fit.js')
+      return fitSource(descriptor, options, context)
+    },
     async quantize([descriptor, options], { signal }) {
       const { Quantizing } = await import('./quantizing.js')
       quantizing = await Quantizing.start(descriptor, options, signal)

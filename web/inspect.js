@@ -14,7 +14,7 @@ export async function inspectSource(descriptor, options, { signal }) {
   const first = chooseBinary(options)
   const input = await Input.of(descriptor, options, { signal, jumps: true })
   try {
-    const compiling = compileBinary(first.binary, options.wasmUrl)
+    const compiling = compileBinary(first.binary, options)
     compiling.catch(() => {})
     await input.start()
     const compiled = await unlessAborted(compiling, signal)

@@ -5,7 +5,7 @@
 import { Binding, NEED_DATA, OK } from './binding.js'
 import { compileBinary, instantiate } from './binaries.js'
 import { NiblError, unlessAborted } from './errors.js'
-import { Input, located, marginOf, planFile } from './planning.js'
+import { Input, located, marginOf, maximumOf, planFile } from './planning.js'
 
 const PROGRESS_INTERVAL = 100 /* ms */
 
@@ -66,7 +66,7 @@ export class Loading {
    * @param {{ signal: AbortSignal, onProgress: (progress: Progress) => void, onWarning: (warning: NiblError) => void }} hooks
    */
   static async start(descriptor, options, choice, { signal, onProgress, onWarning }) {
-    const compiling = compileBinary(choice.binary, options.wasmUrl)
+    const compiling = compileBinary(choice.binary, options)
     compiling.catch(() => {})
     /** @type {Loading | undefined} */
     let loading
@@ -80,8 +80,8 @@ export class Loading {
       const { header, plan, compiled, choice: used, unsupported } = await planFile(input, first, options, choice, signal)
       if (!plan || unsupported) throw unsupported
 
-      const margin = marginOf(choice)
-      const memory = { initial: plan.total - plan.kv + margin, maximum: plan.total + margin, threads: choice.threads }
+      const maximum = maximumOf(plan, used, options.sessions)
+      const memory = { initial: plan.total - plan.kv + marginOf(used), maximum, threads: used.threads }
       const binding = new Binding(await unlessAborted(instantiate(compiled, memory), signal))
       const loader = binding.newLoader(input.firstSize, input.fileName, options.quantize)
       for (const chunk of header) binding.feed(loader, chunk)

@@ -123,6 +123,21 @@ export interface GenerateOptions {
   /** Added to the logits by token id; -Infinity forbids a token. */
   logitBias?: Record<number, number> | Map<number, number>
   /**
+   * The answer is JSON, valid for this schema, and whole within maxTokens: compact, properties in the schema's order, others
+   * only where additionalProperties is there. Known are type, enum, const, properties, required, additionalProperties, items,
+   * prefixItems, minItems, maxItems, minLength, maxLength, pattern (regular), format (date, time, date-time, uuid, ipv4,
+   * email), minimum, maximum, exclusiveMinimum, exclusiveMaximum, anyOf, oneOf (that exclude each other), allOf (of one),
+   * $ref into the document, and what only describes. Fails with BAD_GRAMMAR for anything else, naming keyword and path, and
+   * where maxTokens are too few for any answer.
+   */
+  schema?: object | boolean
+  /** The answer is a text of this grammar (GBNF, as llama.cpp has it), whole within maxTokens. */
+  grammar?: string
+  /** The answer is a JSON object, whole within maxTokens. */
+  json?: boolean
+  /** Given to the chat template as `tools`, for models that know them. nibl/openai reads the calls. */
+  tools?: object[]
+  /**
    * Guess ahead where the text repeats itself: tokens and logits are the same, copies come faster. Default: true.
    */
   speculate?: boolean
@@ -152,7 +167,7 @@ export interface Stats {
   decode: Rate & { guessed: number; right: number }
   /** Bytes: WebAssembly memory in all; packed weights and the full KV cache in it. */
   memory: { linear: number; weights: number; kv: number }
-  /** Why the answer ended: end token, stop string, maxTokens or full context, abort or error. */
+  /** Why the answer ended: end token or a grammar's end, stop string, maxTokens or full context, abort or error. */
   finish: 'end' | 'stop' | 'length' | 'abort'
   seed: number
   /** Of all logits computed, 16 hexadecimal digits: the same on every machine. */
@@ -231,7 +246,7 @@ export interface MemoryPlan {
   readonly vocabulary: number
   /** The sum, and what the allocator adds. */
   readonly total: number
-  /** The most that the WebAssembly memory would grow to: the total, program and stacks. */
+  /** The most that the WebAssembly memory would grow to: the total, program and stacks; grammars take some MB more. */
   readonly memory: number
   /** As in ModelInfo. */
   readonly binary: string
@@ -267,6 +282,45 @@ export interface Inspection {
  * that is downloaded, and at most 1 MiB more. A Response or stream is used up.
  */
 export function inspect(source: Source, options?: InspectOptions): Promise<Inspection>
+
+export interface FitOptions extends Omit<InspectOptions, 'quantize' | 'kv'> {
+  /** Bytes that the device has for it. Default: 4e9. */
+  memory?: number
+}
+
+export interface FitRecipe {
+  /** For quantize(); null: the model as it is. */
+  readonly type: string | null
+  readonly method: string | null
+  /** Of the file that it makes; of the model as it is those of the tensors. */
+  readonly fileBytes: number
+  /** As planned with each KV cache; `memory` is the whole. */
+  readonly plans: Record<'i8' | 'f16' | 'f32', Omit<MemoryPlan, 'binary' | 'threads' | 'why'>>
+  /** With the KV cache 'i8', the default. */
+  readonly fits: boolean
+  /** Tokens at which that cache is as large as the weights. */
+  readonly kvOutgrowsWeightsAt: number
+  /** Measured on SmolLM2-135M, which loses more than larger models: change of perplexity (0.05: 5 % more) and KL divergence
+   * in nats, each with its standard error. null for the model as it is. */
+  readonly loss: { perplexity: [number, number]; kl: [number, number] } | null
+}
+
+export interface Fitting {
+  readonly parameters: number
+  readonly contextLength: number
+  readonly memory: number
+  readonly recipes: FitRecipe[]
+  /** That with the least loss of those that fit. */
+  readonly choice: FitRecipe | null
+  /** Why there are no recipes: the model is quantized already, ... */
+  readonly note: string | null
+}
+
+/**
+ * What of a model fits a device, and at which loss: the model as it is and every recipe with a measured loss, from the
+ * header alone. Of a config.json (a path, URL, File, not a folder) nothing else is read.
+ */
+export function fit(source: Source, options?: FitOptions): Promise<Fitting>
 
 export interface QuantizeOptions
   extends Pick<LoadOptions, 'threads' | 'binary' | 'worker' | 'timeout' | 'retries' | 'headers' | 'hub' | 'token' | 'wasmUrl' | 'workerUrl' | 'signal' | 'onProgress'> {
@@ -386,6 +440,7 @@ export type ErrorCode =
   | 'TIMEOUT' /* no byte came for `timeout` ms */
   | 'OUT_OF_MEMORY'
   | 'CONTEXT_FULL' /* the prompt is longer than the context */
+  | 'BAD_GRAMMAR' /* a grammar or schema that is wrong or not supported, or too few tokens for it */
   | 'NOT_FINITE' /* the model computed infinities */
   | 'UNSUPPORTED_ENGINE' /* no WebAssembly SIMD */
   | 'WASM_FAILED' /* the .wasm file could not be loaded */

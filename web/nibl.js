@@ -3,7 +3,7 @@ import { renderChat } from './chat.js'
 import { describeSource, pageAddress } from './describe.js'
 import { NiblError, abortReason, fromRecord, throwIfAborted } from './errors.js'
 import { readIntegrity } from './integrity.js'
-import { biasEntries, generateOptions, inspectOptions, loadOptions, quantizeOptions, readOptions } from './options.js'
+import { biasEntries, fitOptions, generateOptions, grammarOf, inspectOptions, loadOptions, quantizeOptions, readOptions } from './options.js'
 import { connect } from './connect.js'
 
 export { openCache } from './cache.js'
@@ -63,15 +63,21 @@ export async function load(source, given = {}) {
   }
 }
 
-/** @type {typeof import('./nibl.d.ts').inspect} */
-export async function inspect(source, given = {}) {
-  const { link, close, args, calls } = await open(source, readOptions(inspectOptions, given))
+/** A call that needs a file's header alone. @param {string} call @param {Record<string, any>} table */
+const asking = (call, table) => async (/** @type {any} */ source, given = {}) => {
+  const { link, close, args, calls } = await open(source, readOptions(table, given))
   try {
-    return await link.call('inspect', args, calls)
+    return await link.call(call, args, calls)
   } finally {
     close()
   }
 }
+
+/** @type {typeof import('./nibl.d.ts').inspect} */
+export const inspect = asking('inspect', inspectOptions)
+
+/** @type {typeof import('./nibl.d.ts').fit} */
+export const fit = asking('fit', fitOptions)
 
 /** @type {typeof import('./nibl.d.ts').quantize} */
 export async function quantize(source, given = {}) {
@@ -133,20 +139,21 @@ class Model {
 
   /** @param {string | any[]} prompt @param {any} given @returns {AsyncGenerator<Piece, void, void>} */
   generate(prompt, given = {}) {
-    const { signal, logitBias, stop, ...options } = readOptions(generateOptions, given)
+    const { signal, logitBias, stop, schema, grammar, json, tools, ...options } = readOptions(generateOptions, given)
     const chat = Array.isArray(prompt)
     if (!chat && typeof prompt !== 'string') {
       throw new NiblError('BAD_ARGUMENT', 'The prompt must be a string or an array of messages.')
     }
     options.seed ??= Math.floor(Math.random() * 2 ** 32)
-    return this.#stream(prompt, { ...options, chat, stop: [stop].flat(), logitBias: biasEntries(logitBias) }, signal)
+    const lists = { stop: [stop].flat(), logitBias: biasEntries(logitBias) }
+    return this.#stream(prompt, tools, { ...options, ...lists, chat, grammar: grammarOf({ schema, grammar, json }) }, signal)
   }
 
-  /** @param {string | any[]} prompt @param {any} request @param {AbortSignal} [signal]
+  /** @param {string | any[]} prompt @param {any[]} tools @param {any} request @param {AbortSignal} [signal]
    * @returns {AsyncGenerator<Piece, void, void>} */
-  async *#stream(prompt, request, signal) {
+  async *#stream(prompt, tools, request, signal) {
     throwIfAborted(signal)
-    const text = typeof prompt === 'string' ? prompt : await renderChat(this.#template, prompt)
+    const text = typeof prompt === 'string' ? prompt : await renderChat(this.#template, prompt, tools)
     /** @type {Piece[]} */
     const pieces = []
     let wake = () => {}

@@ -11,7 +11,9 @@
  *   new OpenAI({ baseURL: 'http://nibl/v1', apiKey: '-', fetch: client.fetch })
  *
  * Supported: messages of text (strings or text parts), max_tokens, max_completion_tokens, temperature, top_p, stop, seed,
- * logit_bias, logprobs, stream, stream_options.include_usage; beyond OpenAI's: top_k, min_p, repeat_penalty. Everything
+ * logit_bias, logprobs, stream, stream_options.include_usage; response_format (json_object, json_schema: always valid, see
+ * `schema` of generate()); tools and tool_choice: 'required' or a named function makes a valid call certain, 'auto' reads
+ * what the model writes. Models whose template knows no tools are told of them in the system message. Beyond OpenAI's: top_k, min_p, repeat_penalty. Everything
  * else is refused by name, unless its value changes nothing. Requests on one model queue.
  */
 import type { Message, Model } from './nibl.d.ts'
@@ -20,6 +22,23 @@ export interface TextPart {
   type: 'text'
   text: string
 }
+
+export interface Tool {
+  type: 'function'
+  function: { name: string; description?: string; parameters?: object; [field: string]: unknown }
+}
+
+export interface ToolCall {
+  id: string
+  type: 'function'
+  /** `arguments`: JSON. */
+  function: { name: string; arguments: string }
+}
+
+export type ResponseFormat =
+  | { type: 'text' }
+  | { type: 'json_object' }
+  | { type: 'json_schema'; json_schema: { name?: string; schema: object | boolean; strict?: boolean | null; [field: string]: unknown } }
 
 export interface CompletionParameters {
   /** A name given to openai(); default: the first. */
@@ -41,7 +60,10 @@ export interface CompletionParameters {
 }
 
 export interface ChatParameters extends CompletionParameters {
-  messages: (Omit<Message, 'content'> & { content: string | TextPart[] })[]
+  messages: (Omit<Message, 'content'> & { content?: string | TextPart[] | null; tool_calls?: ToolCall[]; tool_call_id?: string })[]
+  response_format?: ResponseFormat | null
+  tools?: Tool[] | null
+  tool_choice?: 'none' | 'auto' | 'required' | { type: 'function'; function: { name: string } } | null
   logprobs?: boolean | null
 }
 
@@ -58,7 +80,7 @@ export interface Usage {
   prompt_tokens_details: { cached_tokens: number }
 }
 
-export type FinishReason = 'stop' | 'length'
+export type FinishReason = 'stop' | 'length' | 'tool_calls'
 
 export interface TokenLogprob {
   token: string
@@ -89,13 +111,13 @@ interface Answer {
 
 export interface ChatCompletion extends Answer {
   object: 'chat.completion'
-  choices: [{ index: 0; message: { role: 'assistant'; content: string; refusal: null }; logprobs: ChatLogprobs | null; finish_reason: FinishReason }]
+  choices: [{ index: 0; message: { role: 'assistant'; content: string | null; refusal: null; tool_calls?: ToolCall[] }; logprobs: ChatLogprobs | null; finish_reason: FinishReason }]
   usage: Usage
 }
 
 export interface ChatCompletionChunk extends Answer {
   object: 'chat.completion.chunk'
-  choices: { index: 0; delta: { role?: 'assistant'; content?: string }; logprobs: ChatLogprobs | null; finish_reason: FinishReason | null }[]
+  choices: { index: 0; delta: { role?: 'assistant'; content?: string | null; tool_calls?: (ToolCall & { index: number })[] }; logprobs: ChatLogprobs | null; finish_reason: FinishReason | null }[]
   usage?: Usage
 }
 

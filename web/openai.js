@@ -3,6 +3,7 @@
  * clients that speak it over HTTP. Types and manual: openai.d.ts.
  */
 import { NiblError } from './errors.js'
+import { callSchema, readCalls, withTools } from './tools.js'
 
 /** @typedef {import('./nibl.d.ts').Model} Model */
 /** @typedef {import('./nibl.d.ts').Piece} Piece */
@@ -19,7 +20,7 @@ class RequestError extends Error {
 }
 
 /** HTTP status of errors of generate() that the request is to blame for. @type {Record<string, string | null>} */
-const requestCodes = { BAD_ARGUMENT: null, CONTEXT_FULL: 'context_length_exceeded', UNSUPPORTED_MODEL: null }
+const requestCodes = { BAD_ARGUMENT: null, CONTEXT_FULL: 'context_length_exceeded', UNSUPPORTED_MODEL: null, BAD_GRAMMAR: null }
 
 /** @param {unknown} error */
 function toRequestError(error) {
@@ -46,7 +47,7 @@ const passedOn = {
   repeat_penalty: 'repeatPenalty',
 }
 /** Read here. */
-const read = ['model', 'stream', 'stream_options', 'logprobs']
+const read = ['model', 'stream', 'stream_options', 'logprobs', 'response_format', 'tools', 'tool_choice']
 /** Without an effect on the answer. */
 const ignored = ['user', 'metadata', 'store', 'service_tier', 'safety_identifier', 'prompt_cache_key']
 /** Known, but only with the value that changes nothing. @type {Record<string, any[]>} */
@@ -58,10 +59,7 @@ const neutral = {
   frequency_penalty: [0],
   presence_penalty: [0],
   top_logprobs: [0],
-  tools: [[]],
-  tool_choice: ['none', 'auto'],
   parallel_tool_calls: [true, false],
-  response_format: [{ type: 'text' }],
   modalities: [['text']],
 }
 
@@ -78,6 +76,32 @@ function optionsOf(body, input) {
     }
   }
   return options
+}
+
+/** What the answer must be: options of generate(), and the tools that it may call.
+ * @param {Body} body @returns {{ form: { json?: true, schema?: any }, tools: import('./tools.js').Tool[], named: boolean }} */
+function formOf({ response_format: format, tools, tool_choice: choice }) {
+  if (tools && !(Array.isArray(tools) && tools.every((tool) => tool?.type === 'function' && typeof tool.function?.name === 'string'))) {
+    throw new RequestError("'tools' must be an array of { type: 'function', function: { name, ... } }.", { param: 'tools' })
+  }
+  const named = choice?.type === 'function' ? choice.function?.name : undefined
+  const known = [undefined, null, 'none', 'auto', 'required'].includes(choice) || tools?.some((/** @type {any} */ tool) => tool.function.name === named)
+  if (!known) throw new RequestError("'tool_choice' must be 'none', 'auto', 'required' or one of the tools.", { param: 'tool_choice' })
+  const callable = choice === 'none' || !tools ? [] : tools.filter((/** @type {any} */ tool) => !named || tool.function.name === named)
+  if (choice === 'required' && !callable.length) throw new RequestError("'tool_choice' is 'required', but there are no tools.", { param: 'tool_choice' })
+  const must = choice === 'required' || named !== undefined
+  const form = must ? { schema: callSchema(callable) } : responseForm(format)
+  return { form, tools: callable, named: named !== undefined }
+}
+
+/** @param {any} format @returns {{ json?: true, schema?: any }} */
+function responseForm(format) {
+  const type = format?.type ?? 'text'
+  if (type === 'text') return {}
+  if (type === 'json_object') return { json: true }
+  const schema = type === 'json_schema' ? format.json_schema?.schema : undefined
+  if (schema !== undefined) return { schema }
+  throw new RequestError("'response_format' must be { type: 'text' }, { type: 'json_object' } or { type: 'json_schema', json_schema: { schema } }.", { param: 'response_format' })
 }
 
 /** A message's content as text. @param {any} content @param {number} index */
@@ -116,7 +140,7 @@ const kinds = {
     chunk: 'chat.completion.chunk',
     prompt({ messages }) {
       if (!Array.isArray(messages)) throw new RequestError("'messages' must be an array.", { param: 'messages' })
-      return messages.map((message, i) => ({ ...message, content: textOf(message?.content, i) }))
+      return messages.map((message, i) => ({ ...message, content: message?.tool_calls ? textOf(message.content ?? '', i) : textOf(message?.content, i) }))
     },
     choice: (content, logprobs, finish_reason) => ({
       index: 0,
@@ -187,11 +211,21 @@ function prepare(models, kind, body, signal) {
   if (typeof body !== 'object' || body === null) throw new RequestError('The body must be a JSON object.')
   const name = body.model ?? [...models.keys()][0]
   const model = modelOf(models, name)
-  const options = optionsOf(body, kind.input)
-  const prompt = kind.prompt(body)
+  const { form, tools, named } = formOf(body)
+  /** @type {Record<string, any>} */
+  const options = { ...optionsOf(body, kind.input), ...form }
+  let prompt = kind.prompt(body)
+  if (Array.isArray(prompt)) ({ messages: prompt, tools: options.tools } = withTools(model.info.chatTemplate, prompt, tools))
   const id = `${kind.id}-${crypto.randomUUID().replaceAll('-', '')}`
   const head = { id, created: Math.floor(Date.now() / 1000), model: name }
   const withLogprobs = Boolean(body.logprobs)
+
+  /** An answer that may call tools. @param {string} text */
+  const callsIn = (text) => {
+    const { content, calls } = readCalls(text, tools)
+    const tool_calls = calls.map((call) => ({ id: `call_${crypto.randomUUID().replaceAll('-', '')}`, type: 'function', function: call }))
+    return { content, ...(calls.length && { tool_calls }) }
+  }
 
   async function whole() {
     const pieces = []
@@ -199,6 +233,8 @@ function prepare(models, kind, body, signal) {
     const { stats } = model
     const text = pieces.map((piece) => piece.text).join('')
     const choice = kind.choice(text, withLogprobs ? kind.logprobs(pieces) : null, finishReasons[stats.finish])
+    if (tools.length) Object.assign(choice.message, callsIn(text))
+    if (choice.message?.tool_calls && !named) choice.finish_reason = 'tool_calls'
     return { ...head, object: kind.object, choices: [choice], usage: usageOf(stats, pieces.length) }
   }
 
@@ -206,13 +242,22 @@ function prepare(models, kind, body, signal) {
     /** @param {any[]} choices @param {any} [usage] */
     const chunk = (choices, usage) => ({ ...head, object: kind.chunk, choices, ...usage })
     let count = 0
+    let text = ''
     /* The first answer comes with the first token, so that an error before it is an error and no broken stream. */
     for await (const piece of model.generate(prompt, { ...options, signal })) {
       if (count++ === 0 && kind === kinds.chat) yield chunk([kind.delta(null, null, null)])
+      text += piece.text
+      if (tools.length) continue /* calls are told whole */
       if (piece.text || withLogprobs) yield chunk([kind.delta(piece.text, withLogprobs ? kind.logprobs([piece]) : null, null)])
     }
     const { stats } = model
-    yield chunk([kind.delta('', null, finishReasons[stats.finish])])
+    let finish = finishReasons[stats.finish]
+    if (tools.length) {
+      const { content, tool_calls } = callsIn(text)
+      if (tool_calls && !named) finish = 'tool_calls'
+      yield chunk([{ index: 0, delta: { content, ...(tool_calls && { tool_calls: tool_calls.map((call, index) => ({ index, ...call })) }) }, logprobs: null, finish_reason: null }])
+    }
+    yield chunk([kind.delta('', null, finish)])
     if (body.stream_options?.include_usage) yield chunk([], { usage: usageOf(stats, count) })
   }
   return body.stream ? chunks() : whole()

@@ -79,6 +79,9 @@ const inspectNames = [
 /** @type {Record<string, Option>} */
 export const inspectOptions = Object.fromEntries(inspectNames.map((name) => [name, loadOptions[name]]))
 
+/** @type {Record<string, Option>} */
+export const fitOptions = { ...inspectOptions, memory: { fallback: 4e9, ...number(1, 1e15) } }
+
 const typeName = loadOptions.quantize
 const quantizeNames = ['threads', 'binary', 'worker', 'timeout', 'retries', 'headers', 'hub', 'token', 'wasmUrl', 'workerUrl', 'signal', 'onProgress']
 /** @type {Record<string, Option>} */
@@ -113,7 +116,26 @@ export const generateOptions = {
     check: (value) => isObject(value) && biasEntries(value).every(isBias),
     must: 'be an object or Map from token id to number',
   },
+  schema: { check: (value) => typeof value === 'boolean' || isObject(value), must: 'be a JSON Schema' },
+  grammar: { check: (value) => typeof value === 'string', must: 'be a grammar in GBNF' },
+  json: { fallback: false, ...flag },
+  tools: { fallback: [], check: Array.isArray, must: 'be an array of tools' },
   signal: instance(AbortSignal),
+}
+
+/** What the core is told of these. @param {{ schema?: any, grammar?: string, json: boolean }} options */
+export function grammarOf({ schema, grammar, json }) {
+  if (Number(schema !== undefined) + Number(grammar !== undefined) + Number(json) > 1) {
+    throw new NiblError('BAD_ARGUMENT', 'Only one of the options "schema", "grammar" and "json" can be given.')
+  }
+  if (grammar !== undefined) return { format: 0, text: grammar }
+  if (json) return { format: 1, text: '{"type":"object"}' }
+  if (schema === undefined) return undefined
+  try {
+    return { format: 1, text: JSON.stringify(schema) }
+  } catch (cause) {
+    throw new NiblError('BAD_ARGUMENT', `The option "schema" is no JSON: ${/** @type {Error} */ (cause).message}`, { cause })
+  }
 }
 
 /** @param {Record<string, number> | Map<number, number>} bias @returns {[number, number][]} */

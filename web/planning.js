@@ -4,7 +4,7 @@
  * bits do not hold this one, again with the one for 64.
  */
 import { Binding } from './binding.js'
-import { LARGEST, checkSize, compileBinary, instantiate } from './binaries.js'
+import { LARGEST, LARGEST64, checkSize, compileBinary, instantiate } from './binaries.js'
 import { NiblError, unlessAborted } from './errors.js'
 import { chooseLarger } from './features.js'
 import { openSource } from './source.js'
@@ -14,6 +14,7 @@ import { isPart } from './folder.js'
 /* Static data, stacks, the staging buffer and what the allocator needs between blocks. */
 const MARGIN = 10 << 20
 const THREAD_MARGIN = 3 << 19
+const GRAMMAR_MARGIN = 8 << 20
 const PLANNER_MAXIMUM = 512 << 20
 
 /** Before anything is known: enough for the header of most files, little to wait for. */
@@ -32,7 +33,8 @@ export const FIRST_RANGE = 1 << 20
  *   how bytes are brought */
 /** @typedef {{ planner: Planner, header: Chunk[], compiled: Compiled, choice: Choice, plan: Plan | null,
  *   unsupported: unknown }} Planned */
-/** @typedef {{ contextLength: number, kv: 'i8' | 'f16' | 'f32', sessions: number, quantize?: string, wasmUrl?: string }} PlanOptions */
+/** @typedef {{ contextLength: number, kv: 'i8' | 'f16' | 'f32', sessions: number, quantize?: string,
+ *   configOnly?: boolean, wasmUrl?: string }} PlanOptions */
 
 /** Bytes of addresses that each file of a model has: NIBL_ADDRESS_BITS. */
 const FILE = 2 ** 40
@@ -194,16 +196,26 @@ export function marginOf({ threads }) {
   return MARGIN + THREAD_MARGIN * threads
 }
 
+/** The most that the memory grows to: the plan, and where there is room for it what grammars take.
+ * @param {import('./binding.js').Plan} plan @param {Choice} choice @param {number} sessions */
+export function maximumOf(plan, choice, sessions) {
+  const needed = plan.total + marginOf(choice)
+  const grammars = 2 * plan.vocabulary + GRAMMAR_MARGIN + GRAMMAR_MARGIN * sessions
+  const largest = choice.binary.endsWith('-memory64') ? LARGEST64 : LARGEST
+  return Math.max(needed, Math.min(largest, needed + grammars))
+}
+
 /** A small instance that knows a header. */
 export class Planner {
   #binding
   #loader
 
-  /** @param {Compiled} compiled @param {Input} input @param {PlanOptions} options */
-  static async of(compiled, input, { quantize }) {
+  /** @param {Compiled} compiled @param {{ firstSize: number, fileName: string }} input
+   * @param {{ quantize?: string, configOnly?: boolean }} options */
+  static async of(compiled, input, { quantize, configOnly }) {
     const size = { initial: 0, maximum: PLANNER_MAXIMUM, threads: 1 }
     const binding = new Binding(await instantiate(compiled, size))
-    return new Planner(binding, binding.newLoader(input.firstSize, input.fileName, quantize))
+    return new Planner(binding, binding.newLoader(input.firstSize, input.fileName, quantize, configOnly))
   }
 
   /** @param {Binding} binding @param {number} loader */
@@ -249,6 +261,13 @@ export class Planner {
   describe() {
     return this.#binding.describe(this.#loader)
   }
+
+  /** Of the file that a recipe makes, the size and the beginning. Nothing else can be asked afterwards.
+   * @param {import('./binding.js').QuantizeOptions} recipe */
+  output(recipe) {
+    const quantizer = this.#binding.newQuantizer(this.#loader, recipe)
+    return { size: this.#binding.quantizerSize(quantizer), bytes: this.#binding.quantizerOutput(quantizer) }
+  }
 }
 
 /**
@@ -274,7 +293,7 @@ export async function planFile(input, compiled, options, choice, signal) {
   } catch (error) {
     return { ...planned, unsupported: error }
   }
-  planned.compiled = await unlessAborted(compileBinary(planned.choice.binary, options.wasmUrl), signal)
+  planned.compiled = await unlessAborted(compileBinary(planned.choice.binary, options), signal)
   planned.planner = await Planner.of(planned.compiled, input, options)
   planned.planner.feed(planned.header)
   planned.plan = planned.planner.plan(options, planned.choice)

@@ -37,7 +37,7 @@ export class Quantizing {
     const choice = chooseBinary(options)
     const input = await Input.of(descriptor, options, { signal, jumps: true })
     try {
-      const compiling = compileBinary(choice.binary, options.wasmUrl)
+      const compiling = compileBinary(choice.binary, { wasmUrl: options.wasmUrl, quantize: true })
       compiling.catch(() => {})
       await input.start()
       const size = { initial: marginOf(choice), maximum: MAXIMUM + marginOf(choice), threads: choice.threads }

@@ -6,7 +6,7 @@ import { NiblError } from './errors.js'
 import { fileNameOf, firstFile } from './folder.js'
 import { UrlSource } from './http.js'
 import { isNode, nodeModule } from './platform.js'
-import { ByteStream, CHUNK, alone, emptyStream, reasonOf } from './stream.js'
+import { ByteStream, alone, reasonOf } from './stream.js'
 
 /**
  * @typedef {{ kind: 'url', url: string, headers?: Record<string, string>, part?: boolean, response?: Promise<Response> }
@@ -120,23 +120,47 @@ class PathSource {
   /** @param {Range} [range] */
   async open(range) {
     if (!isNode) throw new NiblError('BAD_ARGUMENT', `${this.name}: a browser cannot open a path; pass a File.`)
-    const { promises, createReadStream } = nodeModule('node:fs')
-    let size
+    const { promises } = nodeModule('node:fs')
+    let file
     try {
-      const file = await promises.stat(this.name)
-      if (file.isDirectory()) throw new Error('it is a directory')
-      size = file.size
+      file = await promises.open(this.name)
+      const stat = await file.stat()
+      if (stat.isDirectory()) throw new Error('it is a directory')
+      const size = stat.size
+      const start = Math.min(range?.start ?? 0, size)
+      const end = Math.max(start, Math.min(range?.end ?? size, size))
+      const about = { name: this.name, offset: start, size, expected: end - start, ranged: true }
+      return new ByteStream(fileStream(file, start, end), about, this.#limits)
     } catch (cause) {
+      await file?.close()
       const status = /** @type {any} */ (cause)?.code === 'ENOENT' ? 404 : undefined
       throw new NiblError('FILE_FAILED', `${this.name} cannot be read: ${reasonOf(cause)}`, { status, cause })
     }
-    const start = Math.min(range?.start ?? 0, size)
-    const end = Math.min(range?.end ?? size, size)
-    const about = { name: this.name, offset: start, size, expected: end - start, ranged: true }
-    if (end <= start) return new ByteStream(emptyStream(), about, this.#limits)
-    const file = createReadStream(this.name, { start, end: end - 1, highWaterMark: CHUNK })
-    return new ByteStream(nodeModule('node:stream').Readable.toWeb(file), about, this.#limits)
   }
+}
+
+/** Bytes of a file, which it closes, read into the buffers of whoever reads: chunks of its own would be garbage faster than
+ * they are collected. @param {any} file a FileHandle @param {number} at @param {number} end */
+function fileStream(file, at, end) {
+  return new ReadableStream({
+    type: 'bytes',
+    async pull(controller) {
+      const request = /** @type {ReadableStreamBYOBRequest} */ (controller.byobRequest)
+      const view = /** @type {Uint8Array} */ (request.view)
+      try {
+        const { bytesRead } = await file.read(view, 0, Math.min(view.length, end - at), at)
+        at += bytesRead
+        if (bytesRead > 0) return request.respond(bytesRead)
+        controller.close()
+        request.respond(0)
+        await file.close()
+      } catch (error) {
+        await file.close().catch(() => {})
+        throw error
+      }
+    },
+    cancel: () => file.close(),
+  })
 }
 
 /** A stream given by the caller: read once, from its start. */

@@ -55,6 +55,6 @@ struct nibl_cli_verb {
 };
 
 extern const nibl_cli_verb nibl_cli_run, nibl_cli_quantize, nibl_cli_inspect, nibl_cli_eval, nibl_cli_bench,
-    nibl_cli_hash;
+    nibl_cli_hash, nibl_cli_fit;
 
 #endif

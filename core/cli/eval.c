@@ -2,11 +2,10 @@
  * Logits file: raw little-endian f32 rows [vocabulary], of every position, sequence after sequence. */
 #include "core/cli/console.h"
 #include "core/cli/eval.h"
-#include "core/cli/json.h"
 
 #include <inttypes.h>
 
-enum { MAX_FILE = 256 << 20 };
+enum { MAX_FILE = 256 << 20, MIN_WINDOW = 4 };
 
 typedef nibl_cli_eval_options eval_options;
 
@@ -16,11 +15,20 @@ static const eval_options defaults = {0};
 static const nibl_cli_option table[] = {
     {"-f, --file", NIBL_CLI_TEXTS, FIELD(files), "[NAME=]FILE", 0, 0, NULL,
      "a text to be scored; may be given several times, each is reported apart"},
-    {"--reference", NIBL_CLI_TEXT, FIELD(reference), "MODEL", 0, 0, NULL,
-     "the model to compare with, computed beside it with the same options; --quantize is not for it"},
+    {"--domains", NIBL_CLI_TEXT, FIELD(domains), "DIR", 0, 0, "small texts of its own",
+     "a folder of texts to be scored, one file a domain; .jsonl: conversations, for the chat template"},
+    {"--tasks", NIBL_CLI_TEXT, FIELD(tasks), "DIR", 0, 0, NULL,
+     "a folder of .jsonl files with items {prompt, choices, answer}: the likeliest choice is the model's"},
+    {"--reference", NIBL_CLI_TEXT, FIELD(reference), "MODEL|FILE", 0, 0, NULL,
+     "what to compare with: a model, computed beside it with the same options (--quantize is not for it), or "
+     "a file "
+     "of --keep, which brings its texts"},
+    {"--keep", NIBL_CLI_TEXT, FIELD(keep), "FILE", 0, 0, NULL,
+     "keeps this model's answers as a reference for others, in 2.6 KB a position"},
     {"--chunks", NIBL_CLI_INTEGER, FIELD(chunks), "N", 0, 1 << 24, "all", "windows of each text"},
     {"--bos", NIBL_CLI_FLAG, FIELD(bos), NULL, 0, 0, NULL,
      "every window begins with BOS, in place of its first token"},
+    {"--items", NIBL_CLI_INTEGER, FIELD(items), "N", 0, 1 << 24, "all", "items of each task"},
     {"-c, --ctx-size", NIBL_CLI_INTEGER, FIELD(settings.context), "N", 0, 1 << 24, "512",
      "tokens of a window"},
     {"--tokens", NIBL_CLI_TEXT, FIELD(tokens), "FILE", 0, 0, NULL,
@@ -29,7 +37,7 @@ static const nibl_cli_option table[] = {
      "where the f32 logits of every position are written"},
     NIBL_CLI_COMPUTE_OPTIONS(eval_options),
     NIBL_CLI_KV_OPTIONS(eval_options),
-    {"--json", NIBL_CLI_FLAG, FIELD(json), NULL, 0, 0, NULL, "one JSON object per text or sequence"},
+    {"--json", NIBL_CLI_FLAG, FIELD(json), NULL, 0, 0, NULL, "one JSON object per text, task or sequence"},
 };
 
 static uint32_t load_u32(const char *bytes) {
@@ -130,24 +138,14 @@ static void print_result(const eval_options *o, uint32_t index, size_t tokens, u
     nibl_cli_json_close(&json, '}');
 }
 
-static int eval(const char *path, const void *given) {
-    const eval_options *o = given;
-    int code = nibl_cli_settings_check(&o->settings, nibl_cli_eval.name);
-    if (code != NIBL_EXIT_OK) return code;
-    if (o->files.count > 0 && (o->tokens || o->logits))
-        return nibl_cli_fail_usage(nibl_cli_eval.name,
-                                   "-f scores texts, --tokens and --logits write logits: not both");
-    if (o->files.count > 0) return nibl_cli_eval_texts(path, o);
-    if (o->reference || o->chunks || o->bos)
-        return nibl_cli_fail_usage(nibl_cli_eval.name,
-                                   "--reference, --chunks and --bos are for texts: -f is missing");
+static int write_logits(const char *path, const eval_options *o) {
     if (!o->tokens || !o->logits)
         return nibl_cli_fail_usage(nibl_cli_eval.name, "--tokens and --logits are both needed");
     nibl_cli_model model = {0};
     nibl_cli_output output = {0};
     nibl_cli_tokens tokens = {0};
     sequences s = {0};
-    code = read_sequences(o->tokens, &s);
+    int code = read_sequences(o->tokens, &s);
     if (code == NIBL_EXIT_OK) code = nibl_cli_model_open(path, o->settings.quantize, false, &model);
     if (code == NIBL_EXIT_OK) code = nibl_cli_output_open(o->logits, &output);
     for (uint32_t i = 0; code == NIBL_EXIT_OK && i < s.count; i++) {
@@ -163,13 +161,107 @@ static int eval(const char *path, const void *given) {
     return code;
 }
 
+/* ---- Texts and tasks ---- */
+
+void nibl_cli_eval_json_open(nibl_cli_json *json, const nibl_cli_evaluator *e, const char *kind,
+                             const char *name) {
+    nibl_cli_json_open(json, NULL, '{');
+    nibl_cli_json_string(json, kind, name);
+    nibl_cli_json_string(json, "model", e->model.path);
+    if (nibl_cli_is_compared(e))
+        nibl_cli_json_string(json, "reference", e->saved.path ? e->saved.model.bytes : e->reference.path);
+    nibl_cli_json_string(json, "isa", nibl_isa());
+}
+
+void nibl_cli_eval_json_estimate(nibl_cli_json *json, const char *key, nibl_estimate estimate) {
+    nibl_cli_json_open(json, key, '{');
+    nibl_cli_json_real(json, "value", estimate.value);
+    nibl_cli_json_real(json, "error", estimate.error);
+    nibl_cli_json_close(json, '}');
+}
+
+/* What the saved reference has, in its order. */
+static int follow_reference(nibl_cli_evaluator *e) {
+    nibl_cli_tokens tokens = {0};
+    nibl_cli_section section = NIBL_CLI_SECTION_TEXT;
+    int code = NIBL_EXIT_OK;
+    while (code == NIBL_EXIT_OK && section != NIBL_CLI_SECTION_END) {
+        code = nibl_cli_reference_next(&e->saved, &section, &tokens);
+        if (code == NIBL_EXIT_OK && section == NIBL_CLI_SECTION_TEXT)
+            code = nibl_cli_eval_saved_text(e, &tokens);
+        if (code == NIBL_EXIT_OK && section == NIBL_CLI_SECTION_TASK) code = nibl_cli_eval_saved_task(e);
+    }
+    nibl_cli_tokens_free(&tokens);
+    return code;
+}
+
+static int open_reference(nibl_cli_evaluator *e, bool saved) {
+    const char *path = e->o->reference;
+    if (saved) {
+        const int code = nibl_cli_reference_open(path, &e->model, &e->saved);
+        e->window = e->saved.window;
+        return code;
+    }
+    const int code = nibl_cli_model_open(path, NULL, false, &e->reference);
+    if (code == NIBL_EXIT_OK && e->model.info.vocabulary != e->reference.info.vocabulary)
+        return nibl_cli_fail("%s: has %u tokens, %s has %u: their distributions cannot be compared", path,
+                             e->reference.info.vocabulary, e->model.path, e->model.info.vocabulary);
+    return code;
+}
+
+static int score(const char *path, const eval_options *o) {
+    nibl_cli_evaluator e = {
+        .o = o, .window = o->settings.context ? (size_t)o->settings.context : NIBL_CLI_EVAL_WINDOW};
+    const bool saved = o->reference && nibl_cli_is_reference(o->reference);
+    if (e.window < MIN_WINDOW)
+        return nibl_cli_fail_usage(nibl_cli_eval.name,
+                                   "-c must be %d at least: a window's second half is scored", MIN_WINDOW);
+    if (saved && (o->files.count > 0 || o->domains || o->keep || o->chunks || o->bos || o->settings.context))
+        return nibl_cli_fail_usage(
+            nibl_cli_eval.name,
+            "%s brings its texts and windows: -f, --domains, --keep, --chunks, --bos and -c are "
+            "not for it",
+            o->reference);
+    int code = nibl_cli_model_open(path, o->settings.quantize, false, &e.model);
+    if (code == NIBL_EXIT_OK && o->reference) code = open_reference(&e, saved);
+    if (code == NIBL_EXIT_OK && o->bos && e.model.info.bos < 0)
+        code = nibl_cli_fail("%s: has no BOS token for --bos", path);
+    if (code == NIBL_EXIT_OK && o->keep)
+        code = nibl_cli_reference_create(o->keep, &e.model, (uint32_t)e.window, &e.kept);
+    if (code == NIBL_EXIT_OK && saved) code = follow_reference(&e);
+    if (code == NIBL_EXIT_OK && !saved) code = nibl_cli_eval_texts(&e);
+    if (code == NIBL_EXIT_OK && !saved) code = nibl_cli_eval_tasks(&e);
+    if (code == NIBL_EXIT_OK && o->keep) code = nibl_cli_reference_commit(&e.kept);
+    nibl_cli_reference_close(&e.saved);
+    nibl_cli_reference_close(&e.kept);
+    nibl_cli_model_close(&e.reference);
+    nibl_cli_model_close(&e.model);
+    return code;
+}
+
+static int eval(const char *path, const void *given) {
+    const eval_options *o = given;
+    const int code = nibl_cli_settings_check(&o->settings, nibl_cli_eval.name);
+    if (code != NIBL_EXIT_OK) return code;
+    if (!o->tokens && !o->logits) return score(path, o);
+    if (o->files.count > 0 || o->domains || o->tasks || o->reference || o->keep)
+        return nibl_cli_fail_usage(nibl_cli_eval.name,
+                                   "-f scores texts, --tokens and --logits write logits: not both");
+    return write_logits(path, o);
+}
+
 const nibl_cli_verb nibl_cli_eval = {
     .name = "eval",
-    .arguments = "MODEL -f FILE [options] | MODEL --tokens FILE --logits FILE [options]",
-    .summary = "Scores texts: perplexity, and the divergence from a reference; or writes logits.",
-    .details =
-        "A text is cut into windows, each run alone, and the second half of each is scored. Errors behind\n"
-        "+- are standard errors; those of comparisons are paired, position by position.\n",
+    .arguments = "MODEL [-f FILE] [options] | MODEL --tokens FILE --logits FILE [options]",
+    .summary =
+        "Scores texts by domain, and tasks: perplexity, divergence from a reference; or writes logits.",
+    .details = "Without -f, --domains and --tasks small texts of the command's own are scored: arithmetic, "
+               "chat, code,\n"
+               "other languages, prose. Two models, a base and a fine-tuned one too, are compared with "
+               "--reference, or each\n"
+               "with the same file of --keep. A text is cut into windows, each run alone, and the second "
+               "half of each is scored. Errors behind\n"
+               "+- are standard errors; those of comparisons are paired, position by position.\n",
     .options = table,
     .option_count = sizeof table / sizeof *table,
     .defaults = &defaults,

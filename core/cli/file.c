@@ -3,6 +3,7 @@
 #include "core/cli/file.h"
 #include "core/cli/console.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -23,7 +24,7 @@ typedef struct source {
     uint32_t file; /* its index */
     const char *quantize; /* NULL = not */
     const nibl_cli_receiver *receiver; /* NULL = a model is built */
-    bool header_only, begun, show_progress;
+    bool header_only, config_only, begun, show_progress;
     double start, last_progress;
     char *buffer;
 } source;
@@ -151,7 +152,8 @@ static int load_stream(source *s) {
 static int new_loader(source *s, const char *name) {
     nibl_cli_model *m = s->model;
     if (nibl_loader_new(m->file_size, &m->loader) < 0 || nibl_loader_set_name(m->loader, name) < 0 ||
-        (s->quantize && nibl_loader_set_quantize(m->loader, s->quantize) < 0))
+        (s->quantize && nibl_loader_set_quantize(m->loader, s->quantize) < 0) ||
+        (s->config_only && nibl_loader_set_config_only(m->loader) < 0))
         return nibl_cli_fail_library(m->path);
     return NIBL_EXIT_OK;
 }
@@ -210,6 +212,22 @@ int nibl_cli_model_open(const char *path, const char *quantize, bool header_only
     return code;
 }
 
+int nibl_cli_header_open(const char *path, nibl_cli_model *out) {
+    static const char *const files[] = {"config.json", "model.safetensors", "model.safetensors.index.json"};
+    bool present[3] = {false};
+    nibl_cli_text file = {0};
+    for (size_t i = 0; i < 3; i++) {
+        struct stat status;
+        file.length = 0;
+        present[i] = nibl_cli_join(path, files[i], &file) && stat(file.bytes, &status) == 0;
+    }
+    nibl_cli_text_free(&file);
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    source s = {.model = out, .header_only = true};
+    s.config_only = strcmp(name, files[0]) == 0 || (present[0] && !present[1] && !present[2]);
+    return read_source(&s, path);
+}
+
 int nibl_cli_model_read(const char *path, const nibl_cli_receiver *receiver, nibl_cli_model *out) {
     source s = {.model = out, .receiver = receiver};
     return read_source(&s, path);
@@ -248,6 +266,60 @@ int nibl_cli_read_file(const char *path, size_t limit, nibl_cli_text *out) {
     }
     if (!is_stdin) close(fd);
     return code;
+}
+
+/* ---- Folders ---- */
+
+bool nibl_cli_join(const char *folder, const char *name, nibl_cli_text *out) {
+    const size_t length = strlen(folder);
+    return nibl_cli_text_append(out, folder, length) &&
+           (length == 0 || folder[length - 1] == '/' || nibl_cli_text_append(out, "/", 1)) &&
+           nibl_cli_text_append(out, name, strlen(name));
+}
+
+static int compare_names(const void *a, const void *b) {
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static bool add_name(nibl_cli_names *names, const char *name) {
+    if (names->count == names->capacity) {
+        const size_t capacity = names->capacity ? 2 * names->capacity : 32;
+        char **items = realloc(names->items, capacity * sizeof *items);
+        if (!items) return false;
+        names->items = items;
+        names->capacity = capacity;
+    }
+    char *copy = malloc(strlen(name) + 1);
+    if (!copy) return false;
+    names->items[names->count++] = strcpy(copy, name);
+    return true;
+}
+
+int nibl_cli_list_folder(const char *path, nibl_cli_names *out) {
+    DIR *folder = opendir(path);
+    if (!folder) return fail_system(path);
+    int code = NIBL_EXIT_OK;
+    for (struct dirent *entry; code == NIBL_EXIT_OK && (entry = readdir(folder));) {
+        nibl_cli_text whole = {0};
+        struct stat status;
+        if (entry->d_name[0] == '.') continue;
+        if (!nibl_cli_join(path, entry->d_name, &whole))
+            code = NIBL_EXIT_FAILED;
+        else if (stat(whole.bytes, &status) == 0 && S_ISREG(status.st_mode) && !add_name(out, entry->d_name))
+            code = nibl_cli_fail("out of memory");
+        nibl_cli_text_free(&whole);
+    }
+    closedir(folder);
+    if (code == NIBL_EXIT_OK && out->count == 0)
+        code = nibl_cli_fail("%s: there are no files in this folder", path);
+    if (out->count > 0) qsort(out->items, out->count, sizeof *out->items, compare_names);
+    return code;
+}
+
+void nibl_cli_names_free(nibl_cli_names *names) {
+    for (size_t i = 0; i < names->count; i++) free(names->items[i]);
+    free(names->items);
+    *names = (nibl_cli_names){0};
 }
 
 /* ---- Output files ---- */

@@ -20,6 +20,9 @@ typedef struct nibl_cli_model {
  * nibl_loader_set_quantize, or NULL. Returns an exit
  * code. Close it in both cases. */
 int nibl_cli_model_open(const char *path, const char *quantize, bool header_only, nibl_cli_model *out);
+/* The header of a model of which a file config.json, or a folder without weights, is all there is; else as above with
+ * `header_only`. */
+int nibl_cli_header_open(const char *path, nibl_cli_model *out);
 void nibl_cli_model_close(nibl_cli_model *model);
 
 /* Who takes the bytes instead of a model: `begin` when the header is there, `fed` after all that was fed; both return an
@@ -36,6 +39,17 @@ int nibl_cli_model_read(const char *path, const nibl_cli_receiver *receiver, nib
 
 /* Appends a whole file ("-": stdin) of at most `limit` bytes. Returns an exit code. */
 int nibl_cli_read_file(const char *path, size_t limit, nibl_cli_text *out);
+
+/* The regular files of a folder, sorted; hidden ones are none. Free it in any case. */
+typedef struct nibl_cli_names {
+    char **items;
+    size_t count, capacity;
+} nibl_cli_names;
+
+int nibl_cli_list_folder(const char *path, nibl_cli_names *out);
+void nibl_cli_names_free(nibl_cli_names *names);
+/* Appends "FOLDER/NAME". False, with a message, when memory is short. */
+bool nibl_cli_join(const char *folder, const char *name, nibl_cli_text *out);
 
 /* An output file: written under a temporary name in the same folder and renamed when it is complete. What exists and is
  * no regular file (a pipe, a device) is written directly. */

@@ -82,6 +82,8 @@ static int decode(writer *w) {
         int code = take(w, token, &stopped);
         answer->finish = NIBL_CLI_FINISH_STOP;
         if (code != NIBL_EXIT_OK || stopped) return code;
+        answer->finish = NIBL_CLI_FINISH_END;
+        if (nibl_sampler_done(g->sampler)) return NIBL_EXIT_OK;
         if (made + 1 == g->limit) continue;
         nibl_status status = nibl_session_append(g->session, &token, 1);
         answer->finish = NIBL_CLI_FINISH_CONTEXT;
@@ -109,6 +111,14 @@ int nibl_cli_generate(const nibl_cli_generator *generator, const nibl_cli_tokens
     answer->finish = NIBL_CLI_FINISH_INTERRUPTED;
     if (nibl_cli_interrupted()) return NIBL_EXIT_OK;
     if (code != NIBL_EXIT_OK) return code;
+
+    if (generator->grammar && generator->limit != 0) {
+        const int64_t room = (int64_t)generator->context - (int64_t)prompt->count + 1;
+        const bool limited = generator->limit > 0 && generator->limit < room;
+        const uint32_t tokens = (uint32_t)(limited ? generator->limit : room);
+        if (nibl_sampler_constrain(generator->sampler, generator->grammar, tokens) < 0)
+            return nibl_cli_fail_library("the grammar");
+    }
 
     writer w = {.generator = generator, .answer = answer};
     if (nibl_decoder_new(generator->model, generator->special, &w.decoder) < 0)

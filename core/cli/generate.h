@@ -9,6 +9,8 @@ typedef struct nibl_cli_generator {
     nibl_session *session;
     nibl_sampler *sampler;
     int64_t limit;              /* tokens to generate; -1 = until the end */
+    nibl_grammar *grammar;      /* of every answer; NULL = none */
+    uint32_t context;           /* tokens of the session, at most */
     const nibl_cli_texts *stop; /* never shown */
     bool special;               /* special tokens are text, too */
     FILE *stream;               /* where pieces go as they come; NULL = nowhere */

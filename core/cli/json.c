@@ -200,6 +200,60 @@ size_t nibl_cli_document_member(const nibl_cli_document *document, size_t object
     return 0;
 }
 
+/* Four hexadecimal digits at `at`; UINT32_MAX where they are none. */
+static uint32_t hex_digits(const char *at, const char *end) {
+    uint32_t value = 0;
+    if (end - at < 4) return UINT32_MAX;
+    for (int i = 0; i < 4; i++) {
+        const char *digits = "0123456789abcdef", *digit = strchr(digits, at[i] | 0x20);
+        if (!digit || at[i] == '\0') return UINT32_MAX;
+        value = value << 4 | (uint32_t)(digit - digits);
+    }
+    return value;
+}
+
+static size_t put_utf8(uint32_t code, char *out) {
+    if (code < 0x80) return out[0] = (char)code, 1;
+    const size_t length = code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
+    for (size_t i = length; i-- > 1; code >>= 6) out[i] = (char)(0x80 | (code & 0x3F));
+    out[0] = (char)((0xF00u >> length & 0xF0u) | code);
+    return length;
+}
+
+/* The character of an escape behind its backslash; 0 where it is none. */
+static uint32_t read_escape(const char **at, const char *end) {
+    static const char names[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
+    const char *name = *at < end && **at ? strchr(names, **at) : NULL;
+    if (name) return ++*at, (uint32_t)values[name - names];
+    if (*at == end || **at != 'u') return 0;
+    uint32_t code = hex_digits(*at + 1, end);
+    *at += 5;
+    if (code == UINT32_MAX || (code >= 0xDC00 && code < 0xE000)) return 0;
+    if (code < 0xD800 || code > 0xDFFF) return code;
+    if (end - *at < 6 || (*at)[0] != '\\' || (*at)[1] != 'u') return 0;
+    const uint32_t low = hex_digits(*at + 2, end);
+    *at += 6;
+    return low >= 0xDC00 && low < 0xE000 ? 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00) : 0;
+}
+
+bool nibl_cli_document_text(const nibl_cli_document *document, size_t index, nibl_cli_text *out) {
+    const nibl_cli_node *node = &document->nodes[index];
+    if (index == 0 || node->kind != '"' || !nibl_cli_text_reserve(out, out->length + node->length))
+        return false;
+    const char *at = node->bytes, *end = at + node->length;
+    while (at < end) {
+        uint32_t code = (unsigned char)*at++;
+        if (code != '\\') {
+            out->bytes[out->length++] = (char)code;
+            continue;
+        }
+        if ((code = read_escape(&at, end)) == 0) return false;
+        out->length += put_utf8(code, out->bytes + out->length);
+    }
+    out->bytes[out->length] = '\0';
+    return true;
+}
+
 uint64_t nibl_cli_document_integer(const nibl_cli_document *document, size_t index) {
     const nibl_cli_node *node = &document->nodes[index];
     return index != 0 && node->kind == '0' ? strtoull(node->bytes, NULL, 10) : 0;

@@ -1,8 +1,8 @@
-/* JSON as the command writes it, and a flat view of a document that the library wrote. */
+/* JSON as the command writes it, and a flat view of a document. */
 #ifndef NIBL_CLI_JSON_H
 #define NIBL_CLI_JSON_H
 
-#include "core/nibl.h"
+#include "core/cli/cli.h"
 
 #include <stdio.h>
 
@@ -46,6 +46,8 @@ bool nibl_cli_document_parse(const char *text, nibl_cli_document *out);
 void nibl_cli_document_free(nibl_cli_document *document);
 /* Index of the value of `key` in the object at `object`; 0 when there is none. */
 size_t nibl_cli_document_member(const nibl_cli_document *document, size_t object, const char *key);
+/* Appends a string, its escapes resolved; false where it is none, or has an escape or a NUL that cannot be. */
+bool nibl_cli_document_text(const nibl_cli_document *document, size_t index, nibl_cli_text *out);
 uint64_t nibl_cli_document_integer(const nibl_cli_document *document, size_t index); /* 0 if it is none */
 
 #endif

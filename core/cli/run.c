@@ -7,11 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_PROMPT = 64 << 20 };
+enum { MAX_PROMPT = 64 << 20, MAX_GRAMMAR = 1 << 20 };
 
 typedef struct run_options {
     nibl_cli_settings settings;
-    const char *prompt, *file, *system;
+    const char *prompt, *file, *system, *schema, *grammar;
     int64_t limit, seed, top_k, repeat_window;
     double temperature, top_p, min_p, repeat_penalty;
     nibl_cli_texts stop;
@@ -53,6 +53,10 @@ static const nibl_cli_option table[] = {
      "tokens the penalty looks back at"},
     {"--ignore-eos", NIBL_CLI_FLAG, FIELD(ignore_end), NULL, 0, 0, NULL, "never sample an end token"},
     {"-r, --stop", NIBL_CLI_TEXTS, FIELD(stop), "TEXT", 0, 0, NULL, "stop before this text; may be repeated"},
+    {"--json-schema, --json-schema-file", NIBL_CLI_TEXT, FIELD(schema), "FILE", 0, 0, NULL,
+     "answers are JSON, valid for this schema"},
+    {"--grammar, --grammar-file", NIBL_CLI_TEXT, FIELD(grammar), "FILE", 0, 0, NULL,
+     "answers are texts of this grammar (GBNF)"},
     {"--speculate", NIBL_CLI_CHOICE, FIELD(speculate), "on|off", 0, 0, NULL,
      "guess ahead where the text repeats itself; changes the time only"},
     {"--chat, -cnv", NIBL_CLI_FLAG, FIELD(chat), NULL, 0, 0, NULL,
@@ -93,6 +97,8 @@ static int check(const run_options *o, const char *model) {
     if (strcmp(model, "-") == 0 && stdin_prompt)
         return nibl_cli_fail_usage(verb,
                                    "the model comes from stdin, so the prompt must come from -p or a file");
+    if (o->schema && o->grammar)
+        return nibl_cli_fail_usage(verb, "--json-schema and --grammar contradict each other");
     for (size_t i = 0; i < o->stop.count; i++)
         if (*o->stop.items[i] == '\0')
             return nibl_cli_fail_usage(verb, "--stop needs a text that is not empty");
@@ -135,6 +141,21 @@ static int make_sampler(context *c) {
     nibl_status status = nibl_sampler_new(c->model.model, &options, &c->generator.sampler);
     free(biases);
     return status < 0 ? nibl_cli_fail_library("the sampler") : NIBL_EXIT_OK;
+}
+
+static int make_grammar(context *c) {
+    const char *path = c->o->schema ? c->o->schema : c->o->grammar;
+    const uint32_t most = c->model.info.context_length < 4096 ? c->model.info.context_length : 4096;
+    nibl_cli_text text = {0};
+    if (!path) return NIBL_EXIT_OK;
+    int code = nibl_cli_read_file(path, MAX_GRAMMAR, &text);
+    c->generator.context = c->o->settings.context ? (uint32_t)c->o->settings.context : most;
+    if (code == NIBL_EXIT_OK &&
+        nibl_grammar_new(c->model.model, c->o->schema ? NIBL_GRAMMAR_JSON_SCHEMA : NIBL_GRAMMAR_GBNF,
+                         text.bytes ? text.bytes : "", text.length, &c->generator.grammar) < 0)
+        code = nibl_cli_fail_library(path);
+    nibl_cli_text_free(&text);
+    return code;
 }
 
 /* A template that is there but unknown is told; a model that has none simply completes. */
@@ -344,6 +365,7 @@ static int work(context *c, const char *path) {
     }
     if (code == NIBL_EXIT_OK) nibl_session_speculate(c->generator.session, o->speculate == 0);
     if (code == NIBL_EXIT_OK) code = make_sampler(c);
+    if (code == NIBL_EXIT_OK) code = make_grammar(c);
     c->generator.model = c->model.model;
     if (code == NIBL_EXIT_OK) code = conversation ? converse(c, interactive) : answer_once(c, &prompt);
     if (code == NIBL_EXIT_OK && !o->json && !o->raw) print_figures(c);
@@ -362,6 +384,7 @@ static int run(const char *model, const void *given) {
     c.generator.stream = o->json ? NULL : stdout;
     code = work(&c, model);
     nibl_sampler_free(c.generator.sampler);
+    nibl_grammar_free(c.generator.grammar);
     nibl_session_free(c.generator.session);
     nibl_cli_model_close(&c.model);
     return code;

@@ -1,6 +1,6 @@
 /* Perplexity, and the divergence of a model's distributions from a reference's on the same positions. Sums are taken in
  * double and in the order of positions, with the library's own exp and log: every host computes the same figures. */
-#include "core/base.h"
+#include "core/eval/reference.h"
 #include "core/maths.h"
 
 #include <math.h>
@@ -35,8 +35,7 @@ void nibl_evaluation_free(nibl_evaluation *e) {
     nibl_free(e);
 }
 
-/* A row of logits: its most probable token (the first of several) and log sum exp; false where one is not finite. */
-static bool measure_row(const float *logits, uint32_t count, uint32_t *top, double *log_sum) {
+bool nibl_measure_row(const float *logits, uint32_t count, uint32_t *top, double *log_sum) {
     bool finite = true;
     uint32_t best = 0;
     for (uint32_t i = 0; i < count; i++) {
@@ -51,33 +50,66 @@ static bool measure_row(const float *logits, uint32_t count, uint32_t *top, doub
     return finite;
 }
 
-nibl_status nibl_evaluation_add(nibl_evaluation *e, const float *logits, const float *reference,
-                                int32_t next) {
+nibl_status nibl_log_probability(const float *logits, uint32_t vocabulary, int32_t token, double *out) {
+    uint32_t top;
+    double log_sum;
+    if (token < 0 || (uint32_t)token >= vocabulary)
+        return nibl_fail(NIBL_E_ARGUMENT, "token %d is none of the vocabulary of %u", token, vocabulary);
+    if (!nibl_measure_row(logits, vocabulary, &top, &log_sum))
+        return nibl_fail(NIBL_E_NUMERIC, "there are logits that are not finite");
+    *out = (double)logits[token] - log_sum;
+    return NIBL_OK;
+}
+
+/* The row itself, and where it goes: the caller fills in what the reference says, then counts the position. */
+static nibl_status begin_position(nibl_evaluation *e, const float *logits, bool compared, int32_t next,
+                                  uint32_t *top, double *log_sum, position **out) {
     if (next < 0 || (uint32_t)next >= e->vocabulary)
         return nibl_fail(NIBL_E_ARGUMENT, "token %d is none of the vocabulary of %u", next, e->vocabulary);
-    if (e->compared != (reference != NULL))
+    if (e->compared != compared)
         return nibl_fail(NIBL_E_ARGUMENT, "position %zu %s a reference, unlike the evaluation", e->count,
-                         reference ? "has" : "lacks");
-    uint32_t top, reference_top = 0;
-    double log_sum, reference_log_sum = 0;
-    if (!measure_row(logits, e->vocabulary, &top, &log_sum))
+                         compared ? "has" : "lacks");
+    if (!nibl_measure_row(logits, e->vocabulary, top, log_sum))
         return nibl_fail(NIBL_E_NUMERIC, "position %zu has logits that are not finite", e->count);
-    if (reference && !measure_row(reference, e->vocabulary, &reference_top, &reference_log_sum))
-        return nibl_fail(NIBL_E_NUMERIC, "position %zu has reference logits that are not finite", e->count);
     void *positions = e->positions;
     NIBL_TRY(nibl_reserve(&positions, &e->capacity, e->count + 1, sizeof *e->positions, "positions"));
     e->positions = positions;
-    position p = {.surprise = log_sum - (double)logits[next]};
+    *out = &e->positions[e->count];
+    **out = (position){.surprise = *log_sum - (double)logits[next]};
+    return NIBL_OK;
+}
+
+nibl_status nibl_evaluation_add(nibl_evaluation *e, const float *logits, const float *reference,
+                                int32_t next) {
+    uint32_t top, reference_top = 0;
+    double log_sum, reference_log_sum = 0;
+    position *p;
+    NIBL_TRY(begin_position(e, logits, reference != NULL, next, &top, &log_sum, &p));
+    if (reference && !nibl_measure_row(reference, e->vocabulary, &reference_top, &reference_log_sum))
+        return nibl_fail(NIBL_E_NUMERIC, "position %zu has reference logits that are not finite", e->count);
     if (reference) {
-        p.reference_surprise = reference_log_sum - (double)reference[next];
-        p.same_top = top == reference_top;
+        p->reference_surprise = reference_log_sum - (double)reference[next];
+        p->same_top = top == reference_top;
         for (uint32_t i = 0; i < e->vocabulary; i++) {
             const double log_p = (double)reference[i] - reference_log_sum;
-            p.kl += nibl_exp(log_p) * (log_p - ((double)logits[i] - log_sum));
+            p->kl += nibl_exp(log_p) * (log_p - ((double)logits[i] - log_sum));
         }
-        if (p.kl < 0) p.kl = 0; /* rounding of equal rows */
+        if (p->kl < 0) p->kl = 0; /* rounding of equal rows */
     }
-    e->positions[e->count++] = p;
+    e->count++;
+    return NIBL_OK;
+}
+
+nibl_status nibl_evaluation_add_packed(nibl_evaluation *e, const float *logits, const void *packed,
+                                       int32_t next) {
+    uint32_t top, reference_top;
+    double log_sum;
+    position *p;
+    NIBL_TRY(begin_position(e, logits, true, next, &top, &log_sum, &p));
+    NIBL_TRY(nibl_reference_compare(packed, logits, log_sum, e->vocabulary, &reference_top,
+                                    &p->reference_surprise, &p->kl));
+    p->same_top = top == reference_top;
+    e->count++;
     return NIBL_OK;
 }
 

@@ -2,22 +2,24 @@
 
 #include "core/encode.h"
 #include "core/maths.h"
+#include "core/quant/gptq.h"
 
 #include <math.h>
 #include <string.h>
 
 static const int EXPONENTS = 20;
-enum { SAMPLE = 64 /* rows of a matrix */, LANES = 8 };
+enum { SAMPLE = 64 /* rows of a matrix */, T = NIBL_TILE };
 
 typedef struct search {
     nibl_pool *pool;
     const nibl_site *site;
+    const nibl_kernels *kernels;
     const nibl_dtype **types; /* of the sampled rows */
     float *rows; /* (count, cols) */
     double *errors; /* (count) */
     uint32_t count;
     float *scale; /* tried (cols) */
-    float *room; /* (workers, 2, cols) */
+    float *room; /* (workers, 17, size): a row, and what rounding changes in 16 rows, one in a lane */
 } search;
 
 /* x^exponent of the root mean squares, its extremes balanced around 1. */
@@ -35,23 +37,8 @@ static void make_scale(const nibl_site *site, double exponent, float *scale) {
     for (uint32_t j = 0; j < site->cols; j++) scale[j] *= balance;
 }
 
-static double row_error(const float *sums, const float *delta, uint32_t n) {
-    double error = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        const float *h = sums + (size_t)i * n;
-        float lanes[LANES] = {0}, sum = 0;
-        uint32_t j = 0;
-        for (; j + LANES <= i; j += LANES)
-            for (uint32_t k = 0; k < LANES; k++) lanes[k] += h[j + k] * delta[j + k];
-        for (; j < i; j++) sum += h[j] * delta[j];
-        for (int k = 0; k < LANES; k++) sum += lanes[k];
-        error += (double)delta[i] * (2 * (double)sum + (double)(h[i] * delta[i]));
-    }
-    return error;
-}
-
-/* What rounding the scaled row, by the type's rule, does to the outputs. */
-static void try_row(const search *s, uint32_t row, float *scaled, float *delta) {
+/* What rounding the scaled row, by the type's rule, changes: to lane `lane` of delta. False where a value is too large. */
+static bool try_row(const search *s, uint32_t row, float *scaled, float *delta, uint32_t lane) {
     const uint32_t n = s->site->cols, size = s->types[row]->block;
     const nibl_grid *g = nibl_grid_of(s->types[row]);
     const float *x = s->rows + (size_t)row * n;
@@ -60,23 +47,41 @@ static void try_row(const search *s, uint32_t row, float *scaled, float *delta) 
     for (uint32_t j = 0; j < n; j++) scaled[j] = x[j] * s->scale[j];
     for (uint32_t at = 0; at < n; at += size) {
         nibl_block b;
-        if (!nibl_choose_block(g, scaled + at, alike, size, false, &b)) {
-            s->errors[row] = HUGE_VAL;
-            return;
-        }
-        for (uint32_t j = 0; j < size; j++) {
+        if (!nibl_choose_block(s->kernels, g, scaled + at, alike, size, false, &b)) return false;
+        for (uint32_t group = 0; group < size / g->group; group++) {
             float d, m;
-            nibl_group_scale(g, &b, j / g->group, &d, &m);
-            delta[at + j] = (nibl_code_level(g, b.codes[j]) * d + m) / s->scale[at + j] - x[at + j];
+            nibl_group_scale(g, &b, group, &d, &m);
+            for (uint32_t i = 0; i < g->group; i++) {
+                const uint32_t j = at + group * g->group + i;
+                delta[(size_t)j * T + lane] =
+                    (nibl_code_level(g, b.codes[j - at]) * d + m) / s->scale[j] - x[j];
+            }
         }
     }
-    s->errors[row] = row_error(s->site->sums, delta, n);
+    return true;
+}
+
+/* The errors of 16 rows: sum over j of (sum over i of H_ij delta_i) delta_j. */
+static void try_rows(const search *s, uint32_t first, float *room) {
+    const uint32_t size = nibl_panel_size(s->site->cols);
+    float *delta = room + size;
+    double *errors = s->errors + first;
+    memset(delta, 0, (size_t)size * T * sizeof *delta);
+    for (uint32_t r = 0; r < T && first + r < s->count; r++)
+        errors[r] = try_row(s, first + r, room, delta, r) ? 0 : HUGE_VAL;
+    for (uint32_t j = 0; j < size; j += T) {
+        float sums[T * T] = {0};
+        s->kernels->tile_f32(sums, s->site->sums + nibl_panel_at(size, 0, j), delta, size);
+        for (uint32_t i = 0; i < T; i++)
+            for (uint32_t r = 0; r < T && first + r < s->count; r++)
+                errors[r] += (double)sums[i * T + r] * (double)delta[(size_t)(j + i) * T + r];
+    }
 }
 
 static void try_job(void *context, uint32_t worker, uint32_t workers) {
     const search *s = context;
-    float *room = s->room + (size_t)worker * 2 * s->site->cols;
-    for (uint32_t row = worker; row < s->count; row += workers) try_row(s, row, room, room + s->site->cols);
+    float *room = s->room + (size_t)worker * 17 * nibl_panel_size(s->site->cols);
+    for (uint32_t row = worker * T; row < s->count; row += workers * T) try_rows(s, row, room);
 }
 
 static void find_exponent(search *s, float *scale) {
@@ -98,11 +103,12 @@ nibl_status nibl_awq_search(nibl_pool *pool, const nibl_site *site, const nibl_k
     const uint64_t n = site->cols, most = (uint64_t)count * SAMPLE;
     search s = {.pool = pool,
                 .site = site,
+                .kernels = kernels,
                 .types = nibl_alloc(most * sizeof *s.types),
                 .rows = nibl_alloc(4 * most * n),
                 .errors = nibl_alloc_zero(most * sizeof *s.errors),
                 .scale = nibl_alloc(4 * n),
-                .room = nibl_alloc(8 * n * nibl_pool_workers(pool))};
+                .room = nibl_alloc(4ull * 17 * nibl_panel_size(site->cols) * nibl_pool_workers(pool))};
     nibl_status status = NIBL_OK;
     for (uint32_t j = 0; j < n; j++) scale[j] = 1;
     if (!s.types || !s.rows || !s.errors || !s.scale || !s.room) {

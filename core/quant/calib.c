@@ -1,16 +1,20 @@
 #include "core/quant/calib.h"
 
+#include "core/quant/gptq.h"
+
 #include <math.h>
 #include <string.h>
 
-enum { CHUNK = 64, UNROLL = 4 };
+enum { CHUNK = 128, T = NIBL_TILE };
 
 static nibl_status add_windows(nibl_calib *c, const int32_t *tokens, size_t count, uint32_t window,
                                nibl_row *rows) {
     const nibl_hyper *h = &c->model->hyper;
+    nibl_hyper one = *h; /* layers take turns */
+    one.layers = 1;
     for (size_t i = 0; i < c->cache_count; i++) {
         const size_t first = i * window, length = count - first < window ? count - first : window;
-        nibl_kv_init(&c->caches[i], h, NIBL_KV_I8, (uint32_t)length);
+        nibl_kv_init(&c->caches[i], &one, NIBL_KV_I8, (uint32_t)length);
         NIBL_TRY(nibl_kv_reserve(&c->caches[i], (uint32_t)length));
         for (size_t t = 0; t < length; t++) {
             const int32_t token = tokens[first + t];
@@ -21,6 +25,11 @@ static nibl_status add_windows(nibl_calib *c, const int32_t *tokens, size_t coun
         }
     }
     return nibl_run_begin(c->run, rows, c->rows, CHUNK, NIBL_ACT_I8);
+}
+
+static uint32_t widest_input(const nibl_hyper *h) {
+    const uint32_t q = h->heads * h->head_width, widest = h->width > q ? h->width : q;
+    return h->ffn_width > widest ? h->ffn_width : widest;
 }
 
 nibl_status nibl_calib_begin(nibl_calib *c, nibl_model *model, const int32_t *tokens, size_t count,
@@ -37,8 +46,10 @@ nibl_status nibl_calib_begin(nibl_calib *c, nibl_model *model, const int32_t *to
     c->cache_count = (count + window - 1) / window;
     c->caches = nibl_alloc_zero((uint64_t)c->cache_count * sizeof *c->caches);
     c->stream = nibl_alloc((uint64_t)count * model->hyper.width * sizeof *c->stream);
+    c->panels =
+        nibl_alloc((uint64_t)nibl_panel_size(widest_input(&model->hyper)) * CHUNK * sizeof *c->panels);
     nibl_row *rows = nibl_alloc((uint64_t)count * sizeof *rows);
-    nibl_status status = c->caches && c->stream && rows
+    nibl_status status = c->caches && c->stream && c->panels && rows
                              ? nibl_run_new(model, &c->run)
                              : nibl_fail_memory(count * model->hyper.width * 4, "calibration");
     if (status == NIBL_OK) status = add_windows(c, tokens, count, window, rows);
@@ -59,36 +70,54 @@ void nibl_calib_free(nibl_calib *c) {
     for (size_t i = 0; c->caches && i < c->cache_count; i++) nibl_kv_free(&c->caches[i]);
     nibl_free(c->caches);
     nibl_free(c->stream);
+    nibl_free(c->panels);
     nibl_run_free(c->run);
     *c = (nibl_calib){0};
 }
 
 /* ---- Sums ---- */
 
-/* Row i of the lower triangle of H, of UNROLL rows of the input at a time. */
-static void add_products(float *sums, const float *input, size_t stride, uint32_t rows, uint32_t i) {
-    uint32_t t = 0;
-    for (; t + UNROLL <= rows; t += UNROLL) {
-        const float *x0 = input + t * stride, *x1 = x0 + stride, *x2 = x1 + stride, *x3 = x2 + stride;
-        const float a0 = x0[i], a1 = x1[i], a2 = x2[i], a3 = x3[i];
-        for (uint32_t j = 0; j <= i; j++) sums[j] += (a0 * x0[j] + a1 * x1[j]) + (a2 * x2[j] + a3 * x3[j]);
+/* Columns 16 `panel` on of the input, one row after the other, and the sums of their squares. */
+static void copy_panel(const nibl_calib *c, nibl_site *site, const float *input, size_t stride, uint32_t rows,
+                       uint32_t panel) {
+    const uint32_t first = panel * T, n = site->cols - first < T ? site->cols - first : T;
+    float *out = c->panels + (size_t)panel * CHUNK * T, squares[T] = {0};
+    for (uint32_t t = 0; t < rows; t++) {
+        const float *x = input + t * stride + first;
+        for (uint32_t j = 0; j < T; j++) {
+            out[t * T + j] = j < n ? x[j] : 0;
+            squares[j] += out[t * T + j] * out[t * T + j];
+        }
     }
-    for (; t < rows; t++) {
-        const float *x = input + t * stride, a = x[i];
-        for (uint32_t j = 0; j <= i; j++) sums[j] += a * x[j];
-    }
+    for (uint32_t j = 0; j < n; j++) site->squares[first + j] += squares[j];
 }
 
+/* H += x^T x: tiles on and below the diagonal. */
 static void observe(void *context, const nibl_matrix *w, const float *input, size_t stride, uint32_t rows,
                     uint32_t worker, uint32_t workers) {
     nibl_calib *c = context;
     nibl_site *site = (nibl_site *)nibl_calib_site(c, w);
     if (!site) return;
+    const uint32_t size = nibl_panel_size(site->cols), panels = size / T;
     if (worker == 0) site->rows_seen += rows;
-    for (uint32_t i = worker; i < w->cols; i += workers) {
-        if (site->sums) add_products(site->sums + (size_t)i * w->cols, input, stride, rows, i);
-        for (uint32_t t = 0; t < rows; t++) site->squares[i] += input[t * stride + i] * input[t * stride + i];
-    }
+    for (uint32_t i = worker; i < panels; i += workers) copy_panel(c, site, input, stride, rows, i);
+    if (!site->sums) return;
+    nibl_pool_barrier(c->model->pool, worker);
+    uint32_t at = 0;
+    for (uint32_t j = 0; j < panels; j++)
+        for (uint32_t i = j; i < panels; i++)
+            if (at++ % workers == worker)
+                c->model->kernels->tile_f32(site->sums + nibl_panel_at(size, i * T, j * T),
+                                            c->panels + (size_t)i * CHUNK * T,
+                                            c->panels + (size_t)j * CHUNK * T, rows);
+}
+
+/* The other half of H. */
+static void mirror(nibl_site *site) {
+    const uint32_t size = nibl_panel_size(site->cols);
+    for (uint32_t j = 0; site->sums && j < size; j++)
+        for (uint32_t i = (j / T + 1) * T; i < size; i++)
+            site->sums[nibl_panel_at(size, j, i)] = site->sums[nibl_panel_at(size, i, j)];
 }
 
 const nibl_site *nibl_calib_site(const nibl_calib *c, const nibl_matrix *first) {
@@ -101,19 +130,23 @@ static nibl_status open_sites(nibl_calib *c, const nibl_layer *l) {
     const nibl_matrix *const firsts[] = {&l->wq, &l->wo, nibl_calib_first_ffn(l), l->down};
     free_sites(c);
     for (size_t i = 0; i < sizeof firsts / sizeof *firsts; i++) {
-        const uint64_t cols = firsts[i]->cols;
+        const uint64_t cols = firsts[i]->cols, size = nibl_panel_size(firsts[i]->cols);
         nibl_site *site = &c->sites[c->site_count++];
         *site = (nibl_site){.first = firsts[i], .cols = (uint32_t)cols, .squares = nibl_alloc_zero(4 * cols)};
-        if (c->hessians) site->sums = nibl_alloc_zero(4 * cols * cols);
+        if (c->hessians) site->sums = nibl_alloc_zero(4 * size * size);
         if (!site->squares || (c->hessians && !site->sums))
-            return nibl_fail_memory(4 * cols * cols, "a Hessian");
+            return nibl_fail_memory(4 * size * size, "a Hessian");
     }
     return NIBL_OK;
 }
 
-static nibl_status run_layer(nibl_calib *c) {
+/* The caches have one layer, which this one takes for its own. */
+static nibl_status run_layer(nibl_calib *c, nibl_layer *layer) {
     uint32_t units = c->chunks;
+    const uint32_t index = layer->index;
+    layer->index = 0;
     const nibl_status status = nibl_run_advance(c->run, &units);
+    layer->index = index;
     return status == NIBL_NEED_DATA ? nibl_fail(NIBL_E_ARGUMENT, "the model's weights have not all arrived")
                                     : status;
 }
@@ -125,11 +158,12 @@ nibl_status nibl_calib_layer(nibl_calib *c) {
     memcpy(c->stream, x, (size_t)c->rows * c->model->hyper.width * sizeof *x);
     NIBL_TRY(open_sites(c, &c->model->layers[layer]));
     nibl_run_observe(c->run, observe, c);
-    NIBL_TRY(run_layer(c));
+    NIBL_TRY(run_layer(c, &c->model->layers[layer]));
     nibl_run_observe(c->run, NULL, NULL);
     for (uint32_t i = 0; i < c->site_count; i++) {
         nibl_site *site = &c->sites[i];
         double sum = 0;
+        mirror(site);
         for (uint32_t j = 0; j < site->cols; j++) {
             site->squares[j] /= (float)(site->rows_seen ? site->rows_seen : 1);
             sum += (double)site->squares[j];
@@ -148,5 +182,5 @@ nibl_status nibl_calib_again(nibl_calib *c) {
     uint32_t layer;
     float *x = nibl_run_stream(c->run, true, &layer);
     memcpy(x, c->stream, (size_t)c->rows * c->model->hyper.width * sizeof *x);
-    return run_layer(c);
+    return run_layer(c, &c->model->layers[layer]);
 }

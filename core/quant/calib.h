@@ -10,7 +10,7 @@
 typedef struct nibl_site {
     const nibl_matrix *first; /* of these matrices */
     uint32_t cols, rows_seen;
-    float *sums; /* (cols, cols): H, its lower triangle */
+    float *sums; /* H (cols, cols) in panels (gptq.h) */
     float *squares; /* (cols): mean of x^2, once the layer is computed */
 } nibl_site;
 
@@ -19,10 +19,11 @@ enum { NIBL_MAX_SITES = 8 };
 typedef struct nibl_calib {
     nibl_model *model;
     nibl_run *run;
-    nibl_kv *caches; /* one per window */
+    nibl_kv *caches; /* one per window, of one layer */
     size_t cache_count;
     uint32_t rows, chunks;
     float *stream; /* before the layer at hand (rows, width) */
+    float *panels; /* an input of a chunk, 16 columns after the other */
     bool hessians; /* or only squares */
     nibl_site sites[NIBL_MAX_SITES];
     uint32_t site_count;

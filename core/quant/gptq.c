@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LANES = 8, BLOCK = 64 /* columns of the factor at a time */ };
+enum { T = NIBL_TILE };
 
 typedef struct activity {
     float value;
@@ -18,13 +18,14 @@ static int compare_activities(const void *a, const void *b) {
     return (x->column > y->column) - (x->column < y->column);
 }
 
-static nibl_status order_columns(const float *sums, const float *scale, uint32_t n, uint32_t *order) {
-    activity *list = nibl_alloc((uint64_t)n * sizeof *list);
-    if (!list) return nibl_fail_memory((uint64_t)n * sizeof *list, "the order of columns");
-    for (uint32_t i = 0; i < n; i++)
-        list[i] = (activity){sums[(size_t)i * n + i] * (scale ? scale[i] * scale[i] : 1), i};
-    qsort(list, n, sizeof *list, compare_activities);
-    for (uint32_t i = 0; i < n; i++) order[i] = list[i].column;
+static nibl_status order_columns(const float *sums, const float *scale, const nibl_factor *f) {
+    activity *list = nibl_alloc((uint64_t)f->size * sizeof *list);
+    if (!list) return nibl_fail_memory((uint64_t)f->size * sizeof *list, "the order of columns");
+    for (uint32_t i = 0; i < f->size; i++)
+        list[i] = (activity){
+            i < f->n ? sums[nibl_panel_at(f->size, i, i)] * (scale ? scale[i] * scale[i] : 1) : 0, i};
+    qsort(list, f->n, sizeof *list, compare_activities);
+    for (uint32_t i = 0; i < f->size; i++) f->order[i] = list[i].column;
     nibl_free(list);
     return NIBL_OK;
 }
@@ -33,110 +34,197 @@ static nibl_status order_columns(const float *sums, const float *scale, uint32_t
 
 typedef struct cholesky {
     nibl_pool *pool;
-    double *a; /* (n, n): the lower triangle becomes L */
-    uint32_t n;
+    const nibl_kernels *kernels;
+    const float *sums, *scale;
+    nibl_factor *factor;
+    double *a; /* element (i, j), j <= i, stands at panel (j, i): H becomes L */
+    double damp;
     bool failed;
 } cholesky;
 
-static double dot(const double *a, const double *b, uint32_t n) {
-    double lanes[LANES] = {0}, sum = 0;
-    uint32_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (uint32_t j = 0; j < LANES; j++) lanes[j] += a[i + j] * b[i + j];
-    for (; i < n; i++) sum += a[i] * b[i];
-    for (int j = 0; j < LANES; j++) sum += lanes[j];
-    return sum;
+static double *panel_of(const cholesky *c, uint32_t panel) {
+    return c->a + (size_t)panel * c->factor->size * T;
 }
 
-/* Columns [begin, end) of row i. */
-static void reduce_row(cholesky *c, uint32_t i, uint32_t begin, uint32_t end) {
-    double *row = c->a + (size_t)i * c->n;
-    for (uint32_t j = begin; j < end && j <= i; j++) {
-        const double *other = c->a + (size_t)j * c->n, rest = row[j] - dot(row, other, j);
-        if (j < i)
-            row[j] = rest / other[j];
-        else if (rest > 0)
-            row[j] = sqrt(rest);
-        else
-            c->failed = true;
+/* Rows 16 `panel` on of H, their columns reversed. */
+static void fill_panel(const cholesky *c, uint32_t panel) {
+    const uint32_t size = c->factor->size;
+    double *a = panel_of(c, panel);
+    for (uint32_t r = 0; r < T; r++) {
+        const uint32_t i = panel * T + r, p = c->factor->order[size - 1 - i];
+        for (uint32_t j = 0; j <= i; j++) {
+            const uint32_t q = c->factor->order[size - 1 - j];
+            const double h = (double)c->sums[nibl_panel_at(size, p, q)],
+                         s = c->scale && p < c->factor->n && q < c->factor->n
+                                 ? (double)c->scale[p] * (double)c->scale[q]
+                                 : 1;
+            a[(size_t)j * T + r] = h * s + (i == j ? c->damp : 0);
+        }
     }
 }
 
+/* The square on the diagonal, once the columns before it are subtracted. */
+static void factor_diagonal(cholesky *c, uint32_t panel) {
+    double sum[T * T] = {0}, *a = panel_of(c, panel), *square = a + (size_t)panel * T * T;
+    c->kernels->tile_f64(sum, a, a, panel * T);
+    for (uint32_t s = 0; s < T; s++) {
+        for (uint32_t r = s; r < T; r++) {
+            double rest = square[s * T + r] - sum[s * T + r];
+            for (uint32_t t = 0; t < s; t++) rest -= square[t * T + r] * square[t * T + s];
+            if (r > s) {
+                square[s * T + r] = rest / square[s * T + s];
+            } else if (rest > 0) {
+                square[s * T + s] = sqrt(rest);
+            } else {
+                square[s * T + s] = 1;
+                c->failed = true;
+            }
+        }
+    }
+}
+
+/* Columns 16 `column` on of a panel of rows below them. */
+static void reduce_panel(const cholesky *c, uint32_t panel, uint32_t column) {
+    double sum[T * T] = {0}, *a = panel_of(c, panel), *out = a + (size_t)column * T * T;
+    const double *other = panel_of(c, column), *square = other + (size_t)column * T * T;
+    c->kernels->tile_f64(sum, other, a, column * T);
+    for (uint32_t s = 0; s < T; s++) {
+        double rest[T];
+        for (uint32_t r = 0; r < T; r++) rest[r] = out[s * T + r] - sum[s * T + r];
+        for (uint32_t t = 0; t < s; t++)
+            for (uint32_t r = 0; r < T; r++) rest[r] -= out[t * T + r] * square[t * T + s];
+        for (uint32_t r = 0; r < T; r++) out[s * T + r] = rest[r] / square[s * T + s];
+    }
+}
+
+/* Of columns 16 `panel` on of the factor, as it is used. */
+static void write_panel(const cholesky *c, uint32_t panel) {
+    const uint32_t size = c->factor->size;
+    for (uint32_t r = 0; r < T; r++) {
+        const uint32_t i = panel * T + r, q = size - 1 - i;
+        const double diagonal = panel_of(c, q / T)[(size_t)q * T + q % T];
+        for (uint32_t k = 0; k < size; k++) {
+            const uint32_t p = size - 1 - k;
+            c->factor->panels[nibl_panel_at(size, k, i)] =
+                k < i ? (float)(panel_of(c, p / T)[(size_t)q * T + p % T] / diagonal) : 0;
+        }
+    }
+}
+
+/* A worker has every so-manieth panel of rows, and whoever has a panel also factors its diagonal: nobody waits but for
+ * that. */
 static void cholesky_job(void *context, uint32_t worker, uint32_t workers) {
     cholesky *c = context;
-    for (uint32_t begin = 0; begin < c->n; begin += BLOCK) {
-        const uint32_t end = c->n - begin < BLOCK ? c->n : begin + BLOCK;
-        for (uint32_t i = begin; worker == 0 && i < end; i++) reduce_row(c, i, begin, end);
+    const uint32_t panels = c->factor->size / T;
+    for (uint32_t i = worker; i < panels; i += workers) fill_panel(c, i);
+    for (uint32_t j = 0; j < panels; j++) {
+        if (j % workers == worker) factor_diagonal(c, j);
         nibl_pool_barrier(c->pool, worker);
-        for (uint32_t i = end + worker; i < c->n && !c->failed; i += workers) reduce_row(c, i, begin, end);
-        nibl_pool_barrier(c->pool, worker);
+        for (uint32_t i = worker; i < panels; i += workers)
+            if (i > j) reduce_panel(c, i, j);
     }
+    nibl_pool_barrier(c->pool, worker);
+    for (uint32_t i = worker; i < panels; i += workers) write_panel(c, i);
 }
 
-static nibl_status factorize(nibl_pool *pool, const float *sums, const float *scale, double damp,
-                             nibl_factor *f) {
-    const uint32_t n = f->n;
-    cholesky c = {.pool = pool, .a = nibl_alloc((uint64_t)n * n * sizeof *c.a), .n = n};
-    if (!c.a) return nibl_fail_memory((uint64_t)n * n * sizeof *c.a, "the factor of a Hessian");
+static nibl_status factorize(cholesky *c) {
+    const uint32_t n = c->factor->n, size = c->factor->size;
+    const uint64_t bytes = (uint64_t)size * size * sizeof *c->a;
     double mean = 0;
     for (uint32_t i = 0; i < n; i++)
-        mean += (double)sums[(size_t)i * n + i] * (scale ? (double)scale[i] * (double)scale[i] : 1) / n;
-    for (uint32_t i = 0; i < n; i++)
-        for (uint32_t j = 0; j <= i; j++) {
-            const uint32_t p = f->order[n - 1 - i], q = f->order[n - 1 - j];
-            const double h = (double)sums[(size_t)(p > q ? p : q) * n + (p > q ? q : p)];
-            c.a[(size_t)i * n + j] =
-                h * (scale ? (double)scale[p] * (double)scale[q] : 1) + (i == j ? damp * mean : 0);
-        }
-    nibl_pool_run(pool, cholesky_job, &c);
-    for (uint32_t i = 0; i < n && !c.failed; i++)
-        for (uint32_t k = 0; k < i; k++)
-            f->rows[(size_t)i * n + k] = (float)(c.a[(size_t)(n - 1 - k) * n + (n - 1 - i)] /
-                                                 c.a[(size_t)(n - 1 - i) * n + (n - 1 - i)]);
-    nibl_free(c.a);
-    return c.failed
+        mean += (double)c->sums[nibl_panel_at(size, i, i)] *
+                (c->scale ? (double)c->scale[i] * (double)c->scale[i] : 1) / n;
+    c->damp *= mean;
+    c->a = nibl_alloc(bytes);
+    if (!c->a) return nibl_fail_memory(bytes, "the factor of a Hessian");
+    nibl_pool_run(c->pool, cholesky_job, c);
+    nibl_free(c->a);
+    return c->failed
                ? nibl_fail(NIBL_E_NUMERIC, "a Hessian is not positive definite: take more calibration text")
                : NIBL_OK;
 }
 
-nibl_status nibl_factor_make(nibl_pool *pool, const float *sums, const float *scale, uint32_t n, double damp,
-                             nibl_factor *out) {
+nibl_status nibl_factor_make(nibl_pool *pool, const nibl_kernels *kernels, const float *sums,
+                             const float *scale, uint32_t n, double damp, nibl_factor *out) {
+    const uint32_t size = nibl_panel_size(n);
     *out = (nibl_factor){.n = n,
-                         .order = nibl_alloc((uint64_t)n * sizeof *out->order),
-                         .rows = nibl_alloc((uint64_t)n * n * sizeof *out->rows)};
-    if (!out->order || !out->rows) return nibl_fail_memory((uint64_t)n * n * 4, "the factor of a Hessian");
-    NIBL_TRY(order_columns(sums, scale, n, out->order));
-    return factorize(pool, sums, scale, damp, out);
+                         .size = size,
+                         .order = nibl_alloc((uint64_t)size * sizeof *out->order),
+                         .panels = nibl_alloc((uint64_t)size * size * sizeof *out->panels)};
+    if (!out->order || !out->panels)
+        return nibl_fail_memory((uint64_t)size * size * 4, "the factor of a Hessian");
+    NIBL_TRY(order_columns(sums, scale, out));
+    cholesky c = {pool, kernels, sums, scale, out, NULL, damp, false};
+    return factorize(&c);
 }
 
 void nibl_factor_free(nibl_factor *f) {
     nibl_free(f->order);
-    nibl_free(f->rows);
+    nibl_free(f->panels);
     *f = (nibl_factor){0};
 }
 
 /* ---- Rounding ---- */
 
-static float dot_errors(const float *a, const float *b, uint32_t n) {
-    float lanes[LANES] = {0}, sum = 0;
-    uint32_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (uint32_t j = 0; j < LANES; j++) lanes[j] += a[i + j] * b[i + j];
-    for (; i < n; i++) sum += a[i] * b[i];
-    for (int j = 0; j < LANES; j++) sum += lanes[j];
-    return sum;
+/* What lies in the room: of every column the weights, then their levels; the errors by order; scales of groups. */
+typedef struct desk {
+    float *x, *errors, *d, *inverse, *m;
+} desk;
+
+static void begin_rows(const nibl_gptq_rows *w, uint32_t n, const desk *at) {
+    const uint32_t group = w->grid->group;
+    memset(w->room, 0, NIBL_GPTQ_ROOM(n) * sizeof *w->room);
+    for (uint32_t r = 0; r < w->rows; r++) {
+        for (uint32_t j = 0; j < n; j++) at->x[(size_t)j * T + r] = w->x[r * w->stride + j];
+        for (uint32_t i = 0; i < n / group; i++) {
+            const uint32_t first = i * group;
+            float d, m;
+            nibl_group_scale(w->grid, &w->blocks[r * w->block_stride + first / w->block],
+                             first % w->block / group, &d, &m);
+            const float inverse = d < 0 || d > 0 ? 1.0f / d : 0;
+            at->d[(size_t)i * T + r] = d;
+            at->m[(size_t)i * T + r] = m;
+            at->inverse[(size_t)i * T + r] = isfinite(inverse) ? inverse : 0;
+        }
+    }
 }
 
-void nibl_gptq_row(const nibl_factor *f, const nibl_grid *g, uint32_t block, const float *x,
-                   nibl_block *blocks, float *errors) {
-    for (uint32_t i = 0; i < f->n; i++) {
-        const uint32_t column = f->order[i], within = column % block;
-        nibl_block *b = &blocks[column / block];
-        float d, m, level = 0;
-        nibl_group_scale(g, b, within / g->group, &d, &m);
-        const float inverse = d < 0 || d > 0 ? 1.0f / d : 0,
-                    target = x[column] + dot_errors(errors, f->rows + (size_t)i * f->n, i);
-        b->codes[within] = nibl_nearest_code(g, isfinite(inverse) ? (target - m) * inverse : 0, &level);
-        errors[i] = x[column] - (level * d + m);
+/* Column i by order, with the errors of the columns before it: of earlier panels in `sum`, of its own in at->errors. */
+static void round_column(const nibl_factor *f, const nibl_levels *levels, uint32_t group, uint32_t i,
+                         const float *sum, const desk *at) {
+    const uint32_t column = f->order[i], first = i / T * T;
+    const float *factor = f->panels + nibl_panel_at(f->size, first, i);
+    float *x = at->x + (size_t)column * T, *errors = at->errors + (size_t)first * T, y[T], level[T];
+    const size_t g = (size_t)(column / group) * T;
+    for (uint32_t r = 0; r < T; r++) y[r] = x[r] + sum[r];
+    for (uint32_t k = 0; k < i - first; k++)
+        for (uint32_t r = 0; r < T; r++) y[r] += factor[k * T] * errors[k * T + r];
+    for (uint32_t r = 0; r < T; r++) y[r] = (y[r] - at->m[g + r]) * at->inverse[g + r];
+    nibl_round_levels(levels, y, T, 1, 0, level);
+    for (uint32_t r = 0; r < T; r++) {
+        errors[(i - first) * T + r] = x[r] - (level[r] * at->d[g + r] + at->m[g + r]);
+        x[r] = level[r];
     }
+}
+
+void nibl_gptq_round(const nibl_factor *f, const nibl_kernels *kernels, const nibl_gptq_rows *w) {
+    const uint32_t n = f->n;
+    const nibl_levels levels = nibl_levels_of(w->grid);
+    float *room = w->room;
+    const desk at = {room, room + (size_t)16 * n, room + (size_t)32 * n, room + (size_t)33 * n,
+                     room + (size_t)34 * n};
+    begin_rows(w, n, &at);
+    for (uint32_t first = 0; first < n; first += T) {
+        float sums[T * T] = {0};
+        kernels->tile_f32(sums, f->panels + nibl_panel_at(f->size, 0, first), at.errors, first);
+        for (uint32_t i = 0; i < T; i++)
+            round_column(f, &levels, w->grid->group, first + i, sums + i * T, &at);
+    }
+    for (uint32_t r = 0; r < w->rows; r++)
+        for (uint32_t first = 0; first < n; first += T) {
+            float level[T];
+            for (uint32_t j = 0; j < T; j++) level[j] = at.x[(size_t)(first + j) * T + r];
+            nibl_level_codes(w->grid, level, T,
+                             w->blocks[r * w->block_stride + first / w->block].codes + first % w->block);
+        }
 }

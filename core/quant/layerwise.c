@@ -35,8 +35,8 @@ struct nibl_layerwise {
     uint32_t work_count;
     nibl_factor factor; /* of the site at hand */
     /* one per worker */
-    float *room; /* (3, widest): values, weights, errors */
-    nibl_block *blocks; /* of a row */
+    float *room; /* of 16 rows the values (16, widest), of one the weights (widest), NIBL_GPTQ_ROOM(widest) */
+    nibl_block *blocks; /* of 16 rows */
     uint64_t room_width, block_width;
     /* the rows at work */
     const work *at;
@@ -64,38 +64,63 @@ static void weigh(const nibl_quantizer *q, const work *w, const float *x, float 
     }
 }
 
-static bool encode_row(nibl_quantizer *q, uint32_t worker, uint32_t row) {
+static uint64_t room_of(const nibl_layerwise *l) {
+    return (NIBL_TILE + 1) * l->room_width + NIBL_GPTQ_ROOM(l->room_width);
+}
+
+/* Rows [begin, end), 16 at most; returns the first that has a value too large, or `end`. */
+static uint32_t encode_rows(nibl_quantizer *q, uint32_t worker, uint32_t begin, uint32_t end) {
     nibl_layerwise *l = q->layerwise;
     const work *w = l->at;
     const uint32_t n = w->matrix->cols;
     const nibl_dtype *to = w->tensor->to;
     const nibl_grid *grid = nibl_grid_of(to);
-    float *x = l->room + (size_t)worker * 3 * l->room_width, *weights = x + l->room_width,
-          *errors = weights + l->room_width;
-    uint8_t *out = w->bytes + (size_t)(n / to->block) * to->bytes * row;
-    q->kernels->unpack_row(x, w->matrix, row);
-    for (uint32_t j = 0; w->in && j < n; j++) x[j] *= w->in[j];
-    for (uint32_t j = 0; w->out && j < n; j++) x[j] /= w->out[row];
-    if (w->site) weigh(q, w, x, weights);
-    if (!grid || !w->site || !q->method.gptq)
-        return nibl_encode_values(to, x, w->site ? weights : NULL, n, q->method.search, out);
-    nibl_block *blocks = l->blocks + (size_t)worker * l->block_width;
-    for (uint32_t i = 0; i < n; i += to->block)
-        if (!nibl_choose_block(grid, x + i, weights + i, to->block, true, &blocks[i / to->block]))
-            return false;
-    nibl_gptq_row(&l->factor, grid, to->block, x, blocks, errors);
-    for (uint32_t i = 0; i < n / to->block; i++)
-        nibl_write_block(to, &blocks[i], out + (size_t)i * to->bytes);
-    return true;
+    const bool rounded = grid && w->site && q->method.gptq; /* here, and by columns */
+    const uint32_t blocks = n / to->block;
+    float *room = l->room + worker * room_of(l), *weights = room + NIBL_TILE * l->room_width;
+    const nibl_gptq_rows rows = {.grid = grid,
+                                 .block = to->block,
+                                 .rows = end - begin,
+                                 .x = room,
+                                 .stride = (size_t)l->room_width,
+                                 .blocks = l->blocks + (size_t)worker * NIBL_TILE * l->block_width,
+                                 .block_stride = (size_t)l->block_width,
+                                 .room = weights + l->room_width};
+    for (uint32_t r = 0; r < rows.rows; r++) {
+        float *x = room + r * l->room_width;
+        q->kernels->unpack_row(x, w->matrix, begin + r);
+        for (uint32_t j = 0; w->in && j < n; j++) x[j] *= w->in[j];
+        for (uint32_t j = 0; w->out && j < n; j++) x[j] /= w->out[begin + r];
+        if (w->site) weigh(q, w, x, weights);
+        if (!rounded && !nibl_encode_values(q->kernels, to, x, w->site ? weights : NULL, n, q->method.search,
+                                            w->bytes + (size_t)blocks * to->bytes * (begin + r)))
+            return begin + r;
+        for (uint32_t i = 0; rounded && i < blocks; i++)
+            if (!nibl_choose_block(q->kernels, grid, x + i * to->block, weights + i * to->block, to->block,
+                                   true, &rows.blocks[r * rows.block_stride + i]))
+                return begin + r;
+    }
+    if (!rounded) return end;
+    nibl_gptq_round(&l->factor, q->kernels, &rows);
+    for (uint32_t r = 0; r < rows.rows; r++)
+        for (uint32_t i = 0; i < blocks; i++)
+            nibl_write_block(to, &rows.blocks[r * rows.block_stride + i],
+                             w->bytes + ((size_t)blocks * (begin + r) + i) * to->bytes);
+    return end;
 }
 
 static void encode_job(void *context, uint32_t worker, uint32_t workers) {
     nibl_quantizer *q = context;
     nibl_layerwise *l = q->layerwise;
-    nibl_claims claims = nibl_pool_divide(l->model->pool, worker, workers, l->at->matrix->rows, 4);
-    for (uint32_t begin, end; nibl_pool_claim(&claims, &begin, &end);)
-        for (uint32_t row = begin; row < end; row++)
-            if (!encode_row(q, worker, row)) l->bad_row = row; /* any of several */
+    const uint32_t rows = l->at->matrix->rows;
+    nibl_claims claims =
+        nibl_pool_divide(l->model->pool, worker, workers, (rows + NIBL_TILE - 1) / NIBL_TILE, 1);
+    for (uint32_t first, last; nibl_pool_claim(&claims, &first, &last);)
+        for (uint32_t i = first; i < last; i++) {
+            const uint32_t begin = i * NIBL_TILE, end = rows - begin < NIBL_TILE ? rows : begin + NIBL_TILE,
+                           done = encode_rows(q, worker, begin, end);
+            if (done < end) l->bad_row = done; /* any of several */
+        }
 }
 
 static nibl_status encode_matrix(nibl_quantizer *q, const work *w) {
@@ -172,8 +197,8 @@ static nibl_status encode_layer(nibl_quantizer *q) {
                         nibl_fail_memory((uint64_t)site->cols * sizeof *inverse, "the scales of a layer");
                 for (uint32_t j = 0; inverse && j < site->cols; j++) inverse[j] = 1 / w->in[j];
                 if (status == NIBL_OK)
-                    status =
-                        nibl_factor_make(l->model->pool, site->sums, inverse, site->cols, DAMP, &l->factor);
+                    status = nibl_factor_make(l->model->pool, q->kernels, site->sums, inverse, site->cols,
+                                              DAMP, &l->factor);
                 nibl_free(inverse);
                 factored = true;
             }
@@ -288,7 +313,7 @@ static nibl_status write_vector(nibl_quantizer *q, const nibl_binding *b, const 
     if (!x) return nibl_fail_memory(4 * count, "a vector");
     divide(x, *b->vector, first ? scale_of(l, nibl_calib_site(&l->calib, first)) : NULL, (uint32_t)count);
     nibl_status status = nibl_quant_extend(q, (size_t)t->bytes, &place);
-    if (status == NIBL_OK && !nibl_encode_values(t->to, x, NULL, (uint32_t)count, false, place))
+    if (status == NIBL_OK && !nibl_encode_values(q->kernels, t->to, x, NULL, (uint32_t)count, false, place))
         status = nibl_quant_refuse(t, 0, false);
     nibl_free(x);
     return status;
@@ -362,6 +387,15 @@ static nibl_status order_tensors(const nibl_model *m, nibl_recipe *r) {
     return NIBL_OK;
 }
 
+static void free_layerwise(nibl_layerwise *l) {
+    free_works(l);
+    nibl_factor_free(&l->factor);
+    nibl_calib_free(&l->calib);
+    nibl_free(l->room);
+    nibl_free(l->blocks);
+    nibl_free(l);
+}
+
 static nibl_status begin(nibl_quantizer *q, nibl_model *model, const nibl_quantize_options *o,
                          const int32_t *tokens, size_t count, uint32_t window) {
     NIBL_TRY(nibl_method_read(o->method, true, &q->method));
@@ -370,17 +404,19 @@ static nibl_status begin(nibl_quantizer *q, nibl_model *model, const nibl_quanti
     NIBL_TRY(nibl_session_grow_pool(model, o->threads));
     nibl_layerwise *l = q->layerwise = nibl_alloc_zero(sizeof *l);
     if (!l) return nibl_fail_memory(sizeof *l, "the quantizer");
+    q->free_layerwise = free_layerwise;
     l->model = model;
     for (size_t i = 0; i < q->recipe.count; i++) {
         const nibl_quant_tensor *t = &q->recipe.tensors[i];
-        if (t->cols > l->room_width) l->room_width = t->cols;
+        if (nibl_panel_size((uint32_t)t->cols) > l->room_width)
+            l->room_width = nibl_panel_size((uint32_t)t->cols);
         if (t->cols / t->to->block > l->block_width && nibl_grid_of(t->to))
             l->block_width = t->cols / t->to->block;
     }
     const uint64_t workers = nibl_pool_workers(model->pool);
-    l->room = nibl_alloc(workers * 3 * l->room_width * sizeof *l->room);
-    l->blocks = nibl_alloc_zero(workers * (l->block_width + 1) * sizeof *l->blocks);
-    if (!l->room || !l->blocks) return nibl_fail_memory(workers * 3 * l->room_width * 4, "the workers");
+    l->room = nibl_alloc(workers * room_of(l) * sizeof *l->room);
+    l->blocks = nibl_alloc_zero(workers * NIBL_TILE * (l->block_width + 1) * sizeof *l->blocks);
+    if (!l->room || !l->blocks) return nibl_fail_memory(workers * room_of(l) * 4, "the workers");
     return nibl_calib_begin(&l->calib, model, tokens, count, window, q->method.awq || q->method.gptq);
 }
 
@@ -397,14 +433,4 @@ nibl_status nibl_model_quantizer_new(nibl_model *model, const nibl_quantize_opti
     else
         *out = q;
     return status;
-}
-
-void nibl_layerwise_free(nibl_layerwise *l) {
-    if (!l) return;
-    free_works(l);
-    nibl_factor_free(&l->factor);
-    nibl_calib_free(&l->calib);
-    nibl_free(l->room);
-    nibl_free(l->blocks);
-    nibl_free(l);
 }

@@ -52,7 +52,7 @@ static void encode_row(nibl_quantizer *q, const nibl_quant_tensor *t, desk *d, u
         q->gathering->place + (vector ? row : nibl_row_interleaved(t->halves, row)) * q->gathering->out_bytes;
     for (uint32_t i = 0; t->from_zero && i < t->cols; i++) d->values[i] += 1.0f;
     if (vector && t->halves) turn(t, d->values, d->turned);
-    if (!nibl_encode_values(t->to, d->values, NULL, (uint32_t)t->cols, q->method.search, out))
+    if (!nibl_encode_values(q->kernels, t->to, d->values, NULL, (uint32_t)t->cols, q->method.search, out))
         refuse(d, q->gathering->rows_done + row, false);
 }
 
@@ -306,7 +306,7 @@ static void free_gathering(nibl_gathering *g) {
 void nibl_quantizer_free(nibl_quantizer *q) {
     if (!q) return;
     free_gathering(q->gathering);
-    nibl_layerwise_free(q->layerwise);
+    if (q->layerwise) q->free_layerwise(q->layerwise);
     nibl_recipe_free(&q->recipe);
     nibl_free(q->out);
     nibl_free(q);

@@ -22,6 +22,7 @@ struct nibl_quantizer {
     /* one of both */
     nibl_gathering *gathering;
     nibl_layerwise *layerwise;
+    void (*free_layerwise)(nibl_layerwise *layerwise); /* set with it: builds without calibration lack it */
 };
 
 /* A quantizer whose recipe is chosen from the options; nibl_quantizer_free frees it. */
@@ -35,7 +36,5 @@ nibl_status nibl_quant_extend(nibl_quantizer *q, size_t length, uint8_t **place)
 
 /* The error of a row that could not be encoded. */
 nibl_status nibl_quant_refuse(const nibl_quant_tensor *tensor, uint64_t row, bool not_finite);
-
-void nibl_layerwise_free(nibl_layerwise *layerwise);
 
 #endif

@@ -159,16 +159,17 @@ static int compare_addresses(const void *a, const void *b) {
 static nibl_status mark_folder(const nibl_recipe *r) {
     static const char *const turned[] = {"blk.*.attn_q.weight", "blk.*.attn_k.weight", "blk.*.attn_q.bias",
                                          "blk.*.attn_k.bias"};
-    bool halves = false, from_zero = false, transposed = false;
+    bool halves = false, from_zero = false, transposed = false, experts = false;
     nibl_gguf_bool(r->gguf, NIBL_KEY_ROPE_HALVES, &halves);
     nibl_gguf_bool(r->gguf, NIBL_KEY_NORMS_FROM_ZERO, &from_zero);
     nibl_gguf_bool(r->gguf, NIBL_KEY_TRANSPOSED, &transposed);
-    if (!halves && !from_zero && !transposed) return NIBL_OK;
+    nibl_gguf_bool(r->gguf, NIBL_KEY_TRANSPOSED_EXPERTS, &experts);
+    if (!halves && !from_zero && !transposed && !experts) return NIBL_OK;
     const nibl_arch *arch;
     nibl_hyper hyper;
     NIBL_TRY(nibl_arch_of(r->gguf, &arch));
     NIBL_TRY(nibl_arch_hyper(arch, r->gguf, &hyper));
-    if (transposed)
+    if (transposed || experts)
         return nibl_fail(NIBL_E_UNSUPPORTED,
                          "folders of architecture %s have transposed matrices, which cannot be "
                          "quantized yet: take a GGUF file",

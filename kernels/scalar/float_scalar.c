@@ -63,6 +63,15 @@ void nibl_soft_cap_scalar(float *x, uint32_t n, float cap) {
     for (uint32_t i = 0; i < n; i++) x[i] = nibl_soft_cap(x[i], cap);
 }
 
+void nibl_softmax_scalar(float *ml, const float *x, uint32_t n) {
+    float lane[LANES] = {0}, m = -INFINITY;
+    for (uint32_t i = 0; i < n; i++)
+        if (x[i] > m) m = x[i];
+    for (uint32_t i = 0; i < n; i++) lane[i % LANES] += x[i] > -INFINITY ? nibl_expf(x[i] - m) : 0.0f;
+    ml[0] = m + 0.0f;
+    ml[1] = fold(lane);
+}
+
 void nibl_widen_f16_scalar(float *y, const uint16_t *x, uint32_t n) {
     for (uint32_t i = 0; i < n; i++) y[i] = nibl_f16_to_f32(x[i]);
 }

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { load } from 'nibl'
 import { faultyServer } from '../web/faulty-server.js'
-import { answerTokens, longContext, longLength, tinyBytes } from '../web/support.js'
+import { answerTokens, longContext, longLength, sleepsSoon, tinyBytes } from '../web/support.js'
 import { modelPath, modelUrl, openPage, tiny, tinyPath, withBrowser } from './support.js'
 
 withBrowser()
@@ -217,4 +217,18 @@ test('quantize() makes the bytes that Node makes', async (t) => {
   }, `${url}fixtures/tiny-llama-f16.gguf`)
   assert.deepEqual(made.digest, expected)
   assert.ok(made.tensors > 10)
+})
+
+test('after an answer no thread takes processor time', async (t) => {
+  const { page, url } = await openPage(t, 'tests/blank.html')
+  await page.evaluate(async (source) => {
+    const { load } = await import('nibl')
+    const model = await load(source, { threads: 3 })
+    for await (const _ of model.generate('The quick brown fox', { maxTokens: 8 }));
+  }, url + tiny)
+  const session = await /** @type {import('playwright-core').Browser} */ (page.context().browser()).newBrowserCDPSession()
+  await sleepsSoon(async () => {
+    const { processInfo } = await session.send('SystemInfo.getProcessInfo')
+    return processInfo.filter(({ type }) => type === 'renderer').reduce((sum, { cpuTime }) => sum + cpuTime, 0)
+  })
 })

@@ -116,6 +116,19 @@ static void call_soft_cap(const trial *t, void (*function)(void)) {
     AS(soft_cap, function)(output(t, 0), t->shape.n, 30.0f);
 }
 
+/* Some of the logits are forbidden, or all of them. */
+static void make_softmax(trial *t) {
+    float *x = floats_in(t, t->shape.n);
+    const uint32_t forbidden = random_below(&t->random, 4) ? 8 : 1;
+    for (uint32_t i = 0; i < t->shape.n; i++)
+        if (t->shape.flag && random_below(&t->random, forbidden) == 0) x[i] = -INFINITY;
+    floats_out(t, 2);
+}
+
+static void call_softmax(const trial *t, void (*function)(void)) {
+    AS(softmax, function)(output(t, 0), t->inputs[0], t->shape.n);
+}
+
 static void work_cap(const shape *s, double *bytes, double *macs) {
     *bytes = 8.0 * s->n;
     *macs = 0;
@@ -487,6 +500,88 @@ static void work_row(const shape *s, double *bytes, double *macs) {
     *macs = 0;
 }
 
+/* ---- Quantizer ---- */
+
+static void pick_group(shape *s, uint64_t *random, uint32_t round) {
+    s->n = 16 * (round % 4 == 0 ? random_between(random, 1, 16) : 2);
+    s->tokens = random_between(random, 1, 40); /* tries */
+    s->flag = round % 3 == 0; /* levels of a table */
+}
+
+static nibl_levels levels_of(const trial *t) {
+    nibl_levels g = {.low = -8, .high = 7};
+    for (uint32_t i = 0; t->shape.flag && i < 15; i++) g.table[g.count++] = (float)(i * i) - 50;
+    return g;
+}
+
+static void make_fit(trial *t, size_t outputs) {
+    const uint32_t n = t->shape.n, count = t->shape.tokens;
+    float *x = floats_in(t, n), *w = floats_in(t, n);
+    nibl_try *tries = trial_input(t, count * sizeof *tries, shift4(t));
+    for (uint32_t i = 0; i < n; i++) w[i] = fabsf(w[i]);
+    for (uint32_t i = 0; i < count; i++) {
+        const float d = random_float(&t->random, -0.3f, 0.3f), e = random_float(&t->random, -1.0f, 1.0f);
+        tries[i] = (nibl_try){d < 0 || d > 0 ? 1 / d : 0, i % 2 ? e : 0, d, e};
+    }
+    for (uint32_t i = 0; i < n; i += 3) /* ties, when a try makes them */
+        x[i] = tries[0].d * ((float)random_below(&t->random, 16) - 7.5f);
+    floats_out(t, outputs);
+}
+
+static void make_fit_sums(trial *t) { make_fit(t, 3 + 3 * (size_t)t->shape.tokens); }
+static void make_fit_errors(trial *t) { make_fit(t, t->shape.tokens); }
+
+static void call_fit_sums(const trial *t, void (*function)(void)) {
+    const nibl_levels g = levels_of(t);
+    AS(fit_sums, function)(output(t, 0), t->inputs[0], t->inputs[1], t->shape.n, &g, t->inputs[2],
+                           t->shape.tokens);
+}
+
+static void call_fit_errors(const trial *t, void (*function)(void)) {
+    const nibl_levels g = levels_of(t);
+    AS(fit_errors, function)(output(t, 0), t->inputs[0], t->inputs[1], t->shape.n, &g, t->inputs[2],
+                             t->shape.tokens);
+}
+
+static void work_fit(const shape *s, double *bytes, double *macs) {
+    *bytes = 8.0 * s->n;
+    *macs = 3.0 * s->n * s->tokens;
+}
+
+static void pick_tile(shape *s, uint64_t *random, uint32_t round) {
+    (void)round;
+    s->n = random_between(random, 1, 200);
+}
+
+static void make_tile_f32(trial *t) {
+    for (int i = 0; i < 2; i++) floats_in(t, (size_t)t->shape.n * NIBL_TILE);
+    random_numbers(floats_out(t, NIBL_TILE * NIBL_TILE), NIBL_TILE * NIBL_TILE, &t->random, t->shape.profile);
+}
+
+static void call_tile_f32(const trial *t, void (*function)(void)) {
+    AS(tile_f32, function)(output(t, 0), t->inputs[0], t->inputs[1], t->shape.n);
+}
+
+static void make_tile_f64(trial *t) {
+    const size_t n = (size_t)t->shape.n * NIBL_TILE;
+    for (int i = 0; i < 2; i++) {
+        double *x = trial_input(t, n * sizeof *x, random_below(&t->random, 8) * 8);
+        for (size_t j = 0; j < n; j++) x[j] = (double)random_float(&t->random, -3.0f, 3.0f) / 7;
+    }
+    double *c = trial_output(t, NIBL_TILE * NIBL_TILE * sizeof *c, random_below(&t->random, 8) * 8);
+    for (int j = 0; j < NIBL_TILE * NIBL_TILE; j++) c[j] = (double)random_float(&t->random, -3.0f, 3.0f) / 7;
+    trial_writes(t, 0, NIBL_TILE * NIBL_TILE * sizeof *c, CONTENT_BITS);
+}
+
+static void call_tile_f64(const trial *t, void (*function)(void)) {
+    AS(tile_f64, function)(output(t, 0), t->inputs[0], t->inputs[1], t->shape.n);
+}
+
+static void work_tile(const shape *s, double *bytes, double *macs) {
+    *bytes = 8.0 * s->n * NIBL_TILE;
+    *macs = (double)NIBL_TILE * NIBL_TILE * s->n;
+}
+
 /* ---- The table; shapes of --bench are those of SmolLM2-135M ---- */
 
 #define NIBBLE(r, c, t)                                                                                      \
@@ -545,6 +640,7 @@ static const operation check_activate = {pick_activation,
                                          work_three,
                                          {{.n = 1536}, {.n = 1536, .function = NIBL_ACTIVATE_GELU}}};
 static const operation check_soft_cap = {pick_vector, make_soft_cap, call_soft_cap, work_cap, {{.n = 1536}}};
+static const operation check_softmax = {pick_vector, make_softmax, call_softmax, work_cap, {{.n = 1024}}};
 static const operation check_widen_f16 = {
     pick_vector, make_widen_f16, call_widen_f16, work_widen, {{.n = 2 * 64 * 64}}};
 static const operation check_attn_block = {
@@ -562,6 +658,15 @@ static const operation check_pack_row = {
     pick_any, make_pack_row, call_pack_row, work_row, {NIBBLE(8, 576, 1), INT8(8, 576, 1)}};
 static const operation check_unpack_row = {
     pick_any, make_unpack_row, call_unpack_row, work_row, {NIBBLE(8, 576, 1), INT8(8, 576, 1)}};
+
+static const operation check_fit_sums = {
+    pick_group, make_fit_sums, call_fit_sums, work_fit, {{.n = 32, .tokens = 34}}};
+static const operation check_fit_errors = {
+    pick_group, make_fit_errors, call_fit_errors, work_fit, {{.n = 32, .tokens = 34}}};
+static const operation check_tile_f32 = {
+    pick_tile, make_tile_f32, call_tile_f32, work_tile, {{.n = 64}, {.n = 1536}}};
+static const operation check_tile_f64 = {
+    pick_tile, make_tile_f64, call_tile_f64, work_tile, {{.n = 64}, {.n = 1536}}};
 
 #define NIBL_OP(name, args, check) &check_##name,
 const operation *const operations[] = {

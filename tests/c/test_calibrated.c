@@ -23,6 +23,17 @@ static const float *take(const uint8_t **at, size_t count) {
     return values;
 }
 
+static const nibl_kernels *kernels(void) { return nibl_kernels_get(nibl_plat_isa_cap()); }
+
+/* A square (n, n) in panels. */
+static float *in_panels(const float *square, uint32_t n) {
+    const uint32_t size = nibl_panel_size(n);
+    float *panels = calloc((size_t)size * size, sizeof *panels);
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t j = 0; j < n; j++) panels[nibl_panel_at(size, i, j)] = square[(size_t)i * n + j];
+    return panels;
+}
+
 static void codes_are_those_of_the_paper(void) {
     size_t length;
     uint8_t *bytes = read_file("tests/fixtures/gptq.bin", &length);
@@ -36,43 +47,50 @@ static void codes_are_those_of_the_paper(void) {
         const float *hessian = take(&at, (size_t)cols * cols), *weights = take(&at, (size_t)rows * cols),
                     *scales = take(&at, rows * cols / 32), *codes = take(&at, (size_t)rows * cols),
                     *margin = take(&at, (size_t)rows * cols);
+        float *panels = in_panels(hessian, cols);
         for (uint32_t threads = 1; threads < 4; threads++) {
             nibl_pool *pool = NULL;
             CHECK_EQ(nibl_pool_new(threads, &pool), NIBL_OK);
             nibl_factor factor;
-            CHECK_EQ(nibl_factor_make(pool, hessian, NULL, cols, 0.01, &factor), NIBL_OK);
-            float *errors = malloc(cols * sizeof *errors);
+            CHECK_EQ(nibl_factor_make(pool, kernels(), panels, NULL, cols, 0.01, &factor), NIBL_OK);
+            float *room = malloc(NIBL_GPTQ_ROOM(cols) * sizeof *room);
             const nibl_grid *grid = nibl_grid_of(nibl_dtype_by_id(2));
-            for (uint32_t row = 0; row < rows; row++) {
-                nibl_block blocks[8] = {{0}};
+            nibl_block blocks[8][8] = {{{0}}};
+            for (uint32_t row = 0; row < rows; row++)
                 for (uint32_t b = 0; b < cols / 32; b++)
-                    blocks[b].d = nibl_f32_to_f16(scales[row * cols / 32 + b]);
-                nibl_gptq_row(&factor, grid, 32, weights + (size_t)row * cols, blocks, errors);
+                    blocks[row][b].d = nibl_f32_to_f16(scales[row * cols / 32 + b]);
+            const nibl_gptq_rows all = {grid, 32, rows, weights, cols, blocks[0], 8, room};
+            nibl_gptq_round(&factor, kernels(), &all);
+            for (uint32_t row = 0; row < rows; row++) {
                 bool near = false; /* a boundary: what follows may differ */
                 for (uint32_t i = 0; i < cols; i++) near = near || margin[(size_t)row * cols + i] < 1e-4f;
                 for (uint32_t i = 0; i < cols && !near; i++, counted++) {
                     int32_t expected;
                     memcpy(&expected, &codes[(size_t)row * cols + i], 4);
-                    CHECK_EQ(blocks[i / 32].codes[i % 32] - 8, expected);
+                    CHECK_EQ(blocks[row][i / 32].codes[i % 32] - 8, expected);
                 }
             }
-            free(errors);
+            free(room);
             nibl_factor_free(&factor);
             nibl_pool_free(pool);
         }
+        free(panels);
     }
     CHECK(counted > 2000);
     free(bytes);
 }
 
 static void hessians_that_are_none_are_told(void) {
-    const float flat[] = {1, 0, 2, 1}, infinite[] = {1, 0, INFINITY, 1};
+    const float squares[][4] = {{1, 2, 2, 1}, {1, INFINITY, INFINITY, 1}};
+    float *flat = in_panels(squares[0], 2), *infinite = in_panels(squares[1], 2);
     nibl_factor factor;
-    CHECK_EQ(nibl_factor_make(NULL, flat, NULL, 2, 0.01, &factor), NIBL_E_NUMERIC);
+    CHECK_EQ(nibl_factor_make(NULL, kernels(), flat, NULL, 2, 0.01, &factor), NIBL_E_NUMERIC);
     CHECK_HAS(nibl_last_message(), "not positive definite");
     nibl_factor_free(&factor);
-    CHECK_EQ(nibl_factor_make(NULL, infinite, NULL, 2, 0.01, &factor), NIBL_E_NUMERIC);
+    CHECK_EQ(nibl_factor_make(NULL, kernels(), infinite, NULL, 2, 0.01, &factor), NIBL_E_NUMERIC);
     nibl_factor_free(&factor);
+    free(infinite);
+    free(flat);
 }
 
 /* Inputs of the first layer, seen by an observer of this test, summed in double. */
@@ -117,9 +135,10 @@ static void hessians_are_sums_of_products(void) {
         units = other.chunks;
         CHECK(nibl_run_advance(other.run, &units) >= 0);
         for (uint32_t i = 0; i < n; i++) {
-            for (uint32_t j = 0; j <= i; j++) {
+            for (uint32_t j = 0; j < n; j++) {
                 const double scale = sqrt(s.h[(size_t)i * n + i] * s.h[(size_t)j * n + j]);
-                CHECK(fabs((double)site->sums[(size_t)i * n + j] - s.h[(size_t)i * n + j]) <= 1e-5 * scale);
+                CHECK(fabs((double)site->sums[nibl_panel_at(nibl_panel_size(n), i, j)] -
+                           s.h[(size_t)i * n + j]) <= 1e-5 * scale);
             }
             CHECK(fabs((double)site->squares[i] * (double)TOKENS - s.h[(size_t)i * n + i]) <=
                   1e-4 * s.h[(size_t)i * n + i]);

@@ -1,6 +1,7 @@
 /* Encoders against `gguf.quants` and plain rounding (tests/fixtures/encode.py tells the format of encode.bin). What is
  * decoded for the errors goes through pack_row and unpack_row, which test_blocks proves. */
 #include "core/encode.h"
+#include "core/plat.h"
 #include "kernels/kernels.h"
 #include "tests/c/model_file.h"
 
@@ -38,7 +39,7 @@ static uint8_t *encode(const nibl_dtype *type, const float *w, bool search) {
     CHECK(nibl_dtype_row_bytes(type, values, &bytes));
     uint8_t *out = malloc((size_t)bytes);
     memset(out, 0xA5, (size_t)bytes);
-    CHECK(nibl_encode_values(type, x, w, values, search, out));
+    CHECK(nibl_encode_values(nibl_kernels_get(nibl_plat_isa_cap()), type, x, w, values, search, out));
     return out;
 }
 
@@ -126,7 +127,8 @@ static void values_too_large_are_refused(void) {
             uint8_t out[1024];
             row[7] = cases[i].value;
             const bool fits =
-                nibl_encode_values(nibl_encode_type(cases[i].type), row, NULL, 256, search, out);
+                nibl_encode_values(nibl_kernels_get(nibl_plat_isa_cap()), nibl_encode_type(cases[i].type),
+                                   row, NULL, 256, search, out);
             if (!CHECK_EQ(fits, cases[i].fits)) printf("    %s %g\n", cases[i].type, (double)cases[i].value);
         }
     }

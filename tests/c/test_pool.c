@@ -1,6 +1,7 @@
 /* The worker pool: who runs what, and in what order. Data shared between workers is plain on purpose, so that the thread
  * sanitizer judges the pool's barriers. */
 #define _POSIX_C_SOURCE 200809L
+#include "core/absence.h"
 #include "core/plat.h"
 #include "tests/c/test.h"
 
@@ -141,6 +142,73 @@ static void claims_cover_all(void) {
     for (uint32_t i = 0; i < UNITS; i++) CHECK_EQ(s.units[i].value, PHASES);
 }
 
+/* Others wait for `waited` of every `period` nanoseconds, from `now` on for a second at most: until when, or 0. */
+static uint64_t time_until_left_out(nibl_absence *a, uint64_t now, uint64_t waited, uint64_t period) {
+    for (const uint64_t end = now + 1000000000; now < end; now += period)
+        if (nibl_absence_charge(a, waited, now)) return now;
+    return 0;
+}
+
+static void who_is_late_is_left_out(void) {
+    enum { US = 1000, MS = 1000000 };
+    const uint64_t start = 7000000000;
+    nibl_absence a = {0};
+    CHECK(!nibl_absence_lasts(&a, start));
+    /* one time slice, or a twentieth of the time: the worker stays */
+    CHECK(!nibl_absence_charge(&a, 4 * MS, start));
+    CHECK_EQ(time_until_left_out(&a, start + 100 * MS, 150 * US, 3 * MS), 0);
+    CHECK(!nibl_absence_lasts(&a, start + 1200 * MS));
+
+    /* short waits that take half of the time: two workers on one core; out within 20 ms, for 100 ms */
+    a = (nibl_absence){0};
+    uint64_t now = time_until_left_out(&a, start, 110 * US, 220 * US);
+    CHECK(now > start && now < start + 20 * MS);
+    CHECK(nibl_absence_lasts(&a, now));
+    CHECK(nibl_absence_lasts(&a, now + 99 * MS));
+    CHECK(!nibl_absence_lasts(&a, now + 100 * MS));
+    /* again as soon as it is back: for twice as long, up to 1.6 s */
+    uint64_t length = 100;
+    for (int i = 0; i < 8; i++) {
+        now += length * MS;
+        length = length < 1600 ? 2 * length : 1600;
+        CHECK(!nibl_absence_lasts(&a, now));
+        CHECK(nibl_absence_charge(&a, 6 * MS, now += 2 * MS));
+        CHECK(nibl_absence_lasts(&a, now + (length - 1) * MS));
+        CHECK(!nibl_absence_lasts(&a, now + length * MS));
+    }
+    /* after a good while it begins with 100 ms */
+    now += 10000 * (uint64_t)MS;
+    CHECK(nibl_absence_charge(&a, 6 * MS, now));
+    CHECK(nibl_absence_lasts(&a, now + 99 * MS));
+    CHECK(!nibl_absence_lasts(&a, now + 100 * MS));
+}
+
+static void late_job(void *context, uint32_t worker, uint32_t workers) {
+    shared *s = context;
+    if (worker == s->input) wait_milliseconds(80);
+    s->runs[worker].value = workers;
+}
+
+/* Whoever it is that comes 80 ms late, the next jobs run on the caller alone, and later ones on both again. */
+static void jobs_go_on_without_the_late(void) {
+    for (uint32_t late = 0; late < 2; late++) {
+        shared s = {.pool = new_pool(2), .input = late};
+        if (nibl_pool_workers(s.pool) == 2) {
+            nibl_pool_run(s.pool, late_job, &s);
+            const uint64_t begin = nibl_plat_now();
+            CHECK_EQ(s.runs[1].value, 2);
+            s.input = 2;
+            nibl_pool_run(s.pool, late_job, &s);
+            const uint32_t next = s.runs[0].value;
+            CHECK(next == 1 || nibl_plat_now() - begin > LEFT_OUT);
+            wait_milliseconds(LEFT_OUT / 1000000);
+            nibl_pool_run(s.pool, late_job, &s);
+            CHECK_EQ(s.runs[0].value, 2);
+        }
+        nibl_pool_free(s.pool);
+    }
+}
+
 #if !defined(__wasm__) /* WASI has neither threads nor a process's clock */
 /* Waiting workers fall asleep: half a second of idling costs next to no processor time. */
 static void idle_workers_sleep(void) {
@@ -183,6 +251,8 @@ int main(void) {
         {"barriers order what workers do", barriers_order},
         {"idle pools can be freed", idle_pools_can_be_freed},
         {"every unit is claimed once", claims_cover_all},
+        {"who is late is left out for a while", who_is_late_is_left_out},
+        {"jobs go on without the late", jobs_go_on_without_the_late},
 #if !defined(__wasm__)
         {"idle workers sleep", idle_workers_sleep},
 #endif

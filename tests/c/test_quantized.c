@@ -7,9 +7,12 @@
 
 #define FOLDER "tests/fixtures/quantized"
 
-static const char *const layouts[] = {"int4",       "int4-order", "int8-packed", "int8",       "int8-tensor",
-                                      "int8-zeros", "nvfp4",      "mxfp4",       "gptq",       "gptq-order",
-                                      "gptq-8",     "awq",        "bitnet",      "bitnet-auto"};
+static const char *const layouts[] = {"int4",         "int4-order",  "int8-packed",  "int8",
+                                      "int8-tensor",  "int8-zeros",  "nvfp4",        "mxfp4",
+                                      "gptq",         "gptq-order",  "gptq-8",       "awq",
+                                      "bitnet",       "bitnet-auto", "phi3-awq",     "phi3-gptq-order",
+                                      "phi3-int8",    "phi3-nvfp4",  "qwen3moe-awq", "qwen3moe-gptq-order",
+                                      "qwen3moe-int4"};
 
 enum { LAYOUTS = sizeof layouts / sizeof *layouts };
 
@@ -54,12 +57,19 @@ static void the_weights_are_those_of_the_references(void) {
         if (open_expected(layouts[i], &f, &rest) && CHECK(f.model)) {
             const nibl_model *m = f.model;
             const nibl_layer *l = m->layers;
-            const nibl_matrix *all[] = {&l->wq, &l->wk, &l->wv, &l->wo, l->gate, l->up, l->down, &m->head};
+            const nibl_matrix *all[32] = {&l->wq, &l->wk, &l->wv, &l->wo};
+            uint32_t count = 4;
+            for (uint32_t e = 0; e < nibl_arch_dim(&m->hyper, NIBL_DIM_EXPERTS); e++) {
+                all[count++] = &l->gate[e];
+                all[count++] = &l->up[e];
+                all[count++] = &l->down[e];
+            }
+            if (!m->tied) all[count++] = &m->head;
             const uint8_t *at = f.bytes + rest;
-            const uint32_t count = nibl_load_u32(at);
-            CHECK_EQ(count, m->tied ? 7 : 8);
+            CHECK_EQ(count, nibl_load_u32(at));
             for (uint32_t j = 0; j < count; j++)
-                if (!CHECK(hash_of(m, all[j], j < 2 ? 16 : 0) == nibl_load_u64(at + 4 + 8 * j)))
+                if (!CHECK(hash_of(m, all[j], j < 2 && m->rope_halves ? 16 : 0) ==
+                           nibl_load_u64(at + 4 + 8 * j)))
                     printf("    %s: matrix %u\n", layouts[i], j);
         }
         close_fixture(&f);
@@ -98,12 +108,14 @@ static void any_chunking_gives_the_same_model(void) {
 
 static void what_is_known_of_a_model(void) {
     nibl_model_info info = {.size = sizeof info};
-    const uint64_t norms = 3 * 64, embedding = 272 * 64, matrices = 2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 128;
+    const uint64_t embedding = 272 * 64, attention = 3 * 64 + 2 * 64 * 64 + 2 * 32 * 64, ffn = 3 * 64 * 128,
+                   experts = 2 * 16 + 4 * 64 + 4 * 3 * 64 * 32;
     for (size_t i = 0; i < LAYOUTS; i++) {
         nibl_model *m = load_layout(layouts[i], (load_options){0});
         if (!m) continue;
         CHECK_EQ(nibl_model_get_info(m, &info), NIBL_OK);
-        CHECK_EQ(info.parameters, norms + matrices + embedding * (m->tied ? 1 : 2));
+        CHECK_EQ(info.parameters,
+                 attention + (m->hyper.experts ? experts : ffn) + embedding * (m->tied ? 1 : 2));
         nibl_model_free(m);
     }
 }

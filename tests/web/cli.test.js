@@ -70,7 +70,7 @@ function tokenFile(name, sequences) {
 }
 
 describe('help', () => {
-  const verbs = ['run', 'inspect', 'bench', 'eval', 'hash']
+  const verbs = ['run', 'inspect', 'fit', 'bench', 'eval', 'hash']
 
   test('names every verb, and every verb has its own', () => {
     const { stdout } = succeed(['--help'])
@@ -492,7 +492,7 @@ describe('eval', () => {
     refuse(['eval', tiny, '-f', short], 1, /less than a window of 512/)
     refuse(['eval', tiny, '-f', short, '-c', '3'], 2, /-c must be 4 at least/)
     refuse(['eval', tiny, '-f', short, '--logits', 'x'], 2, /not both/)
-    refuse(['eval', tiny, '--reference', tiny], 2, /-f is missing/)
+    refuse(['eval', tiny, '--tokens', short, '--reference', tiny], 2, /not both/)
   })
 
   test('a failure leaves no file and keeps an old one', () => {

@@ -90,8 +90,8 @@ test('what is not supported is refused by name, and the model answers the next r
   const wrong = [
     [{ n: 2 }, 'n'],
     [{ frequency_penalty: 0.5 }, 'frequency_penalty'],
-    [{ tools: [{ type: 'function', function: { name: 'f' } }] }, 'tools'],
-    [{ response_format: { type: 'json_object' } }, 'response_format'],
+    [{ tools: [{ type: 'other' }] }, 'tools'],
+    [{ response_format: { type: 'json_schema' } }, 'response_format'],
     [{ top_logprobs: 3 }, 'top_logprobs'],
     [{ maxTokens: 3 }, 'maxTokens'],
     [{ messages: 'Hello' }, 'messages'],

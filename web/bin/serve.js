@@ -133,6 +133,7 @@ class Metrics {
 /** A model whose tokens are counted. @param {Model} model @param {Metrics} metrics @returns {Model} */
 function counted(model, metrics) {
   return /** @type {any} */ ({
+    info: model.info,
     get stats() {
       return model.stats
     },

@@ -1,0 +1,3 @@
+#define ISA neon
+#define W 4
+#include "kernels/quant.inc"
