@@ -112,7 +112,7 @@ static inline int nibl_code_bits(nibl_kind kind) {
 static inline __attribute__((always_inline)) nibl_piece nibl_piece_of(int bits, int c, int i) {
     static const uint16_t three[8][3] = {{0x0030}, {0x0330}, {0x1030}, {0x0620, 0x1612},
                                          {0x2030}, {0x2330}, {0x1330}, {0x2620, 0x1712}};
-    static const uint16_t five[8][3] = {{0x0050}, {0x1050}, {0x4050}, {0x0530, 0x1523},
+    static const uint16_t five[8][3] = {{0x0050}, {0x1050}, {0x4050},         {0x0530, 0x1523},
                                         {0x2050}, {0x3050}, {0x2530, 0x3523}, {0x4530, 0x1713, 0x3714}};
     static const uint16_t six[8][3] = {{0x0060}, {0x1060}, {0x2060}, {0x0620, 0x1622, 0x2624},
                                        {0x3060}, {0x4060}, {0x5060}, {0x3620, 0x4622, 0x5624}};
