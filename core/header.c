@@ -25,7 +25,9 @@ struct nibl_header {
     size_t count, capacity;
     size_t at; /* the file whose header is read */
     bool folder; /* Hugging Face: documents in the order of nibl_hf_files, then weights */
-    bool config_only; /* of a folder its first document */
+    /* Not NULL: of a folder there is its first document alone, from which this makes the header. (A pointer, so that
+     * builds that never ask do not have it.) */
+    nibl_status (*assume)(const nibl_hf_text *config, nibl_gguf **out);
     nibl_gguf *gguf; /* complete */
     bool complete;
 };
@@ -87,7 +89,7 @@ nibl_status nibl_header_set_name(nibl_header *h, const char *name) {
     return NIBL_OK;
 }
 
-void nibl_header_set_config_only(nibl_header *h) { h->config_only = true; }
+void nibl_header_set_config_only(nibl_header *h) { h->assume = nibl_hf_assume; }
 
 const char *nibl_header_file_name(const nibl_header *h, uint32_t index) {
     return index < h->count ? h->files[index].name : NULL;
@@ -200,10 +202,9 @@ static nibl_status build_folder(nibl_header *h) {
     if (!texts) return nibl_fail_memory(bytes, "the list of files");
     for (size_t i = 0; i < h->count; i++)
         texts[i] = text_of(&h->files[i], i < NIBL_HF_DOCUMENTS ? 0 : LENGTH_BYTES);
-    nibl_status status = h->config_only
-                             ? nibl_hf_assume(texts, &h->gguf)
-                             : nibl_hf_build(texts, texts + NIBL_HF_DOCUMENTS, h->count - NIBL_HF_DOCUMENTS,
-                                             NIBL_HF_DOCUMENTS, &h->gguf);
+    nibl_status status = h->assume ? h->assume(texts, &h->gguf)
+                                   : nibl_hf_build(texts, texts + NIBL_HF_DOCUMENTS,
+                                                   h->count - NIBL_HF_DOCUMENTS, NIBL_HF_DOCUMENTS, &h->gguf);
     nibl_free(texts);
     for (size_t i = 0; i < h->count; i++) {
         nibl_free(h->files[i].bytes);
@@ -219,7 +220,7 @@ static nibl_status next_file(nibl_header *h) {
         const nibl_hf_text index = text_of(&h->files[h->at], 0);
         NIBL_TRY(index.length > 0 ? nibl_hf_read_index(&index, add_weights, h)
                                   : add_weights(h, NIBL_HF_WEIGHTS));
-    } else if (h->at < NIBL_HF_INDEX && !h->config_only) {
+    } else if (h->at < NIBL_HF_INDEX && !h->assume) {
         NIBL_TRY(add_weights(h, nibl_hf_files[h->at + 1].name));
     }
     return ++h->at < h->count ? NIBL_OK : build_folder(h);

@@ -404,6 +404,7 @@ typedef struct nibl_quantize_options {
     uint32_t threads; /* 0 = 1. The result does not depend on it. */
     bool
         requantize; /* the source may be quantized already: a second loss is added to the first. Floats need no leave. */
+    bool measure; /* the report tells what rounding lost of every matrix; takes a second pass over it */
 } nibl_quantize_options;
 
 typedef struct nibl_quantizer nibl_quantizer;
@@ -445,7 +446,10 @@ uint64_t nibl_quantizer_size(const nibl_quantizer *quantizer);
 void nibl_quantizer_output(nibl_quantizer *quantizer, const void **bytes, size_t *length);
 
 /* What becomes of every tensor as JSON: name, rows, columns, types (`wanted` and `why` where the type is not the one asked
- * for), bytes before and after; sums and bits per weight. Lengths as in nibl_loader_inspect. */
+ * for), bytes before and after; sums and bits per weight; the recipe as it stands in the file. With `measure`, of what has
+ * come out: the `error` of matrices (root mean square of what rounding changed, relative to that of the weights as they were
+ * rounded), and with a calibration the `inputs`: of each the channels with the largest root mean square and the median.
+ * Lengths as in nibl_loader_inspect. */
 nibl_status nibl_quantizer_report(const nibl_quantizer *quantizer, char *json, size_t capacity,
                                   size_t *needed);
 

@@ -373,6 +373,11 @@ $('by-name').addEventListener('submit', (event) => {
     showError(error)
   }
 })
+$('open-lab').addEventListener('click', async () => {
+  const { openLab } = await import('./lab.js')
+  $('welcome').hidden = true
+  openLab(/** @type {HTMLElement} */ ($('welcome').parentElement), { defaultSource, hub, announce, onClose: () => show('empty') })
+})
 $('cancel').addEventListener('click', stop)
 $('stop').addEventListener('click', stop)
 $('new-chat').addEventListener('click', newChat)
@@ -423,3 +428,8 @@ document.addEventListener('drop', (event) => {
 showTemperature()
 show('empty')
 describeDefault()
+/* What the page itself needs comes first. */
+addEventListener('load', async () => {
+  const { workOffline } = await import('./offline.js')
+  await workOffline(() => document.body.dataset.state === 'empty').catch(() => {})
+})

@@ -47,7 +47,8 @@ nibl_status nibl_abi_loader_plan(const nibl_loader *loader, uint32_t context_len
 
 nibl_status nibl_abi_quantizer_new(nibl_loader *loader, const char *type, const char *embedding,
                                    const char *head, const char *method, const nibl_tensor_type *tensors,
-                                   size_t count, uint32_t threads, bool requantize, nibl_quantizer **out) {
+                                   size_t count, uint32_t threads, bool requantize, bool measure,
+                                   nibl_quantizer **out) {
     const nibl_quantize_options options = {.size = sizeof options,
                                            .type = type,
                                            .embedding = embedding,
@@ -56,7 +57,8 @@ nibl_status nibl_abi_quantizer_new(nibl_loader *loader, const char *type, const 
                                            .tensors = tensors,
                                            .tensor_count = count,
                                            .threads = threads,
-                                           .requantize = requantize};
+                                           .requantize = requantize,
+                                           .measure = measure};
     return nibl_quantizer_new(loader, &options, out);
 }
 

@@ -34,7 +34,7 @@ const text = new TextDecoder('utf-8', { ignoreBOM: true })
  */
 
 /** @typedef {{ type: string, embedding?: string, head?: string, tensors: Record<string, string>, method: string,
- *   threads: number, requantize: boolean }} QuantizeOptions */
+ *   threads: number, requantize: boolean, measure: boolean }} QuantizeOptions */
 
 export class Binding {
   #view = new DataView(new ArrayBuffer(0))
@@ -227,7 +227,7 @@ export class Binding {
   /* ---- Quantizing ---- */
 
   /** @param {Pointer} loader its header is there @param {QuantizeOptions} options @returns {Pointer} */
-  newQuantizer(loader, { type, embedding, head, tensors, method, threads, requantize }) {
+  newQuantizer(loader, { type, embedding, head, tensors, method, threads, requantize, measure }) {
     /** @type {Pointer[]} */
     const owned = []
     const own = (/** @type {Uint8Array} */ bytes) => {
@@ -245,7 +245,7 @@ export class Binding {
       const [list, ...texts] = [own(words), ...[type, embedding, head, method].map(string)]
       const [typeText, embeddingText, headText, methodText] = texts
       return this.#make('nibl_abi_quantizer_new', loader, typeText, embeddingText, headText, methodText, list, exceptions.length,
-        threads, requantize)
+        threads, requantize, measure)
     } finally {
       for (const pointer of owned) this.release(pointer)
     }

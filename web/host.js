@@ -29,6 +29,7 @@ export function engineCalls() {
       return { size: quantizing.size, report: quantizing.report() }
     },
     quantized: () => quantizing.next(),
+    quantizeReport: () => quantizing.report(),
     ready: (_, context) => engine.ready(context),
     generate: ([request], context) => engine.generate(request, context),
     tokenize: ([text, options]) => engine.tokenize(text, options),

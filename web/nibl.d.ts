@@ -90,11 +90,13 @@ export interface LoadOptions {
 }
 
 export interface Progress {
-  phase: 'download'
+  phase: 'download' | 'quantize'
   /** Bytes. */
   loaded: number
   /** Bytes; 0 if the source does not tell. */
   total: number
+  /** While quantizing: what becomes of every tensor, in the order in which they come out. */
+  report?: QuantizationReport
 }
 
 export interface Message {
@@ -335,6 +337,8 @@ export interface QuantizeOptions
   method?: 'rtn' | 'clip'
   /** The source may be quantized already: a second loss is added to the first. */
   requantize?: boolean
+  /** The report tells what rounding lost of every matrix (`error`); takes a second pass over it. Default: false. */
+  measure?: boolean
   /** Where the file goes, at the sink's pace; closed at the end, aborted after an error. Without one there is a Blob. */
   sink?: WritableStream<Uint8Array>
 }
@@ -351,17 +355,23 @@ export interface QuantizedTensor {
   readonly why?: string
   readonly source_bytes: number
   readonly bytes: number
+  /** Of matrices, with `measure`: the root mean square of what rounding changed, relative to that of the weights. */
+  readonly error?: number
+}
+
+export interface QuantizationReport {
+  readonly parameters: number
+  readonly source_bytes: number
+  readonly bytes: number
+  readonly file_bytes: number
+  readonly bits_per_weight: number
+  /** As it stands in the file ("nibl.recipe"): `nibl quantize --recipe` takes it. */
+  readonly recipe: { type: string; embedding: string; head: string; tensors: [string, string][]; method: string }
+  readonly tensors: QuantizedTensor[]
 }
 
 export interface Quantized {
-  readonly report: {
-    readonly parameters: number
-    readonly source_bytes: number
-    readonly bytes: number
-    readonly file_bytes: number
-    readonly bits_per_weight: number
-    readonly tensors: QuantizedTensor[]
-  }
+  readonly report: QuantizationReport
   /** Bytes of the file. */
   readonly size: number
   /** The file; null where there is a sink. */

@@ -89,7 +89,7 @@ export async function quantize(source, given = {}) {
   try {
     const { link, close, args, calls } = await open(source, options)
     end = close
-    const { size, report } = await link.call('quantize', args, calls)
+    const { size, report } = await link.call('quantize', args, calls) /* without what rounding will lose */
     const parts = []
     for (let loaded = 0; ; ) {
       const bytes = await link.call('quantized', [], { signal })
@@ -97,10 +97,10 @@ export async function quantize(source, given = {}) {
       loaded += bytes.length
       if (writer) await writer.write(bytes)
       else parts.push(bytes)
-      onProgress?.({ phase: 'quantize', loaded, total: size })
+      onProgress?.({ phase: 'quantize', loaded, total: size, report })
     }
     await writer?.close()
-    return { report, size, blob: writer ? null : new Blob(parts) }
+    return { report: await link.call('quantizeReport', [], { signal }), size, blob: writer ? null : new Blob(parts) }
   } catch (error) {
     await writer?.abort(error).catch(() => {})
     throw error

@@ -92,6 +92,7 @@ export const quantizeOptions = {
   tensors: { fallback: {}, check: (value) => isObject(value) && Object.values(value).every(typeName.check), must: 'be an object from patterns of names to types' },
   method: { fallback: 'rtn', ...oneOf('rtn', 'clip') },
   requantize: { fallback: false, ...flag },
+  measure: { fallback: false, ...flag },
   sink: instance(WritableStream),
   ...Object.fromEntries(quantizeNames.map((name) => [name, loadOptions[name]])),
 }

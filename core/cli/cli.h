@@ -54,6 +54,9 @@ struct nibl_cli_verb {
     int (*run)(const char *model, const void *options);
 };
 
+/* Appends the command line as it was given, quoted where a shell needs it. False when memory is short. */
+bool nibl_cli_write_command(nibl_cli_text *out);
+
 extern const nibl_cli_verb nibl_cli_run, nibl_cli_quantize, nibl_cli_inspect, nibl_cli_eval, nibl_cli_bench,
     nibl_cli_hash, nibl_cli_fit;
 

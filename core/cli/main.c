@@ -100,7 +100,27 @@ static int dispatch(int argc, char **argv) {
     return NIBL_EXIT_OK;
 }
 
+static int word_count;
+static char **words;
+
+bool nibl_cli_write_command(nibl_cli_text *out) {
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./=,:+@%";
+    bool ok = nibl_cli_text_append(out, "nibl", 4);
+    for (int i = 1; i < word_count && ok; i++) {
+        const char *word = words[i];
+        const bool is_plain = *word && word[strspn(word, plain)] == '\0';
+        ok = nibl_cli_text_append(out, is_plain ? " " : " '", is_plain ? 1 : 2);
+        for (; *word && ok; word++)
+            ok = !is_plain && *word == '\'' ? nibl_cli_text_append(out, "'\\''", 4)
+                                            : nibl_cli_text_append(out, word, 1);
+        if (!is_plain) ok = ok && nibl_cli_text_append(out, "'", 1);
+    }
+    return ok;
+}
+
 int main(int argc, char **argv) {
+    word_count = argc;
+    words = argv;
     nibl_cli_catch_interrupts();
     int code = dispatch(argc, argv);
     /* Success means that the output has arrived, on a full disk too. */

@@ -1,5 +1,6 @@
 #include "core/cli/console.h"
 #include "core/cli/json.h"
+#include "core/cli/recipe.h"
 #include "core/cli/session.h"
 
 #include <inttypes.h>
@@ -8,7 +9,7 @@
 
 typedef struct quantize_options {
     nibl_cli_settings settings; /* threads */
-    const char *output, *type, *embedding, *head, *method, *calibration;
+    const char *output, *type, *embedding, *head, *method, *calibration, *recipe, *report;
     int64_t calibration_tokens;
     nibl_cli_texts tensors; /* PATTERN=TYPE */
     bool requantize, json;
@@ -16,7 +17,7 @@ typedef struct quantize_options {
 
 enum { MAX_TEXT = 64 << 20, WINDOW = 512 };
 
-static const quantize_options defaults = {.type = "q4_0", .calibration_tokens = 8192};
+static const quantize_options defaults = {.calibration_tokens = 8192};
 
 #define FIELD(member) offsetof(quantize_options, member)
 static const nibl_cli_option table[] = {
@@ -32,6 +33,12 @@ static const nibl_cli_option table[] = {
     {"--method", NIBL_CLI_TEXT, FIELD(method), "LIST", 0, 0, "rtn",
      "of rtn (each type's rule), clip (the scales that lose least), and with a text imatrix, awq, gptq: "
      "awq,gptq"},
+    {"--recipe", NIBL_CLI_TEXT, FIELD(recipe), "FILE", 0, 0, NULL,
+     "types, exceptions and methods from a file: the JSON that quantized files carry (nibl.recipe), or a "
+     "report"},
+    {"--report", NIBL_CLI_TEXT, FIELD(report), "FILE", 0, 0, NULL,
+     "writes what became of every tensor, and what rounding lost, as JSON; `npx nibl report` makes a page of "
+     "it"},
     {"--calibration", NIBL_CLI_TEXT, FIELD(calibration), "FILE", 0, 0, NULL,
      "a text like those the model will see, for the methods that look at activations"},
     {"--calibration-tokens", NIBL_CLI_INTEGER, FIELD(calibration_tokens), "N", 1, 1 << 20, NULL,
@@ -124,36 +131,110 @@ static bool same_member(const nibl_cli_document *d, size_t a, size_t b, const ch
            memcmp(d->nodes[x].bytes, d->nodes[y].bytes, d->nodes[x].length) == 0;
 }
 
-/* One line for all tensors that got another type for the same reason as tensor `t`, at the first of them. */
-static void print_exceptions(const nibl_cli_document *d, size_t tensors, size_t t) {
+/* One line for all tensors that got another type for the same reason as tensor `t`, at the first of them; how many lines. */
+static unsigned print_exceptions(const nibl_cli_document *d, size_t tensors, size_t t) {
     const size_t why = nibl_cli_document_member(d, t, "why");
     uint32_t alike = 0;
-    if (!why) return;
+    if (!why) return 0;
     for (size_t other = tensors + 1; other < d->nodes[tensors].next; other = d->nodes[other].next) {
         if (!same_member(d, t, other, "why") || !same_member(d, t, other, "to")) continue;
-        if (other < t) return;
+        if (other < t) return 0;
         alike++;
     }
     const nibl_cli_node *name = &d->nodes[nibl_cli_document_member(d, t, "name")],
                         *to = &d->nodes[nibl_cli_document_member(d, t, "to")];
     printf("%.*s%s: %.*s (%.*s)\n", (int)name->length, name->bytes, alike > 1 ? " and others" : "",
            (int)to->length, to->bytes, (int)d->nodes[why].length, d->nodes[why].bytes);
+    return 1;
 }
 
+static double real(const nibl_cli_document *d, size_t index) {
+    return index ? strtod(d->nodes[index].bytes, NULL) : 0;
+}
+
+/* What rounding lost of all matrices, and of which most. */
+static void print_loss(const nibl_cli_document *d, size_t tensors) {
+    double sum = 0, most = 0;
+    size_t worst = 0, count = 0;
+    for (size_t t = tensors + 1; t < d->nodes[tensors].next; t = d->nodes[t].next) {
+        const size_t member = nibl_cli_document_member(d, t, "error");
+        const double error = real(d, member);
+        if (!member) continue;
+        count++;
+        sum += error;
+        if (error > most) most = error, worst = t;
+    }
+    if (!worst) return;
+    const nibl_cli_node *name = &d->nodes[nibl_cli_document_member(d, worst, "name")];
+    printf("rounding changed matrices by %.1f %% on average, %.*s most (%.1f %%)\n",
+           100 * sum / (double)count, (int)name->length, name->bytes, 100 * most);
+}
+
+static void print_salient(const nibl_cli_document *d) {
+    const size_t inputs = nibl_cli_document_member(d, 0, "inputs");
+    double most = 0;
+    size_t at = 0;
+    for (size_t i = inputs + 1; inputs && i < d->nodes[inputs].next; i = d->nodes[i].next) {
+        const size_t channels = nibl_cli_document_member(d, i, "channels");
+        const double ratio =
+            real(d, channels + 3) / (real(d, nibl_cli_document_member(d, i, "median")) + 1e-12);
+        if (ratio > most) most = ratio, at = i;
+    }
+    if (!at) return;
+    const nibl_cli_node *name = &d->nodes[nibl_cli_document_member(d, at, "tensor")],
+                        *channel = &d->nodes[nibl_cli_document_member(d, at, "channels") + 2];
+    printf("the channel that stands out most: %.*s of the input of %.*s, %.0f times the median\n",
+           (int)channel->length, channel->bytes, (int)name->length, name->bytes, most);
+}
+
+/* Ten lines at most. */
 static void print_summary(const nibl_cli_document *d, const char *path, double seconds) {
-    const double mb = 1e-6;
+    const double mb = 1e-6,
+                 source =
+                     (double)nibl_cli_document_integer(d, nibl_cli_document_member(d, 0, "source_bytes")),
+                 file = (double)nibl_cli_document_integer(d, nibl_cli_document_member(d, 0, "file_bytes"));
     const uint64_t parameters = nibl_cli_document_integer(d, nibl_cli_document_member(d, 0, "parameters"));
     const size_t bits = nibl_cli_document_member(d, 0, "bits_per_weight"),
-                 tensors = nibl_cli_document_member(d, 0, "tensors");
+                 tensors = nibl_cli_document_member(d, 0, "tensors"),
+                 recipe = nibl_cli_document_member(d, 0, "recipe");
     printf("%s: %.1f MB from %.1f MB, %.*s bits per weight, %.1f s (%.0f million weights/s)\n", path,
-           (double)nibl_cli_document_integer(d, nibl_cli_document_member(d, 0, "file_bytes")) * mb,
-           (double)nibl_cli_document_integer(d, nibl_cli_document_member(d, 0, "source_bytes")) * mb,
-           (int)d->nodes[bits].length, d->nodes[bits].bytes, seconds, (double)parameters * mb / seconds);
-    for (size_t t = tensors + 1; t < d->nodes[tensors].next; t = d->nodes[t].next)
-        print_exceptions(d, tensors, t);
+           file * mb, source * mb, (int)d->nodes[bits].length, d->nodes[bits].bytes, seconds,
+           (double)parameters * mb / seconds);
+    printf("recipe: %.*s\n", (int)d->nodes[recipe].length, d->nodes[recipe].bytes);
+    print_loss(d, tensors);
+    print_salient(d);
+    unsigned lines = 6;
+    for (size_t t = tensors + 1; t < d->nodes[tensors].next && lines > 0; t = d->nodes[t].next)
+        lines -= print_exceptions(d, tensors, t);
 }
 
-static int report(const job *j, const quantize_options *o, double seconds) {
+/* What the report's file says besides the library's document. */
+static int write_report(const nibl_cli_model *model, const quantize_options *o, const char *document,
+                        double seconds) {
+    nibl_cli_output output = {0};
+    nibl_cli_text command = {0};
+    if (!nibl_cli_write_command(&command)) return NIBL_EXIT_FAILED;
+    int code = nibl_cli_output_open(o->report, &output);
+    if (code == NIBL_EXIT_OK) {
+        nibl_cli_json json = {.out = output.stream};
+        nibl_cli_json_open(&json, NULL, '{');
+        nibl_cli_json_string(&json, "nibl", NIBL_VERSION);
+        nibl_cli_json_string(&json, "command", command.bytes);
+        nibl_cli_json_string(&json, "source", model->path);
+        nibl_cli_json_string(&json, "output", o->output);
+        if (o->calibration) nibl_cli_json_string(&json, "calibration", o->calibration);
+        nibl_cli_json_real(&json, "seconds", seconds);
+        nibl_cli_json_string(&json, "isa", nibl_isa());
+        nibl_cli_json_raw(&json, "quantization", document);
+        nibl_cli_json_close(&json, '}');
+        code = nibl_cli_output_commit(&output);
+    }
+    nibl_cli_output_discard(&output);
+    nibl_cli_text_free(&command);
+    return code;
+}
+
+static int report(const job *j, const nibl_cli_model *model, const quantize_options *o) {
     nibl_cli_text json = {0};
     nibl_cli_document document = {0};
     size_t needed = 0;
@@ -161,13 +242,11 @@ static int report(const job *j, const quantize_options *o, double seconds) {
     nibl_quantizer_report(j->quantizer, NULL, 0, &needed);
     if (!nibl_cli_text_reserve(&json, needed) ||
         nibl_quantizer_report(j->quantizer, json.bytes, json.capacity, &needed) < 0 ||
-        !nibl_cli_document_parse(json.bytes, &document)) {
+        !nibl_cli_document_parse(json.bytes, &document))
         code = nibl_cli_fail("the report could not be made");
-    } else if (o->json) {
-        puts(json.bytes);
-    } else {
-        print_summary(&document, j->path, seconds);
-    }
+    if (code == NIBL_EXIT_OK && o->report) code = write_report(model, o, json.bytes, model->seconds);
+    if (code == NIBL_EXIT_OK && o->json) puts(json.bytes);
+    if (code == NIBL_EXIT_OK && !o->json) print_summary(&document, j->path, model->seconds);
     nibl_cli_document_free(&document);
     nibl_cli_text_free(&json);
     return code;
@@ -196,6 +275,11 @@ static int quantize(const char *path, const void *given) {
     char *room[NIBL_CLI_MAX_TEXTS] = {0};
     if (!o->output)
         return nibl_cli_fail_usage(nibl_cli_quantize.name, "OUT is missing: the path of the file to be made");
+    if (o->recipe && (o->type || o->embedding || o->head || o->method || o->tensors.count > 0))
+        return nibl_cli_fail_usage(
+            nibl_cli_quantize.name,
+            "--recipe says what types and methods are: TYPE, --embedding, --head, --tensor and "
+            "--method are not for it");
     job j = {.path = o->output,
              .options = {.size = sizeof j.options,
                          .type = o->type,
@@ -205,10 +289,13 @@ static int quantize(const char *path, const void *given) {
                          .tensor_count = o->tensors.count,
                          .method = o->method,
                          .threads = nibl_cli_threads(&o->settings),
-                         .requantize = o->requantize}};
+                         .requantize = o->requantize,
+                         .measure = o->report != NULL}};
     nibl_cli_model model = {0};
     const nibl_cli_receiver receiver = {"quantizing", begin, write_output, &j};
+    nibl_cli_recipe recipe = {0};
     int code = read_tensors(o, tensors, room);
+    if (code == NIBL_EXIT_OK && o->recipe) code = nibl_cli_recipe_read(o->recipe, &j.options, &recipe);
     if (code == NIBL_EXIT_OK)
         code = o->calibration ? quantize_calibrated(path, o, &j, &model)
                               : nibl_cli_model_read(path, &receiver, &model);
@@ -217,9 +304,10 @@ static int quantize(const char *path, const void *given) {
                              nibl_quantizer_size(j.quantizer));
     if (code == NIBL_EXIT_OK) code = nibl_cli_output_commit(&j.output);
     nibl_cli_output_discard(&j.output);
-    if (code == NIBL_EXIT_OK) code = report(&j, o, model.seconds);
+    if (code == NIBL_EXIT_OK) code = report(&j, &model, o);
     nibl_quantizer_free(j.quantizer);
     nibl_cli_model_close(&model);
+    nibl_cli_recipe_free(&recipe);
     for (size_t i = 0; i < NIBL_CLI_MAX_TEXTS; i++) free(room[i]);
     return code;
 }

@@ -19,7 +19,7 @@ static const double DAMP = 0.01;
 
 /* A matrix of the layer at hand on its way. */
 typedef struct work {
-    const nibl_quant_tensor *tensor;
+    nibl_quant_tensor *tensor;
     nibl_matrix *matrix, original;
     const nibl_site *site; /* NULL: nothing is known of its input */
     const float *in, *out; /* its columns are multiplied by `in`, its rows divided by `out`; NULL = 1 */
@@ -123,15 +123,69 @@ static void encode_job(void *context, uint32_t worker, uint32_t workers) {
         }
 }
 
+/* For nibl_loss_measure: a row of the matrix at work. */
+static const uint8_t *source_row(void *context, uint32_t worker, uint32_t row, float *x) {
+    const nibl_quantizer *q = context;
+    const work *w = q->layerwise->at;
+    (void)worker;
+    q->kernels->unpack_row(x, w->matrix, row);
+    for (uint32_t j = 0; w->in && j < w->matrix->cols; j++) x[j] *= w->in[j];
+    for (uint32_t j = 0; w->out && j < w->matrix->cols; j++) x[j] /= w->out[row];
+    return w->bytes + (size_t)(w->matrix->cols / w->tensor->to->block) * w->tensor->to->bytes * row;
+}
+
 static nibl_status encode_matrix(nibl_quantizer *q, const work *w) {
     nibl_layerwise *l = q->layerwise;
     l->at = w;
     l->bad_row = UINT64_MAX;
     nibl_pool_run(l->model->pool, encode_job, q);
-    return l->bad_row == UINT64_MAX ? NIBL_OK : nibl_quant_refuse(w->tensor, l->bad_row, false);
+    if (l->bad_row != UINT64_MAX) return nibl_quant_refuse(w->tensor, l->bad_row, false);
+    return q->measure ? nibl_loss_measure(l->model->pool, q->kernels, w->tensor->to, w->matrix->rows,
+                                          w->matrix->cols, source_row, q, &w->tensor->loss)
+                      : NIBL_OK;
 }
 
 /* ---- A layer ---- */
+
+static int ascending(const void *a, const void *b) {
+    const float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+/* Notes the channels of the layer's inputs that carry most. */
+static nibl_status note_salient(nibl_quantizer *q) {
+    const nibl_layerwise *l = q->layerwise;
+    for (uint32_t s = 0; s < l->calib.site_count; s++) {
+        const nibl_site *site = &l->calib.sites[s];
+        uint32_t first = 0;
+        while (first < l->work_count && l->works[first].site != site) first++;
+        if (first == l->work_count) continue;
+        void *grown = q->salient;
+        NIBL_TRY(nibl_reserve(&grown, &q->salient_capacity, q->salient_count + 1, sizeof *q->salient,
+                              "the report"));
+        q->salient = grown;
+        float *sorted = nibl_alloc((uint64_t)site->cols * sizeof *sorted);
+        if (!sorted) return nibl_fail_memory((uint64_t)site->cols * sizeof *sorted, "the report");
+        memcpy(sorted, site->squares, site->cols * sizeof *sorted);
+        qsort(sorted, site->cols, sizeof *sorted, ascending);
+        nibl_salient *salient = &q->salient[q->salient_count++];
+        *salient = (nibl_salient){.tensor = l->works[first].tensor, .median = sqrtf(sorted[site->cols / 2])};
+        for (; salient->count < NIBL_MOST_CHANNELS && salient->count < site->cols; salient->count++) {
+            const float square = sorted[site->cols - 1 - salient->count];
+            uint32_t channel = 0; /* the first that has it and is not there yet */
+            for (;; channel++) {
+                bool taken = site->squares[channel] < square || site->squares[channel] > square;
+                for (uint32_t i = 0; i < salient->count; i++)
+                    taken = taken || salient->channels[i] == channel;
+                if (!taken) break;
+            }
+            salient->channels[salient->count] = channel;
+            salient->magnitudes[salient->count] = sqrtf(square);
+        }
+        nibl_free(sorted);
+    }
+    return NIBL_OK;
+}
 
 /* The first of the matrices that share the input of `matrix`. */
 static const nibl_matrix *first_of(const nibl_layer *layer, const nibl_matrix *matrix) {
@@ -282,6 +336,7 @@ static nibl_status quantize_layer(nibl_quantizer *q, nibl_layer *layer, size_t b
         w->bytes = nibl_alloc(w->tensor->bytes);
         if (!w->bytes) return nibl_fail_memory(w->tensor->bytes, "the layer");
     }
+    if (q->measure) NIBL_TRY(note_salient(q));
     if (q->method.awq) {
         NIBL_TRY(find_scales(q, layer));
         fold_scales(l, layer);
@@ -320,7 +375,7 @@ static nibl_status write_vector(nibl_quantizer *q, const nibl_binding *b, const 
 }
 
 /* A matrix outside of layers. */
-static nibl_status write_matrix(nibl_quantizer *q, const nibl_binding *b, const nibl_quant_tensor *t) {
+static nibl_status write_matrix(nibl_quantizer *q, const nibl_binding *b, nibl_quant_tensor *t) {
     work w = {.tensor = t, .matrix = b->matrix, .bytes = nibl_alloc(t->bytes)};
     uint8_t *place = NULL;
     if (!w.bytes) return nibl_fail_memory(t->bytes, "a matrix");
@@ -352,7 +407,7 @@ nibl_status nibl_quantizer_step(nibl_quantizer *q) {
     if (layer) NIBL_TRY(quantize_layer(q, layer, l->binding, end));
     for (; l->binding < end; l->binding++) {
         const nibl_binding *b = &m->bindings[l->binding];
-        const nibl_quant_tensor *t = &q->recipe.tensors[l->binding];
+        nibl_quant_tensor *t = &q->recipe.tensors[l->binding];
         NIBL_TRY(!b->matrix ? write_vector(q, b, t) : layer ? write_work(q, t) : write_matrix(q, b, t));
         NIBL_TRY(write_gap(q, t->bytes));
     }

@@ -7,6 +7,7 @@
 #include "core/quant/quant.h"
 #include "core/rows.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { GATHER = 2 << 20 /* bytes of rows that are encoded at a time */, TOGETHER = NIBL_PANEL };
@@ -103,6 +104,30 @@ static void encode_job(void *context, uint32_t worker, uint32_t workers) {
     }
 }
 
+/* For nibl_loss_measure: row `row` of those gathered. */
+static const uint8_t *source_row(void *context, uint32_t worker, uint32_t row, float *x) {
+    nibl_quantizer *q = context;
+    const nibl_gathering *g = q->gathering;
+    const nibl_quant_tensor *t = &q->recipe.tensors[g->at];
+    const desk *d = &g->desks[worker];
+    const uint8_t *source = g->rows + row * g->row_bytes;
+    if (nibl_kind_is_float(t->from->kind)) {
+        nibl_decode_floats(t->from, source, (uint32_t)t->cols, x);
+    } else {
+        bool finite = true;
+        nibl_matrix w = {.data = d->panel,
+                         .rows = TOGETHER,
+                         .cols = (uint32_t)t->cols,
+                         .kind = (uint8_t)t->from->kind,
+                         .scale = (uint8_t)t->from->scale,
+                         .layout = (uint8_t)t->from->layout,
+                         .factor = 1};
+        q->kernels->pack_row(&w, 0, source, &finite);
+        q->kernels->unpack_row(x, &w, 0);
+    }
+    return g->place + nibl_row_interleaved(t->halves, row) * g->out_bytes;
+}
+
 nibl_status nibl_quant_refuse(const nibl_quant_tensor *t, uint64_t row, bool not_finite) {
     if (not_finite)
         return nibl_fail(NIBL_E_NUMERIC,
@@ -164,7 +189,7 @@ static nibl_status open_tensor(nibl_quantizer *q) {
 }
 
 static nibl_status encode_gathered(nibl_quantizer *q) {
-    const nibl_quant_tensor *t = &q->recipe.tensors[q->gathering->at];
+    nibl_quant_tensor *t = &q->recipe.tensors[q->gathering->at];
     const uint64_t end = q->gathering->rows_done + q->gathering->gathered == t->rows ? t->bytes : 0,
                    gap = (NIBL_QUANT_ALIGNMENT - end % NIBL_QUANT_ALIGNMENT) % NIBL_QUANT_ALIGNMENT;
     const size_t length = (size_t)(q->gathering->gathered * q->gathering->out_bytes);
@@ -175,6 +200,9 @@ static nibl_status encode_gathered(nibl_quantizer *q) {
         for (uint32_t i = 0; i < q->gathering->desk_count; i++) q->gathering->desks[i].bad_row = UINT64_MAX;
         nibl_pool_run(q->gathering->pool, encode_job, q);
         NIBL_TRY(check_desks(q));
+        if (q->measure && t->rows > 1)
+            NIBL_TRY(nibl_loss_measure(q->gathering->pool, q->kernels, t->to, q->gathering->gathered,
+                                       (uint32_t)t->cols, source_row, q, &t->loss));
     }
     memset(q->gathering->place + length, 0, (size_t)gap);
     q->gathering->rows_done += q->gathering->gathered;
@@ -230,6 +258,7 @@ nibl_status nibl_quant_new(const nibl_gguf *gguf, const nibl_quantize_options *o
     nibl_quantizer *q = nibl_alloc_zero(sizeof *q);
     if (!q) return nibl_fail_memory(sizeof *q, "the quantizer");
     q->kernels = nibl_kernels_get(nibl_plat_isa_cap());
+    q->measure = o->measure;
     nibl_status status = NIBL_OK;
     if (o->threads > NIBL_MAX_THREADS)
         status = nibl_fail(NIBL_E_ARGUMENT, "threads is %u; at most %u are possible", o->threads,
@@ -307,6 +336,7 @@ void nibl_quantizer_free(nibl_quantizer *q) {
     if (!q) return;
     free_gathering(q->gathering);
     if (q->layerwise) q->free_layerwise(q->layerwise);
+    nibl_free(q->salient);
     nibl_recipe_free(&q->recipe);
     nibl_free(q->out);
     nibl_free(q);
@@ -322,6 +352,26 @@ void nibl_quantizer_output(nibl_quantizer *q, const void **bytes, size_t *length
 
 /* ---- The report ---- */
 
+/* C libraries write decimals in the host's locale: integers around a point. */
+static void write_decimal(nibl_writer *w, double value) {
+    const uint64_t millionths = value < 1e12 ? (uint64_t)(value * 1e6 + 0.5) : UINT64_MAX;
+    nibl_print(w, "%llu.%06u", (unsigned long long)(millionths / 1000000), (unsigned)(millionths % 1000000));
+}
+
+static void write_salient(nibl_writer *w, const nibl_salient *s) {
+    nibl_print(w, "{\"tensor\":");
+    nibl_write_json(w, s->tensor->source->name.bytes, s->tensor->source->name.length);
+    nibl_print(w, ",\"median\":");
+    write_decimal(w, (double)s->median);
+    nibl_print(w, ",\"channels\":[");
+    for (uint32_t i = 0; i < s->count; i++) {
+        nibl_print(w, "%s[%u,", i > 0 ? "," : "", s->channels[i]);
+        write_decimal(w, (double)s->magnitudes[i]);
+        nibl_print(w, "]");
+    }
+    nibl_print(w, "]}");
+}
+
 static void write_tensor(nibl_writer *w, const nibl_quant_tensor *t) {
     nibl_print(w, "{\"name\":");
     nibl_write_json(w, t->source->name.bytes, t->source->name.length);
@@ -330,8 +380,13 @@ static void write_tensor(nibl_writer *w, const nibl_quant_tensor *t) {
     if (t->wanted)
         nibl_print(w, ",\"wanted\":\"%s\",\"why\":\"%llu columns are no multiple of %u\"", t->wanted->name,
                    (unsigned long long)t->cols, t->wanted->block);
-    nibl_print(w, ",\"source_bytes\":%llu,\"bytes\":%llu}", (unsigned long long)t->source->bytes,
+    nibl_print(w, ",\"source_bytes\":%llu,\"bytes\":%llu", (unsigned long long)t->source->bytes,
                (unsigned long long)t->bytes);
+    if (t->loss.weights > 0) {
+        nibl_print(w, ",\"error\":");
+        write_decimal(w, sqrt(t->loss.error / t->loss.weights));
+    }
+    nibl_print(w, "}");
 }
 
 nibl_status nibl_quantizer_report(const nibl_quantizer *q, char *json, size_t capacity, size_t *needed) {
@@ -348,13 +403,24 @@ nibl_status nibl_quantizer_report(const nibl_quantizer *q, char *json, size_t ca
     nibl_print(
         &w,
         "{\"parameters\":%llu,\"source_bytes\":%llu,\"bytes\":%llu,\"file_bytes\":%llu,\"bits_per_weight\":"
-        "%llu.%03u,\"tensors\":[",
+        "%llu.%03u,\"recipe\":",
         (unsigned long long)parameters, (unsigned long long)source, (unsigned long long)bytes,
         (unsigned long long)q->size, (unsigned long long)(bits / 1000), (unsigned)(bits % 1000));
+    nibl_write(&w, q->recipe.text.bytes, q->recipe.text.length);
+    nibl_print(&w, ",\"tensors\":[");
     for (size_t i = 0; i < q->recipe.count; i++) {
         if (i > 0) nibl_print(&w, ",");
         write_tensor(&w, &q->recipe.tensors[i]);
     }
-    nibl_print(&w, "]}");
+    nibl_print(&w, "]");
+    if (q->salient_count > 0) {
+        nibl_print(&w, ",\"inputs\":[");
+        for (size_t i = 0; i < q->salient_count; i++) {
+            if (i > 0) nibl_print(&w, ",");
+            write_salient(&w, &q->salient[i]);
+        }
+        nibl_print(&w, "]");
+    }
+    nibl_print(&w, "}");
     return nibl_write_end(&w, needed);
 }

@@ -10,11 +10,23 @@
 typedef struct nibl_layerwise nibl_layerwise;
 typedef struct nibl_gathering nibl_gathering;
 
+enum { NIBL_MOST_CHANNELS = 4 };
+
+/* The channels of an input that carry most, as the calibration saw them: roots of mean squares, and their median. */
+typedef struct nibl_salient {
+    const nibl_quant_tensor *tensor; /* the first that takes the input */
+    uint32_t count, channels[NIBL_MOST_CHANNELS];
+    float magnitudes[NIBL_MOST_CHANNELS], median;
+} nibl_salient;
+
 struct nibl_quantizer {
     nibl_recipe recipe;
     nibl_method method;
+    bool measure; /* what rounding loses */
     const nibl_kernels *kernels;
     uint64_t size; /* of the output */
+    nibl_salient *salient;
+    size_t salient_count, salient_capacity;
     /* what has come out */
     uint8_t *out;
     size_t out_length, out_capacity;

@@ -247,7 +247,9 @@ nibl_status nibl_recipe_choose(const nibl_gguf *gguf, const nibl_quantize_option
 
 void nibl_recipe_free(nibl_recipe *recipe) {
     nibl_free(recipe->tensors);
+    nibl_free((void *)recipe->text.bytes);
     recipe->tensors = NULL;
+    recipe->text = (nibl_slice){0};
 }
 
 /* ---- The header ---- */
@@ -280,19 +282,19 @@ static void write_recipe(nibl_writer *w, const nibl_recipe *r, const nibl_quanti
     nibl_print(w, "}");
 }
 
-static nibl_status build_recipe(nibl_gguf_builder *b, const nibl_recipe *r, const nibl_quantize_options *o) {
+static nibl_status build_recipe(nibl_gguf_builder *b, nibl_recipe *r, const nibl_quantize_options *o) {
     nibl_writer w = {0};
     write_recipe(&w, r, o);
     char *text = nibl_alloc((uint64_t)w.length + 1);
     if (!text) return nibl_fail_memory(w.length, "the recipe");
     w = (nibl_writer){.text = text, .capacity = w.length + 1};
     write_recipe(&w, r, o);
-    nibl_gguf_build_string(b, "nibl.recipe", (nibl_slice){text, w.length});
-    nibl_free(text);
+    r->text = (nibl_slice){text, w.length};
+    nibl_gguf_build_string(b, "nibl.recipe", r->text);
     return NIBL_OK;
 }
 
-nibl_status nibl_recipe_header(const nibl_recipe *r, const nibl_quantize_options *o, uint8_t **bytes,
+nibl_status nibl_recipe_header(nibl_recipe *r, const nibl_quantize_options *o, uint8_t **bytes,
                                size_t *length) {
     nibl_gguf_builder b = {.alignment = NIBL_QUANT_ALIGNMENT};
     nibl_slice format;

@@ -4,6 +4,7 @@
 
 #include "core/dtype.h"
 #include "core/gguf.h"
+#include "core/quant/loss.h"
 
 /* One tensor on its way from the source to the output; in the order of both. */
 typedef struct nibl_quant_tensor {
@@ -15,6 +16,7 @@ typedef struct nibl_quant_tensor {
     uint32_t halves; /* rows (of one row: numbers) of a head whose halves are to be interleaved; 0 = none */
     bool from_zero; /* a vector of what is added to 1 */
     uint64_t bytes; /* of the output, without the gap that follows */
+    nibl_loss loss; /* where it is measured */
 } nibl_quant_tensor;
 
 /* What the list of methods asks for. */
@@ -29,6 +31,7 @@ typedef struct nibl_recipe {
     const nibl_dtype *type, *embedding, *head;
     nibl_quant_tensor *tensors; /* by address */
     size_t count;
+    nibl_slice text; /* as the output has it ("nibl.recipe"): from nibl_recipe_header on */
 } nibl_recipe;
 
 enum { NIBL_QUANT_ALIGNMENT = 32 };
@@ -41,7 +44,7 @@ nibl_status nibl_recipe_choose(const nibl_gguf *gguf, const nibl_quantize_option
 void nibl_recipe_free(nibl_recipe *recipe);
 
 /* The header of the output with the recipe in it: the caller's. */
-nibl_status nibl_recipe_header(const nibl_recipe *recipe, const nibl_quantize_options *options,
-                               uint8_t **bytes, size_t *length);
+nibl_status nibl_recipe_header(nibl_recipe *recipe, const nibl_quantize_options *options, uint8_t **bytes,
+                               size_t *length);
 
 #endif

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /**
- * `npx nibl VERB ...`: the command line without a compiler. `serve` is JavaScript; every other verb is the native program's
+ * `npx nibl VERB ...`: the command line without a compiler. `serve` and `report` are JavaScript; every other verb is the native program's
  * own code, compiled for WASI (one thread).
  */
 import { readFileSync } from 'node:fs'
@@ -24,8 +24,8 @@ async function runProgram(args) {
 }
 
 const [verb, ...rest] = process.argv.slice(2)
-if (verb === 'serve') {
-  const { main } = await import('./serve.js')
+if (verb === 'serve' || verb === 'report') {
+  const { main } = await import(`./${verb}.js`)
   process.exitCode = await main(rest)
 } else {
   process.exitCode = await runProgram(process.argv.slice(2))
