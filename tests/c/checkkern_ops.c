@@ -335,7 +335,10 @@ static void pick_codes(shape *s, uint64_t *random, uint32_t round) {
     const nibl_scale_form form = nibl_scale_form_of(s->scale);
     if (is_signed && (form.min || form.zero))
         s->scale = form.head ? NIBL_SCALE_SUPER_I6 : NIBL_SCALE_UE4M3_16;
-    if (nibl_head_bytes(s->scale)) s->cols = NIBL_SUPER * random_between(random, 1, 3);
+    const bool has_head = nibl_head_bytes(s->scale) > 0;
+    if (has_head) s->cols = NIBL_SUPER * random_between(random, 1, 3);
+    if (round % 17 == 0)
+        s->cols = NIBL_SUPER * 17 + (has_head ? 0 : NIBL_BLOCK); /* more than some take at once */
     if (s->tokens == 64) s->tokens = 10;
 }
 
