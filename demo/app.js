@@ -428,3 +428,8 @@ document.addEventListener('drop', (event) => {
 showTemperature()
 show('empty')
 describeDefault()
+/* What the page itself needs comes first. */
+addEventListener('load', async () => {
+  const { workOffline } = await import('./offline.js')
+  await workOffline(() => document.body.dataset.state === 'empty').catch(() => {})
+})

@@ -10,8 +10,9 @@ import { fileURLToPath } from 'node:url'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 
-/** What the page needs, by the beginning of the path. @type {Record<string, string>} */
+/** What the page needs, by the beginning of the path; a file by its whole path. @type {Record<string, string>} */
 export const pageRoots = {
+  '/sw.js': join(root, 'demo/sw.js'),
   '/demo/': join(root, 'demo'),
   '/web/': join(root, 'web'),
   '/node_modules/@huggingface/jinja/': join(root, 'node_modules/@huggingface/jinja'),
@@ -26,6 +27,7 @@ const types = {
   '.css': 'text/css; charset=utf-8',
   '.json': 'application/json',
   '.svg': 'image/svg+xml',
+  '.webmanifest': 'application/manifest+json',
   '.png': 'image/png',
   '.txt': 'text/plain; charset=utf-8',
   '.wasm': 'application/wasm',
@@ -115,7 +117,8 @@ function pathOf(request) {
 /** The file that a path names, or null where it would leave its root.
  * @param {string} path @param {Record<string, string>} roots */
 function locate(path, roots) {
-  const prefix = Object.keys(roots).find((each) => path.startsWith(each))
+  if (Object.hasOwn(roots, path) && !path.endsWith('/')) return roots[path]
+  const prefix = Object.keys(roots).find((each) => each.endsWith('/') && path.startsWith(each))
   if (!prefix) return null
   const folder = join(roots[prefix], sep)
   const file = join(folder, path.slice(prefix.length))

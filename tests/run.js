@@ -10,7 +10,7 @@ import * as fs from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { basename, join, relative } from 'node:path'
 import { defaultModel, fetchModel } from '../demo/fetch.js'
-import { build, partsOf, variants } from '../wasm/build.js'
+import { build, partsOf, wasmPresets } from '../wasm/build.js'
 import { SetupError, main, root, setup } from '../wasm/setup.js'
 
 /**
@@ -36,7 +36,6 @@ const stepMinutes = 15
 
 const node24 = join(root, '.toolchain/bin/node24')
 const architecture = 'tests/web/architecture.test.js'
-const wasmPresets = variants.map((variant) => `wasm-${variant}`)
 
 // ---- Running and counting ------------------------------------------------------------------------------------------
 

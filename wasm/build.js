@@ -12,7 +12,7 @@ import { SetupError, isProgram, main, progress, root, setup } from './setup.js'
 export const variants = [
   'simd128', 'relaxed', 'simd128-threads', 'relaxed-threads', 'simd128-memory64', 'relaxed-memory64',
 ]
-const wasmPresets = variants.map((variant) => `wasm-${variant}`)
+export const wasmPresets = variants.map((variant) => `wasm-${variant}`)
 const pageBudget = 250e3
 
 /**
