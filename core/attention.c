@@ -102,7 +102,7 @@ static uint32_t last_block(const nibl_row *row) { return row->position / NIBL_AT
 
 /* The queries of a row that share a KV head with a block of its cache: {m, l, o} of each to out + i * stride. */
 static void attend_block(const nibl_run *run, const nibl_layer *l, uint32_t t, uint32_t kv_head,
-                         uint32_t block, const void *kv, float *out, size_t stride) {
+                         uint32_t block, nibl_kv_block kv, float *out, size_t stride) {
     const nibl_hyper *h = &run->model->hyper;
     const nibl_row *row = &run->rows[run->row + t];
     const uint32_t heads = h->heads / h->kv_heads, head = kv_head * heads, begin = block * NIBL_ATTN_BLOCK;
@@ -127,8 +127,10 @@ static void attend_group(const nibl_run *run, const nibl_layer *l, uint32_t kv_h
     float *parts = room + (size_t)2 * NIBL_ATTN_BLOCK * width;
     for (uint32_t t = g->begin; t < g->end; t++)
         for (uint32_t head = first; head < first + group_size; head++) empty_state(run, l, t, head);
-    for (uint32_t block = first_block(l, &rows[g->begin]); block <= last_block(&rows[g->end - 1]); block++) {
-        const void *kv = nibl_kv_block(rows[g->begin].kv, kernels, l->index, kv_head, block, room);
+    const uint32_t last = last_block(&rows[g->end - 1]);
+    for (uint32_t block = first_block(l, &rows[g->begin]); block <= last; block++) {
+        const nibl_kv_block kv =
+            nibl_kv_open(rows[g->begin].kv, kernels, l->index, kv_head, block, last, room);
         for (uint32_t t = g->begin; t < g->end; t++) {
             if (block < first_block(l, &rows[t]) || block > last_block(&rows[t])) continue;
             attend_block(run, l, t, kv_head, block, kv, parts, width + 2);
@@ -162,7 +164,8 @@ static void attend_blocks(const nibl_run *run, const nibl_layer *l, float *room,
         for (uint32_t kv_head = 0; kv_head < h->kv_heads; kv_head++)
             for (uint32_t block = first_block(l, &rows[t]); block <= last_block(&rows[t]); block++, unit++) {
                 if (unit < mine.begin || unit >= mine.end) continue;
-                const void *kv = nibl_kv_block(rows[t].kv, kernels, l->index, kv_head, block, room);
+                const nibl_kv_block kv =
+                    nibl_kv_open(rows[t].kv, kernels, l->index, kv_head, block, last_block(&rows[t]), room);
                 attend_block(run, l, t, kv_head, block, kv, partial_of(run, t, kv_head * group_size, block),
                              (size_t)run->blocks * (h->head_width + 2));
             }

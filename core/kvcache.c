@@ -131,7 +131,6 @@ static void spread(float *x, uint32_t width) {
 }
 
 static void store_i8(nibl_attn_i8 *block, uint32_t j, const float *k, const float *v, uint32_t width) {
-    const uint32_t padded = nibl_attn_i8_width(width);
     float x[NIBL_MAX_HEAD_WIDTH], low, high;
     int32_t codes[NIBL_MAX_HEAD_WIDTH];
     memcpy(x, k, width * sizeof *x);
@@ -139,15 +138,12 @@ static void store_i8(nibl_attn_i8 *block, uint32_t j, const float *k, const floa
     range_of(x, width, &low, &high);
     block->m[j] = low;
     block->d[j] = quantize(codes, x, width, low, high - low);
-    int8_t *key = block->codes + (size_t)j * 4;
-    for (uint32_t d = 0; d < width; d++)
-        key[(size_t)(d / 4) * NIBL_ATTN_BLOCK * 4 + d % 4] = (int8_t)codes[d];
+    for (uint32_t d = 0; d < width; d++) block->codes[nibl_attn_i8_key(width, j, d)] = (int8_t)codes[d];
 
     memcpy(x, v, width * sizeof *x);
     range_of(x, width, &low, &high);
     block->dv[j] = quantize(codes, x, width, 0.0f, high > -low ? high : -low);
-    int8_t *value = block->codes + ((size_t)NIBL_ATTN_BLOCK + j % 16 * 4) * padded + j / 16;
-    for (uint32_t d = 0; d < width; d++) value[(size_t)d * 4] = (int8_t)codes[d];
+    for (uint32_t d = 0; d < width; d++) block->codes[nibl_attn_i8_value(width, j, d)] = (int8_t)codes[d];
 }
 
 void nibl_kv_store(nibl_kv *kv, uint32_t layer, uint32_t head, uint32_t position, const float *k,
@@ -173,16 +169,18 @@ void nibl_kv_store(nibl_kv *kv, uint32_t layer, uint32_t head, uint32_t position
     }
 }
 
-const void *nibl_kv_block(const nibl_kv *kv, const nibl_kernels *kernels, uint32_t layer, uint32_t head,
-                          uint32_t block, float *room) {
-    const uint8_t *bytes = at(kv, layer, head, block);
-    if ((block + 1) / kv->page_blocks < kv->page_count) { /* the next one comes while this one is worked on */
-        const uint8_t *next = at(kv, layer, head, block + 1);
-        for (size_t i = 0; i < block_bytes(kv); i += 64) __builtin_prefetch(next + i, 0, 2);
-    }
-    if (kv->type != NIBL_KV_F16) return bytes;
+nibl_kv_block nibl_kv_open(const nibl_kv *kv, const nibl_kernels *kernels, uint32_t layer, uint32_t head,
+                           uint32_t block, uint32_t last, float *room) {
+    const uint8_t *bytes = at(kv, layer, head, block), *next = bytes;
+    if (block < last)
+        next = at(kv, layer, head, block + 1);
+    else if (head + 1 < kv->heads)
+        next = at(kv, layer, head + 1, 0);
+    if (kv->type == NIBL_KV_I8) return (nibl_kv_block){bytes, next};
+    for (size_t i = 0; i < block_bytes(kv); i += 64) __builtin_prefetch(next + i, 0, 2);
+    if (kv->type == NIBL_KV_F32) return (nibl_kv_block){bytes, next};
     kernels->widen_f16(room, (const uint16_t *)(const void *)bytes, 2 * NIBL_ATTN_BLOCK * kv->width);
-    return room;
+    return (nibl_kv_block){room, next};
 }
 
 void nibl_kv_query(const nibl_kv *kv, const nibl_kernels *kernels, nibl_act *codes, const float *q) {
@@ -196,15 +194,16 @@ void nibl_kv_query(const nibl_kv *kv, const nibl_kernels *kernels, nibl_act *cod
 }
 
 void nibl_kv_attend(const nibl_kv *kv, const nibl_kernels *kernels, float *out, size_t stride, const float *q,
-                    const nibl_act *codes, const void *block, const nibl_view *view, uint32_t heads) {
+                    const nibl_act *codes, nibl_kv_block block, const nibl_view *view, uint32_t heads) {
     const uint32_t width = kv->width;
     if (kv->type == NIBL_KV_I8) {
         nibl_view spread_view = *view;
         spread_view.scale /= (float)spread_size(width);
-        kernels->attn_block_i8(out + 2, out, stride, codes, block, &spread_view, width, heads);
+        kernels->attn_block_i8(out + 2, out, stride, codes, block.data, block.next, &spread_view, width,
+                               heads);
         return;
     }
-    const float *k = block, *v = k + (size_t)NIBL_ATTN_BLOCK * width;
+    const float *k = block.data, *v = k + (size_t)NIBL_ATTN_BLOCK * width;
     for (uint32_t h = 0; h < heads; h++, out += stride, q += width)
         kernels->attn_block(out + 2, out, q, k, v, view, width);
 }

@@ -32,9 +32,13 @@ void nibl_kv_store(nibl_kv *kv, uint32_t layer, uint32_t head, uint32_t position
                    const float *v);
 
 /* A block as its kernel reads it: nibl_attn_i8, or floats (K (width, 64), then V (64, width)). It lies in the cache, or,
- * widened from f16, in `room` (2 * 64 * width floats). */
-const void *nibl_kv_block(const nibl_kv *kv, const nibl_kernels *kernels, uint32_t layer, uint32_t head,
-                          uint32_t block, float *room);
+ * widened from f16, in `room` (2 * 64 * width floats). What is read after it, the next block up to `last` or that of the
+ * next head, is fetched while this one is worked on. */
+typedef struct nibl_kv_block {
+    const void *data, *next;
+} nibl_kv_block;
+nibl_kv_block nibl_kv_open(const nibl_kv *kv, const nibl_kernels *kernels, uint32_t layer, uint32_t head,
+                           uint32_t block, uint32_t last, float *room);
 
 /* What a layer with a convolution keeps of a position, (conv_width). */
 float *nibl_kv_conv(const nibl_kv *kv, uint32_t layer, uint32_t position);
@@ -44,9 +48,9 @@ float *nibl_kv_conv(const nibl_kv *kv, uint32_t layer, uint32_t position);
 #define NIBL_KV_QUERY_BLOCKS(width) (((width) + NIBL_BLOCK - 1) / NIBL_BLOCK)
 void nibl_kv_query(const nibl_kv *kv, const nibl_kernels *kernels, nibl_act *codes, const float *q);
 
-/* Attention of the queries of `heads` heads with what they see of a block from nibl_kv_block. Head h reads q + h * width
+/* Attention of the queries of `heads` heads with what they see of a block. Head h reads q + h * width
  * and writes {m, l, o (width)}, as attn_block, to out + h * stride. */
 void nibl_kv_attend(const nibl_kv *kv, const nibl_kernels *kernels, float *out, size_t stride, const float *q,
-                    const nibl_act *codes, const void *block, const nibl_view *view, uint32_t heads);
+                    const nibl_act *codes, nibl_kv_block block, const nibl_view *view, uint32_t heads);
 
 #endif

@@ -22,9 +22,9 @@ typedef enum nibl_activation {
 } nibl_activation;
 
 /* 64 positions of one KV head in int8: K is code d + m with codes of 0..127, V is code dv with codes of -127..127, where
- * d, m and dv are finite and belong to a position. With `width` rounded up to 16 as W, codes holds 64 W bytes of K (byte
- * i of quad (c, position), at (c 64 + position) 4, is dimension 4c + i), then as many of V (byte i of quad (g, d), at
- * (g W + d) 4, is position g + 16 i): a quad of either is multiplied by four bytes that all lanes share. */
+ * d, m and dv are finite and belong to a position. codes holds K, then V, each as quads of bytes that are multiplied by
+ * four bytes that all lanes share, in tiles that are read one after the other: a tile of K has 16 positions, chunk after
+ * chunk of four dimensions, one of V 16 dimensions, group after group of the four positions that are the same mod 16. */
 typedef struct nibl_attn_i8 {
     float d[NIBL_ATTN_BLOCK], m[NIBL_ATTN_BLOCK], dv[NIBL_ATTN_BLOCK];
     int8_t codes[];
@@ -34,6 +34,15 @@ static inline uint32_t nibl_attn_i8_width(uint32_t width) { return (width + 15) 
 
 static inline size_t nibl_attn_i8_bytes(uint32_t width) {
     return sizeof(nibl_attn_i8) + (size_t)2 * NIBL_ATTN_BLOCK * nibl_attn_i8_width(width);
+}
+
+/* Where in codes dimension d of position j is. */
+static inline size_t nibl_attn_i8_key(uint32_t width, uint32_t j, uint32_t d) {
+    return (size_t)(j / 16) * 16 * nibl_attn_i8_width(width) + d / 4 * 64 + j % 16 * 4 + d % 4;
+}
+static inline size_t nibl_attn_i8_value(uint32_t width, uint32_t j, uint32_t d) {
+    return (size_t)NIBL_ATTN_BLOCK * (nibl_attn_i8_width(width) + d / 16 * 16) + j % 16 * 64 + d % 16 * 4 +
+           j / 16;
 }
 
 /* The levels of a grid: all integers from low to high, or the first `count` of a table in ascending order. */

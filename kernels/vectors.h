@@ -12,6 +12,14 @@
 #define NAME2(op, isa) PASTE3(nibl_, op##_, isa)
 #define NAME(op) NAME2(op, ISA)
 
+/* clang would unroll it, and order what is in there by results: one chain of operations after the other, whose latencies
+ * nothing hides, and with more values alive than there are registers. */
+#ifdef __clang__
+#define KEEP_LOOP _Pragma("clang loop unroll(disable)")
+#else
+#define KEEP_LOOP _Pragma("GCC unroll 1")
+#endif
+
 typedef float vf __attribute__((vector_size(4 * W)));
 typedef float vf_unaligned __attribute__((vector_size(4 * W), aligned(4), may_alias));
 typedef int32_t vi __attribute__((vector_size(4 * W)));
@@ -99,32 +107,47 @@ static inline float fold_max(const vf *lane) {
 #endif
 
 typedef struct constant_vectors {
-    vf low, log2e, rounder, ln2_high, ln2_low, c[6], one;
+    vf low, log2e, rounder;
+    vf rounders; /* as integers: the rounder's bits in every byte of a word, 2^24 + 2^16 + 2^8 + 1 times */
+    vf ln2[2], c[6], one;
 } constant_vectors;
 
 static inline const constant_vectors *constant(void) {
-    static const constant_vectors values = {SPLAT(NIBL_EXP_LOW), SPLAT(NIBL_LOG2E),
-                                            SPLAT(NIBL_ROUNDER), SPLAT(NIBL_LN2_HIGH),
-                                            SPLAT(NIBL_LN2_LOW), NIBL_EXP_COEFFICIENTS(SPLAT),
+    static const constant_vectors values = {SPLAT(NIBL_EXP_LOW),
+                                            SPLAT(NIBL_LOG2E),
+                                            SPLAT(NIBL_ROUNDER),
+                                            SPLAT(-0x1.8p-105f),
+                                            {SPLAT(NIBL_LN2_HIGH), SPLAT(NIBL_LN2_LOW)},
+                                            NIBL_EXP_COEFFICIENTS(SPLAT),
                                             SPLAT(1.0f)};
     const constant_vectors *p = &values;
     HIDE(p);
     return p;
 }
 
-/* x is at most NIBL_EXP_HIGH. */
-static inline vf vexp_of_small(vf x) {
+/* The exponentials of n vectors, at most 4, side by side: one alone would wait for its latencies. They are of at most
+ * NIBL_EXP_HIGH. */
+#define MANY for (uint32_t v = 0; v < n; v++)
+static inline __attribute__((always_inline)) void vexps_of_small(vf *x, uint32_t n) {
     const constant_vectors *k = constant();
-    const vi small = x < k->low;
-    const vf shifted = x * k->log2e + k->rounder, n = shifted - k->rounder;
-    vf r = x - n * k->ln2_high;
-    r = r - n * k->ln2_low;
-    vf p = k->c[0];
-    for (int i = 1; i < 6; i++) p = p * r + k->c[i];
-    p = p * (r * r) + r;
-    p = p + k->one;
-    p = p * (vf)(((vu)shifted << 23) + (vu)k->one);
-    return (vf)(~small & (vi)p);
+    vf shifted[4], r[4], p[4];
+    MANY shifted[v] = x[v] * k->log2e + k->rounder;
+    MANY p[v] = shifted[v] - k->rounder;
+    MANY r[v] = x[v];
+    KEEP_LOOP
+    for (int i = 0; i < 2; i++) MANY r[v] = r[v] - p[v] * k->ln2[i];
+    MANY p[v] = k->c[0];
+    KEEP_LOOP
+    for (int i = 1; i < 6; i++) MANY p[v] = p[v] * r[v] + k->c[i];
+    MANY p[v] = p[v] * (r[v] * r[v]) + r[v];
+    MANY p[v] = p[v] + k->one;
+    MANY p[v] = p[v] * (vf)(((vu)shifted[v] << 23) + (vu)k->one);
+    MANY x[v] = (vf)(~(x[v] < k->low) & (vi)p[v]);
+}
+
+static inline vf vexp_of_small(vf x) {
+    vexps_of_small(&x, 1);
+    return x;
 }
 
 static inline vf vexp(vf x) {

@@ -9,6 +9,7 @@ export default [
   { "type": "q4_0", "method": "awq,gptq", "perplexity": [0.048, 0.01], "kl": [0.08, 0.004] },
   { "type": "q5_0", "method": "rtn", "perplexity": [0.054, 0.011], "kl": [0.0864, 0.0022] },
   { "type": "iq4_nl", "method": "rtn", "perplexity": [0.181, 0.018], "kl": [0.1784, 0.0046] },
+  { "type": "nvfp4", "method": "rtn", "perplexity": [0.241, 0.021], "kl": [0.2208, 0.0053] },
   { "type": "q4_0", "method": "rtn", "perplexity": [0.228, 0.023], "kl": [0.3255, 0.0068] },
   { "type": "mxfp4", "method": "rtn", "perplexity": [0.725, 0.044], "kl": [0.5018, 0.0122] }
 ]

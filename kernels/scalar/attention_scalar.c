@@ -12,7 +12,7 @@ static float score(const nibl_act *q, const nibl_attn_i8 *kv, uint32_t j, uint32
         int32_t isum = 0;
         for (uint32_t i = 0; i < NIBL_BLOCK && b * NIBL_BLOCK + i < width; i++) {
             const uint32_t d = b * NIBL_BLOCK + i;
-            isum += q[b].q[i] * kv->codes[((size_t)(d / 4) * NIBL_ATTN_BLOCK + j) * 4 + d % 4];
+            isum += q[b].q[i] * kv->codes[nibl_attn_i8_key(width, j, d)];
         }
         dot += (float)isum * q[b].s;
         q_sum += q[b].s_sum;
@@ -23,8 +23,6 @@ static float score(const nibl_act *q, const nibl_attn_i8 *kv, uint32_t j, uint32
 static void attend(float *o, float *ml, const nibl_act *q, const nibl_attn_i8 *kv, const nibl_view *view,
                    uint32_t width) {
     const uint32_t first = view->first, n = view->n;
-    const uint32_t padded = nibl_attn_i8_width(width);
-    const int8_t *v = kv->codes + (size_t)NIBL_ATTN_BLOCK * padded;
     float p[NIBL_ATTN_BLOCK], lane[LANES] = {0}, m = -INFINITY, most = 0.0f;
     for (uint32_t j = first; j < n; j++) {
         p[j] = score(q, kv, j, width) * view->scale;
@@ -47,7 +45,7 @@ static void attend(float *o, float *ml, const nibl_act *q, const nibl_attn_i8 *k
             p[j] > 0.0f ? (int32_t)(nibl_float_bits(p[j] * inverse + NIBL_ROUNDER) - NIBL_ROUNDER_BITS) : 0;
     for (uint32_t d = 0; d < width; d++) {
         int32_t isum = 0;
-        for (uint32_t j = first; j < n; j++) isum += u[j] * v[((size_t)(j % 16) * padded + d) * 4 + j / 16];
+        for (uint32_t j = first; j < n; j++) isum += u[j] * kv->codes[nibl_attn_i8_value(width, j, d)];
         o[d] = (float)isum * r;
     }
     for (int half = LANES / 2; half > 0; half /= 2)
@@ -57,7 +55,9 @@ static void attend(float *o, float *ml, const nibl_act *q, const nibl_attn_i8 *k
 }
 
 void nibl_attn_block_i8_scalar(float *o, float *ml, size_t stride, const nibl_act *q, const nibl_attn_i8 *kv,
-                               const nibl_view *view, uint32_t width, uint32_t heads) {
+                               const nibl_attn_i8 *next, const nibl_view *view, uint32_t width,
+                               uint32_t heads) {
+    (void)next;
     const size_t blocks = (width + NIBL_BLOCK - 1) / NIBL_BLOCK;
     for (uint32_t h = 0; h < heads; h++)
         attend(o + h * stride, ml + h * stride, q + h * blocks, kv, view, width);

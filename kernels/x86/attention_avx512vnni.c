@@ -1,6 +1,6 @@
 #define ISA avx512vnni
 #define W 16
-#define VECTORS(heads) 4 /* all 64 positions: there are 32 registers */
+#define VECTORS(heads) ((heads) == 1 ? 4 : 1)
 #include <immintrin.h>
 
 #define VMAX(a, b) (vf) _mm512_max_ps((__m512)(b), (__m512)(a))

@@ -254,18 +254,14 @@ static void make_attn_block_i8(trial *t) {
         kv->m[j] = junk[random_below(&t->random, 5)];
         kv->dv[j] = junk[random_below(&t->random, 5)];
         for (uint32_t d = 0; d < padded; d++) {
-            kv->codes[((size_t)(d / 4) * NIBL_ATTN_BLOCK + j) * 4 + d % 4] =
-                (int8_t)random_below(&t->random, 256);
-            kv->codes[half + ((size_t)(j % 16) * padded + d) * 4 + j / 16] =
-                (int8_t)random_below(&t->random, 256);
+            kv->codes[nibl_attn_i8_key(width, j, d)] = (int8_t)random_below(&t->random, 256);
+            kv->codes[nibl_attn_i8_value(width, j, d)] = (int8_t)random_below(&t->random, 256);
         }
     }
     for (uint32_t d = width; d < padded; d++)
         for (uint32_t j = 0; j < NIBL_ATTN_BLOCK; j++) {
-            kv->codes[((size_t)(d / 4) * NIBL_ATTN_BLOCK + j) * 4 + d % 4] =
-                (int8_t)random_below(&t->random, 128);
-            kv->codes[half + ((size_t)(j % 16) * padded + d) * 4 + j / 16] =
-                (int8_t)random_below(&t->random, 256);
+            kv->codes[nibl_attn_i8_key(width, j, d)] = (int8_t)random_below(&t->random, 128);
+            kv->codes[nibl_attn_i8_value(width, j, d)] = (int8_t)random_below(&t->random, 256);
         }
     t->scale = 1.0f / sqrtf((float)width);
     floats_out(t, (size_t)t->shape.tokens * (2 + width));
@@ -274,8 +270,8 @@ static void make_attn_block_i8(trial *t) {
 static void call_attn_block_i8(const trial *t, void (*function)(void)) {
     float *out = output(t, 0);
     const nibl_view view = view_of(t);
-    AS(attn_block_i8, function)(out + 2, out, 2 + t->shape.width, t->inputs[0], t->inputs[1], &view,
-                                t->shape.width, t->shape.tokens);
+    AS(attn_block_i8, function)(out + 2, out, 2 + t->shape.width, t->inputs[0], t->inputs[1], t->inputs[1],
+                                &view, t->shape.width, t->shape.tokens);
 }
 
 static void work_attention_i8(const shape *s, double *bytes, double *macs) {

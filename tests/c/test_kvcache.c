@@ -49,8 +49,8 @@ static void attend(const nibl_kv *kv, const sequence *s, uint32_t n, float *o) {
         float part[2 + MAX_WIDTH];
         const nibl_view view = {0, left < NIBL_ATTN_BLOCK ? left : NIBL_ATTN_BLOCK,
                                 1.0f / sqrtf((float)s->width), 0};
-        nibl_kv_attend(kv, kernels, part, 0, s->q, codes, nibl_kv_block(kv, kernels, 1, 2, block, room),
-                       &view, 1);
+        nibl_kv_attend(kv, kernels, part, 0, s->q, codes,
+                       nibl_kv_open(kv, kernels, 1, 2, block, (n - 1) / NIBL_ATTN_BLOCK, room), &view, 1);
         kernels->attn_merge(o, ml, part + 2, part, s->width);
     }
     for (uint32_t d = 0; d < s->width; d++) o[d] /= ml[1];
