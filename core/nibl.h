@@ -438,6 +438,25 @@ nibl_status nibl_model_quantizer_new(nibl_model *model, const nibl_quantize_opti
  * final; NIBL_E_NUMERIC where calibration computes values that are not finite. */
 nibl_status nibl_quantizer_step(nibl_quantizer *quantizer);
 
+/* Mixed precision: types of tensors with which a file of a given size loses least. Each tensor alone is rounded to the
+ * smallest of the types that it can have, and the KL divergence from the model is measured over positions of the text's first
+ * 1,024 tokens; other types are taken to lose in proportion to their error, in squares weighted by the activity of inputs. `types`: a list as
+ * "q3_k,q4_0,q5_0,q8_0"; NULL: all of 2 to 8 bits. What the options name (their `tensors`), and what they keep or make
+ * floats, stays. Tokens, window, the model, memory and errors as for nibl_model_quantizer_new; besides, logits of 256 positions. */
+typedef struct nibl_allotment nibl_allotment;
+nibl_status nibl_allotment_new(nibl_model *model, const nibl_quantize_options *options, const char *types,
+                               const int32_t *tokens, size_t count, uint32_t window, nibl_allotment **out);
+void nibl_allotment_free(nibl_allotment *allotment);
+
+/* Computes the next layer, or measures the next tensor. NIBL_MORE: call again. *done: the share that is done. */
+nibl_status nibl_allotment_step(nibl_allotment *allotment, double *done);
+
+/* After NIBL_OK, and as often as one likes: *tensors (*count) for nibl_quantize_options, the given exceptions first, whose
+ * tensors take at most `bytes` together, header not counted. Owned by the allotment, valid until the next call. NIBL_E_ARGUMENT
+ * where the smallest types take more. */
+nibl_status nibl_allotment_choose(nibl_allotment *allotment, uint64_t bytes, const nibl_tensor_type **tensors,
+                                  size_t *count);
+
 /* Bytes of the whole output, known from the beginning. */
 uint64_t nibl_quantizer_size(const nibl_quantizer *quantizer);
 

@@ -9,7 +9,8 @@
 
 typedef struct quantize_options {
     nibl_cli_settings settings; /* threads */
-    const char *output, *type, *embedding, *head, *method, *calibration, *recipe, *report;
+    const char *output, *type, *embedding, *head, *method, *calibration, *recipe, *report, *size, *types;
+    double bits; /* per weight */
     int64_t calibration_tokens;
     nibl_cli_texts tensors; /* PATTERN=TYPE */
     bool requantize, json;
@@ -43,6 +44,12 @@ static const nibl_cli_option table[] = {
      "a text like those the model will see, for the methods that look at activations"},
     {"--calibration-tokens", NIBL_CLI_INTEGER, FIELD(calibration_tokens), "N", 1, 1 << 20, NULL,
      "tokens of it, in windows of 512"},
+    {"--size", NIBL_CLI_TEXT, FIELD(size), "75MB", 0, 0, NULL,
+     "mixed precision: the types with which a file of this size loses least, measured on the text"},
+    {"--bpw", NIBL_CLI_REAL, FIELD(bits), "N", 1, 16, NULL,
+     "the same by bits per weight, all tensors counted"},
+    {"--types", NIBL_CLI_TEXT, FIELD(types), "LIST", 0, 0, "all of 2 to 8 bits",
+     "the types to choose from, as q3_k,q4_0,q5_0,q8_0"},
     {"--allow-requantize", NIBL_CLI_FLAG, FIELD(requantize), NULL, 0, 0, NULL,
      "the source may be quantized already: its loss stays, and another is added"},
     {"-t, --threads", NIBL_CLI_INTEGER, FIELD(settings.threads), "N", 0, NIBL_MAX_THREADS,
@@ -101,15 +108,57 @@ static void show_steps(const job *j, double start) {
         fprintf(stderr, "\rquantizing %3.0f %%  %.0f s left\033[K", 100 * done, left);
 }
 
-static int quantize_calibrated(const char *path, const quantize_options *o, job *j, nibl_cli_model *model) {
+/* ---- Mixed precision ---- */
+
+static int measure_tensors(const nibl_cli_model *model, nibl_allotment *allotment) {
+    int code = NIBL_EXIT_OK;
+    for (nibl_status status = NIBL_MORE; code == NIBL_EXIT_OK && status == NIBL_MORE;) {
+        double done;
+        status = nibl_allotment_step(allotment, &done);
+        if (status < 0)
+            code = nibl_cli_fail_library(model->path);
+        else if (nibl_cli_interrupted())
+            code = nibl_cli_fail("interrupted");
+        else if (nibl_cli_stderr_is_terminal())
+            fprintf(stderr, "\rmeasuring %3.0f %%\033[K", 100 * done);
+    }
+    return code;
+}
+
+/* Types for so many bytes of the whole file: its header depends on them. */
+static int choose_types(const nibl_cli_model *model, const quantize_options *o, job *j,
+                        const nibl_cli_tokens *tokens, uint32_t window, nibl_allotment *allotment) {
+    uint64_t size = (uint64_t)(o->bits / 8 * (double)model->info.parameters);
+    if (o->size && !nibl_cli_parse_size(o->size, &size))
+        return nibl_cli_fail_usage(nibl_cli_quantize.name, "--size must be a size as 75MB or 800MiB");
+    for (uint64_t left = size;;) {
+        if (nibl_allotment_choose(allotment, left, &j->options.tensors, &j->options.tensor_count) < 0 ||
+            nibl_model_quantizer_new(model->model, &j->options, tokens->ids, tokens->count, window,
+                                     &j->quantizer) < 0)
+            return nibl_cli_fail_library(model->path);
+        const uint64_t whole = nibl_quantizer_size(j->quantizer);
+        if (!o->size || whole <= size) return NIBL_EXIT_OK;
+        nibl_quantizer_free(j->quantizer);
+        j->quantizer = NULL;
+        left = left > whole - size ? left - (whole - size) : 0;
+    }
+}
+
+static int quantize_calibrated(const char *path, const quantize_options *o, job *j, nibl_cli_model *model,
+                               nibl_allotment **allotment) {
     nibl_cli_tokens tokens = {0};
     const double start = nibl_cli_seconds();
+    const bool mixed = o->size || o->bits > 0;
     int code = nibl_cli_model_open(path, NULL, false, model);
     if (code == NIBL_EXIT_OK) code = read_calibration(model, o, &tokens);
     const uint32_t window = model->info.context_length < WINDOW ? model->info.context_length : WINDOW;
-    if (code == NIBL_EXIT_OK && nibl_model_quantizer_new(model->model, &j->options, tokens.ids, tokens.count,
-                                                         window, &j->quantizer) < 0)
+    if (code == NIBL_EXIT_OK && (mixed ? nibl_allotment_new(model->model, &j->options, o->types, tokens.ids,
+                                                            tokens.count, window, allotment)
+                                       : nibl_model_quantizer_new(model->model, &j->options, tokens.ids,
+                                                                  tokens.count, window, &j->quantizer)) < 0)
         code = nibl_cli_fail_library(model->path);
+    if (code == NIBL_EXIT_OK && mixed) code = measure_tensors(model, *allotment);
+    if (code == NIBL_EXIT_OK && mixed) code = choose_types(model, o, j, &tokens, window, *allotment);
     nibl_cli_tokens_free(&tokens);
     if (code == NIBL_EXIT_OK) code = nibl_cli_output_open(j->path, &j->output);
     for (nibl_status status = NIBL_MORE; code == NIBL_EXIT_OK && status == NIBL_MORE;) {
@@ -293,11 +342,15 @@ static int quantize(const char *path, const void *given) {
                          .measure = o->report != NULL}};
     nibl_cli_model model = {0};
     const nibl_cli_receiver receiver = {"quantizing", begin, write_output, &j};
+    nibl_allotment *allotment = NULL;
     nibl_cli_recipe recipe = {0};
+    if ((o->size || o->bits > 0) && !o->calibration)
+        return nibl_cli_fail_usage(nibl_cli_quantize.name,
+                                   "--size and --bpw are measured: they need --calibration");
     int code = read_tensors(o, tensors, room);
     if (code == NIBL_EXIT_OK && o->recipe) code = nibl_cli_recipe_read(o->recipe, &j.options, &recipe);
     if (code == NIBL_EXIT_OK)
-        code = o->calibration ? quantize_calibrated(path, o, &j, &model)
+        code = o->calibration ? quantize_calibrated(path, o, &j, &model, &allotment)
                               : nibl_cli_model_read(path, &receiver, &model);
     if (code == NIBL_EXIT_OK && j.written != nibl_quantizer_size(j.quantizer))
         code = nibl_cli_fail("%s: %" PRIu64 " bytes came out instead of %" PRIu64, path, j.written,
@@ -306,6 +359,7 @@ static int quantize(const char *path, const void *given) {
     nibl_cli_output_discard(&j.output);
     if (code == NIBL_EXIT_OK) code = report(&j, &model, o);
     nibl_quantizer_free(j.quantizer);
+    nibl_allotment_free(allotment);
     nibl_cli_model_close(&model);
     nibl_cli_recipe_free(&recipe);
     for (size_t i = 0; i < NIBL_CLI_MAX_TEXTS; i++) free(room[i]);

@@ -44,6 +44,12 @@ static inline const nibl_matrix *nibl_calib_first_ffn(const nibl_layer *l) {
     return l->gate && l->gate->rows ? l->gate : l->up;
 }
 
+/* The first of the matrices that share the input of `matrix`. */
+static inline const nibl_matrix *nibl_calib_first(const nibl_layer *l, const nibl_matrix *matrix) {
+    if (matrix == &l->wk || matrix == &l->wv) return &l->wq;
+    return matrix == l->up ? nibl_calib_first_ffn(l) : matrix;
+}
+
 /* The input of a matrix; NULL where it was never multiplied. */
 const nibl_site *nibl_calib_site(const nibl_calib *c, const nibl_matrix *first);
 

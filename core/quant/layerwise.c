@@ -187,12 +187,6 @@ static nibl_status note_salient(nibl_quantizer *q) {
     return NIBL_OK;
 }
 
-/* The first of the matrices that share the input of `matrix`. */
-static const nibl_matrix *first_of(const nibl_layer *layer, const nibl_matrix *matrix) {
-    if (matrix == &layer->wk || matrix == &layer->wv) return &layer->wq;
-    return matrix == layer->up ? nibl_calib_first_ffn(layer) : matrix;
-}
-
 /* Whether what goes before an input can take its scale back: a norm without bias, the values of attention where every head
  * has its own, or the upper of the two matrices before the last. */
 static bool folds(const nibl_model *m, const nibl_layer *layer, const nibl_matrix *first) {
@@ -332,7 +326,7 @@ static nibl_status quantize_layer(nibl_quantizer *q, nibl_layer *layer, size_t b
         if (!b->matrix) continue;
         work *w = &l->works[l->work_count++];
         *w = (work){.tensor = &q->recipe.tensors[i], .matrix = b->matrix};
-        w->site = nibl_calib_site(&l->calib, first_of(layer, b->matrix));
+        w->site = nibl_calib_site(&l->calib, nibl_calib_first(layer, b->matrix));
         w->bytes = nibl_alloc(w->tensor->bytes);
         if (!w->bytes) return nibl_fail_memory(w->tensor->bytes, "the layer");
     }

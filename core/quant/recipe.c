@@ -109,6 +109,12 @@ static bool matches(const char *pattern, nibl_slice name) {
     return *pattern == 0;
 }
 
+bool nibl_recipe_names(const nibl_quantize_options *o, nibl_slice name) {
+    size_t i = 0;
+    while (i < o->tensor_count && !matches(o->tensors[i].pattern, name)) i++;
+    return i < o->tensor_count;
+}
+
 /* Matrices that are looked up or filtered with, or decide between experts: small, and not worth a loss. */
 static const char *const kept[] = {"*ffn_gate_inp*",  "*ssm_conv1d*",          "*shortconv.conv*",
                                    "*position_embd*", "*token_types*",         "*rope_freqs*",

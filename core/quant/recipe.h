@@ -43,6 +43,9 @@ nibl_status nibl_method_read(const char *text, bool calibrated, nibl_method *out
 nibl_status nibl_recipe_choose(const nibl_gguf *gguf, const nibl_quantize_options *options, nibl_recipe *out);
 void nibl_recipe_free(nibl_recipe *recipe);
 
+/* Whether one of the options' exceptions is about this tensor. */
+bool nibl_recipe_names(const nibl_quantize_options *options, nibl_slice name);
+
 /* The header of the output with the recipe in it: the caller's. */
 nibl_status nibl_recipe_header(nibl_recipe *recipe, const nibl_quantize_options *options, uint8_t **bytes,
                                size_t *length);

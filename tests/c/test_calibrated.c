@@ -157,15 +157,8 @@ typedef struct output {
     size_t length;
 } output;
 
-static nibl_status quantize(nibl_model *model, const char *type, const char *method, uint32_t threads,
-                            output *o) {
-    const nibl_quantize_options options = {.size = sizeof options,
-                                           .type = type,
-                                           .embedding = "f32",
-                                           .head = "f32",
-                                           .method = method,
-                                           .threads = threads,
-                                           .requantize = true};
+static nibl_status quantize_with(nibl_model *model, const nibl_quantize_options *given, output *o) {
+    const nibl_quantize_options options = *given;
     nibl_quantizer *q = NULL;
     *o = (output){0};
     nibl_status status = nibl_model_quantizer_new(model, &options, tokens, TOKENS, WINDOW, &q);
@@ -183,6 +176,18 @@ static nibl_status quantize(nibl_model *model, const char *type, const char *met
     if (status == NIBL_OK) CHECK_EQ(o->length, nibl_quantizer_size(q));
     nibl_quantizer_free(q);
     return status;
+}
+
+static nibl_status quantize(nibl_model *model, const char *type, const char *method, uint32_t threads,
+                            output *o) {
+    const nibl_quantize_options options = {.size = sizeof options,
+                                           .type = type,
+                                           .embedding = "f32",
+                                           .head = "f32",
+                                           .method = method,
+                                           .threads = threads,
+                                           .requantize = true};
+    return quantize_with(model, &options, o);
 }
 
 /* Logits of all tokens; frees nothing. */
@@ -273,6 +278,88 @@ static void threads_do_not_matter(void) {
     nibl_model_free(source);
 }
 
+/* ---- Mixed precision ---- */
+
+static const nibl_tensor_type norms_and_down[] = {{"blk.0.ffn_down.weight", "q5_0"}};
+static const nibl_quantize_options mixed = {.size = sizeof mixed,
+                                            .type = "q4_0",
+                                            .embedding = "f32",
+                                            .head = "f32",
+                                            .tensors = norms_and_down,
+                                            .tensor_count = 1,
+                                            .method = "gptq",
+                                            .threads = 2};
+
+/* Measures all; NULL after an error, which is in *status. */
+static nibl_allotment *measured(nibl_model *model, nibl_status *status) {
+    nibl_allotment *a = NULL;
+    double done = 0;
+    *status = nibl_allotment_new(model, &mixed, "q4_0,q8_0", tokens, TOKENS, WINDOW, &a);
+    while (*status == NIBL_OK || *status == NIBL_MORE) {
+        *status = nibl_allotment_step(a, &done);
+        if (*status == NIBL_OK) return a;
+    }
+    nibl_allotment_free(a);
+    return NULL;
+}
+
+/* Loss of a model made with so many bytes of tensors, and how many of them are q8_0. */
+static double mixed_loss(nibl_model *source, const float *reference, nibl_allotment *a, uint64_t bytes,
+                         size_t *eights) {
+    nibl_quantize_options options = mixed;
+    output o;
+    if (!CHECK_EQ(nibl_allotment_choose(a, bytes, &options.tensors, &options.tensor_count), NIBL_OK))
+        return HUGE_VAL;
+    CHECK(strcmp(options.tensors[0].pattern, "blk.0.ffn_down.weight") == 0);
+    *eights = 0;
+    for (size_t i = 0; i < options.tensor_count; i++) *eights += strcmp(options.tensors[i].type, "Q8_0") == 0;
+    if (!CHECK_EQ(quantize_with(source, &options, &o), NIBL_OK)) return HUGE_VAL;
+    nibl_model *model = load_output(&o);
+    uint64_t taken = 0; /* of the file, behind its header */
+    for (size_t i = 0; i < nibl_gguf_tensor_count(model->gguf); i++)
+        taken += (nibl_gguf_tensor_at(model->gguf, i)->bytes + 31) / 32 * 32;
+    CHECK(taken <= bytes);
+    float *logits = logits_of(model);
+    const double loss = distance(logits, reference, (size_t)TOKENS * source->hyper.vocabulary);
+    printf("%llu bytes: %.5f, %zu tensors in q8_0\n", (unsigned long long)bytes, loss, *eights);
+    free(logits);
+    nibl_model_free(model);
+    free(o.bytes);
+    return loss;
+}
+
+static void bytes_go_where_they_help(void) {
+    nibl_model *source = load_file(TINY);
+    float *reference = logits_of(source);
+    nibl_status status;
+    const nibl_tensor_type *types;
+    size_t count, few, some, all;
+    nibl_allotment *early = NULL, *a = measured(source, &status);
+    if (!CHECK(a != NULL)) printf("    %s\n", nibl_last_message());
+    CHECK_EQ(nibl_allotment_choose(a, 1000, &types, &count), NIBL_E_ARGUMENT);
+    const char *take = strstr(nibl_last_message(), "they take ");
+    if (CHECK(take != NULL)) {
+        const uint64_t least = strtoull(take + 10, NULL, 10);
+        const double worst = mixed_loss(source, reference, a, least, &few),
+                     middle = mixed_loss(source, reference, a, least + least / 16, &some),
+                     best = mixed_loss(source, reference, a, UINT64_MAX / 2, &all);
+        CHECK(few == 0 && some > 0 && some < all);
+        CHECK(middle < worst && best < middle);
+        CHECK_EQ(nibl_allotment_choose(a, least - 1, &types, &count), NIBL_E_ARGUMENT);
+    }
+    nibl_allotment_free(a);
+    CHECK_EQ(nibl_allotment_new(source, &mixed, "q4_0,f16", tokens, TOKENS, WINDOW, &early), NIBL_E_ARGUMENT);
+    CHECK_EQ(nibl_allotment_new(source, &mixed, "q4_0,q9", tokens, TOKENS, WINDOW, &early), NIBL_E_ARGUMENT);
+    CHECK_EQ(nibl_allotment_new(source, &mixed, NULL, tokens, TOKENS, WINDOW, &early), NIBL_OK);
+    CHECK_EQ(nibl_allotment_choose(early, 1 << 20, &types, &count), NIBL_E_ARGUMENT);
+    nibl_allotment_free(early);
+    float *after = logits_of(source);
+    CHECK(memcmp(after, reference, (size_t)TOKENS * source->hyper.vocabulary * sizeof *after) == 0);
+    free(after);
+    free(reference);
+    nibl_model_free(source);
+}
+
 static void wrong_calibrations_are_told(void) {
     nibl_model *source = load_file(TINY);
     const nibl_quantize_options options = {.size = sizeof options, .method = "gptq"};
@@ -305,6 +392,16 @@ static void memory_that_cannot_be_had_is_told(void) {
         if (!CHECK_EQ(after, before)) break;
     }
     CHECK(n > 40 && n < 1000);
+    n = 0;
+    for (nibl_status status = NIBL_E_MEMORY; status != NIBL_OK && n < 1000; n += n < 40 ? 1 : 7) {
+        nibl_test_fail_alloc(n);
+        nibl_allotment_free(measured(source, &status));
+        nibl_test_fail_alloc(-1);
+        if (status != NIBL_OK && !CHECK_EQ(status, NIBL_E_MEMORY)) break;
+        nibl_memory(&after, NULL);
+        if (!CHECK_EQ(after, before)) break;
+    }
+    CHECK(n > 20 && n < 1000);
     nibl_model_free(source);
 }
 
@@ -314,6 +411,7 @@ static const test tests[] = {
     {"Hessians are sums of products", hessians_are_sums_of_products},
     {"methods lose less than plain rounding", methods_lose_less_than_plain_rounding},
     {"threads do not matter", threads_do_not_matter},
+    {"bytes go where they help", bytes_go_where_they_help},
     {"wrong calibrations are told", wrong_calibrations_are_told},
     {"memory that cannot be had is told", memory_that_cannot_be_had_is_told},
 };
