@@ -1,5 +1,6 @@
 #include "core/normalize.h"
 
+#include "core/deltas.h"
 #include "core/normalize_tables.h"
 #include "core/unicode.h"
 
@@ -23,27 +24,37 @@ enum {
 #define CODE(c) ((c) & 0x1FFFFF)
 #define CLASS(c) ((c) >> 24)
 
-static uint32_t with_class(uint32_t code) {
-    size_t low = 0, high = COUNT(nibl_mark_runs);
-    while (high - low > 1) {
-        size_t middle = (low + high) / 2;
-        *(nibl_mark_runs[middle] >> 8 <= code ? &low : &high) = middle;
-    }
-    return code | (nibl_mark_runs[low] & 255) << 24;
+static uint32_t with_class(uint32_t code) { return code | NIBL_DELTA_RUN(nibl_mark_runs, code, 8) << 24; }
+
+/* A code point and its decomposition; code 0: there is none. */
+typedef struct row {
+    uint32_t code, first, second;
+} row;
+
+static row read_row(row last, const uint8_t **p) {
+    last.code += nibl_delta_read(p);
+    last.first += nibl_delta_signed(p);
+    last.second += nibl_delta_signed(p);
+    return last;
 }
 
-/* Its decomposition's row; NULL where it has none. */
-static const uint32_t *row_of(uint32_t code) {
-    size_t low = 0, high = COUNT(nibl_decompositions);
-    while (low < high) {
-        size_t middle = (low + high) / 2;
-        if (nibl_decompositions[middle][0] < code)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low < COUNT(nibl_decompositions) && nibl_decompositions[low][0] == code ? nibl_decompositions[low]
-                                                                                   : NULL;
+static row row_at(size_t index) {
+    const uint32_t *start = nibl_decompositions_starts[index / NIBL_DELTA_EVERY];
+    const uint8_t *p = nibl_decompositions + start[1];
+    row r = {.code = start[0]};
+    for (size_t i = 0; i <= index % NIBL_DELTA_EVERY; i++) r = read_row(r, &p);
+    return r;
+}
+
+static row row_of(uint32_t code) {
+    const size_t count = COUNT(nibl_decompositions_starts),
+                 start = nibl_delta_start(nibl_decompositions_starts, count, code);
+    const uint8_t *p = nibl_decompositions + nibl_decompositions_starts[start][1],
+                  *stop = nibl_decompositions + (start + 1 < count ? nibl_decompositions_starts[start + 1][1]
+                                                                   : sizeof nibl_decompositions);
+    row r = {.code = nibl_decompositions_starts[start][0]};
+    while (p < stop && (r = read_row(r, &p)).code < code) continue;
+    return r.code == code ? r : (row){0};
 }
 
 /* What two code points compose to; 0 = nothing. */
@@ -56,9 +67,9 @@ static uint32_t compose(uint32_t a, uint32_t b) {
     size_t low = 0, high = COUNT(nibl_compositions);
     while (low < high) {
         size_t middle = (low + high) / 2;
-        const uint32_t *row = nibl_decompositions[nibl_compositions[middle]];
-        const uint64_t pair = (uint64_t)row[1] << 32 | row[2];
-        if (pair == wanted) return row[0];
+        const row r = row_at(nibl_compositions[middle]);
+        const uint64_t pair = (uint64_t)r.first << 32 | r.second;
+        if (pair == wanted) return r.code;
         if (pair < wanted)
             low = middle + 1;
         else
@@ -74,8 +85,8 @@ static bool suspicious(uint32_t code) {
     if (CLASS(with_class(code))) return true;
     for (size_t i = 0; i < COUNT(nibl_second_parts); i++)
         if (nibl_second_parts[i] == code) return true;
-    const uint32_t *row = row_of(code);
-    return row && (row[2] == 0 || compose(row[1], row[2]) != code);
+    const row r = row_of(code);
+    return r.code && (r.second == 0 || compose(r.first, r.second) != code);
 }
 
 static bool is_composed(const char *text, size_t length) {
@@ -102,10 +113,10 @@ static size_t decompose(uint32_t code, uint32_t *codes, size_t count) {
         }
         return count + 2 + (tail > 0);
     }
-    const uint32_t *row = code < 0xC0 ? NULL : row_of(code);
-    if (row) {
-        count = decompose(row[1], codes, count);
-        return row[2] ? decompose(row[2], codes, count) : count;
+    const row r = code < 0xC0 ? (row){0} : row_of(code);
+    if (r.code) {
+        count = decompose(r.first, codes, count);
+        return r.second ? decompose(r.second, codes, count) : count;
     }
     if (codes) codes[count] = with_class(code);
     return count + 1;

@@ -1,19 +1,13 @@
 #include "core/unicode.h"
 
+#include "core/deltas.h"
 #include "core/unicode_tables.h"
 
 #include <string.h>
 
 nibl_category nibl_unicode_category(uint32_t code) {
-    size_t low = 0, high = sizeof nibl_unicode_runs / sizeof nibl_unicode_runs[0];
-    while (high - low > 1) {
-        size_t middle = (low + high) / 2;
-        if (nibl_unicode_runs[middle] >> 4 <= code)
-            low = middle;
-        else
-            high = middle;
-    }
-    return (nibl_category)(nibl_unicode_runs[low] & 15);
+    return (nibl_category)(code < sizeof nibl_ascii_categories ? nibl_ascii_categories[code]
+                                                               : NIBL_DELTA_RUN(nibl_unicode_runs, code, 4));
 }
 
 size_t nibl_utf8_step(const char *bytes, size_t length, uint32_t *code) {

@@ -26,7 +26,7 @@ const layers = [
     'core/safetensors'] },
   {
     name: 'tokenizer',
-    files: ['core/unicode', 'core/unicode_tables', 'core/normalize', 'core/normalize_tables', 'core/alphabet', 'core/pieces', 'core/bpe', 'core/pattern', 'core/pretokenize',
+    files: ['core/deltas', 'core/unicode', 'core/unicode_tables', 'core/normalize', 'core/normalize_tables', 'core/alphabet', 'core/pieces', 'core/bpe', 'core/pattern', 'core/pretokenize',
       'core/special', 'core/vocabulary', 'core/tokenizer', 'core/detokenize', 'core/jinja', 'core/jinja_tokens',
       'core/jinja_value', 'core/template', 'core/token_trie'],
   },
