@@ -48,26 +48,6 @@ typedef struct fitting {
     char note[512]; /* why there are no recipes */
 } fitting;
 
-/* "4GB" */
-static bool read_memory(const char *text, uint64_t *out) {
-    static const struct {
-        const char *unit;
-        double bytes;
-    } units[] = {{"", 1},       {"B", 1},         {"KB", 1e3},        {"MB", 1e6},
-                 {"GB", 1e9},   {"K", 1024},      {"M", 1048576},     {"G", 1073741824},
-                 {"KiB", 1024}, {"MiB", 1048576}, {"GiB", 1073741824}};
-    const size_t digits = strspn(text, "0123456789.");
-    const char *end = text + digits + strspn(text + digits, " ");
-    const double value = digits > 0 ? strtod(text, NULL) : 0;
-    if (!(value > 0)) return false;
-    for (size_t i = 0; i < sizeof units / sizeof *units; i++)
-        if (strcmp(end, units[i].unit) == 0 && value * units[i].bytes < 1e18) {
-            *out = (uint64_t)(value * units[i].bytes);
-            return true;
-        }
-    return false;
-}
-
 /* ---- Plans ---- */
 
 static nibl_status plan_of(const nibl_loader *loader, uint32_t kv_type, uint64_t context, nibl_plan *plan) {
@@ -306,7 +286,7 @@ static int fit(const char *path, const void *given) {
     if (!f) return nibl_cli_fail("out of memory");
     f->o = given;
     int code = NIBL_EXIT_OK;
-    if (!f->o->memory || !read_memory(f->o->memory, &f->memory))
+    if (!f->o->memory || !nibl_cli_parse_size(f->o->memory, &f->memory))
         code = nibl_cli_fail_usage(nibl_cli_fit.name, "--memory must be a size as 4GB or 800MiB");
     if (code == NIBL_EXIT_OK) code = plan_source(f, path);
     if (code == NIBL_EXIT_OK) code = read_losses(f);

@@ -96,6 +96,25 @@ static bool parse_real(const char *text, double *out) {
     return true;
 }
 
+bool nibl_cli_parse_size(const char *text, uint64_t *out) {
+    static const struct {
+        const char *unit;
+        double bytes;
+    } units[] = {{"", 1},       {"B", 1},         {"KB", 1e3},        {"MB", 1e6},
+                 {"GB", 1e9},   {"K", 1024},      {"M", 1048576},     {"G", 1073741824},
+                 {"KiB", 1024}, {"MiB", 1048576}, {"GiB", 1073741824}};
+    const size_t digits = strspn(text, "0123456789.");
+    const char *end = text + digits + strspn(text + digits, " ");
+    const double value = digits > 0 ? strtod(text, NULL) : 0;
+    if (!(value > 0)) return false;
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++)
+        if (strcmp(end, units[i].unit) == 0 && value * units[i].bytes < 1e18) {
+            *out = (uint64_t)(value * units[i].bytes);
+            return true;
+        }
+    return false;
+}
+
 static bool parse_choice(const char *choices, const char *text, int *out) {
     const char *word;
     size_t length, wanted = strlen(text);

@@ -46,4 +46,7 @@ size_t nibl_cli_distance(const char *a, size_t a_length, const char *b, size_t b
 /* Whether a word at that distance is worth suggesting in place of one of `length` bytes. */
 bool nibl_cli_close(size_t distance, size_t length);
 
+/* A size as "4GB", "800MiB"; at least 1 byte. */
+bool nibl_cli_parse_size(const char *text, uint64_t *out);
+
 #endif

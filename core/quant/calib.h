@@ -23,6 +23,9 @@ typedef struct nibl_calib {
     size_t cache_count;
     uint32_t rows, chunks;
     float *stream; /* before the layer at hand (rows, width) */
+    void (*enter)(void *context, float *stream,
+                  uint32_t rows); /* changes it before the first layer; or NULL */
+    void *context;
     float *panels; /* an input of a chunk, 16 columns after the other */
     bool hessians; /* or only squares */
     nibl_site sites[NIBL_MAX_SITES];
@@ -42,6 +45,12 @@ nibl_status nibl_calib_again(nibl_calib *c);
 /* The first of the matrices that the feed-forward block begins with. */
 static inline const nibl_matrix *nibl_calib_first_ffn(const nibl_layer *l) {
     return l->gate && l->gate->rows ? l->gate : l->up;
+}
+
+/* The first of the matrices that share the input of `matrix`. */
+static inline const nibl_matrix *nibl_calib_first(const nibl_layer *l, const nibl_matrix *matrix) {
+    if (matrix == &l->wk || matrix == &l->wv) return &l->wq;
+    return matrix == l->up ? nibl_calib_first_ffn(l) : matrix;
 }
 
 /* The input of a matrix; NULL where it was never multiplied. */

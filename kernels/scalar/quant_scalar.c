@@ -33,7 +33,7 @@ void nibl_fit_sums_scalar(float *sums, const float *x, const float *w, uint32_t 
             lanes[1][i % LANES] += t > 0 ? wq * q : wq;
             lanes[2][i % LANES] += wq * x[i];
         }
-        for (int i = 0; i < 3; i++) sums[3 * t + i] = fold(lanes[i]);
+        for (uint32_t i = 0; i < 3; i++) sums[3 * t + i] = fold(lanes[i]);
     }
 }
 

@@ -4,6 +4,7 @@
 #include "core/base.h"
 #include "core/quant/calib.h"
 #include "core/quant/gptq.h"
+#include "core/quant/rotate.h"
 #include "core/session.h"
 #include "kernels/maths.h"
 #include "tests/c/model_file.h"
@@ -157,15 +158,8 @@ typedef struct output {
     size_t length;
 } output;
 
-static nibl_status quantize(nibl_model *model, const char *type, const char *method, uint32_t threads,
-                            output *o) {
-    const nibl_quantize_options options = {.size = sizeof options,
-                                           .type = type,
-                                           .embedding = "f32",
-                                           .head = "f32",
-                                           .method = method,
-                                           .threads = threads,
-                                           .requantize = true};
+static nibl_status quantize_with(nibl_model *model, const nibl_quantize_options *given, output *o) {
+    const nibl_quantize_options options = *given;
     nibl_quantizer *q = NULL;
     *o = (output){0};
     nibl_status status = nibl_model_quantizer_new(model, &options, tokens, TOKENS, WINDOW, &q);
@@ -183,6 +177,18 @@ static nibl_status quantize(nibl_model *model, const char *type, const char *met
     if (status == NIBL_OK) CHECK_EQ(o->length, nibl_quantizer_size(q));
     nibl_quantizer_free(q);
     return status;
+}
+
+static nibl_status quantize(nibl_model *model, const char *type, const char *method, uint32_t threads,
+                            output *o) {
+    const nibl_quantize_options options = {.size = sizeof options,
+                                           .type = type,
+                                           .embedding = "f32",
+                                           .head = "f32",
+                                           .method = method,
+                                           .threads = threads,
+                                           .requantize = true};
+    return quantize_with(model, &options, o);
 }
 
 /* Logits of all tokens; frees nothing. */
@@ -260,6 +266,77 @@ static void methods_lose_less_than_plain_rounding(void) {
     nibl_model_free(source);
 }
 
+/* Every order that is needed: rows are orthogonal, and no number stands out. */
+static void rotations_are_orthogonal(void) {
+    static const uint32_t widths[] = {2, 12, 64, 20, 28, 36, 96, 576, 640, 896, 960};
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
+        const uint32_t n = widths[i];
+        nibl_rotation *r;
+        if (!CHECK_EQ(nibl_rotation_new(n, i, &r), NIBL_OK)) continue;
+        float *x = calloc((size_t)n * n, sizeof *x), *room = malloc((size_t)n * n * sizeof *x);
+        for (uint32_t j = 0; j < n; j++) x[(size_t)j * n + j] = 1;
+        nibl_rotation_apply(r, x, n, room);
+        double worst = 0;
+        for (uint32_t a = 0; a < n; a += n / 12 + 1)
+            for (uint32_t b = 0; b < n; b++) {
+                double dot = a == b ? -1 : 0;
+                for (uint32_t j = 0; j < n; j++)
+                    dot += (double)x[(size_t)a * n + j] * (double)x[(size_t)b * n + j];
+                worst = fabs(dot) > worst ? fabs(dot) : worst;
+                CHECK(fabsf(x[(size_t)a * n + b]) < 1.01f / sqrtf((float)n));
+            }
+        CHECK(worst < 1e-5);
+        free(x);
+        free(room);
+        nibl_rotation_free(r);
+    }
+    nibl_rotation *r;
+    CHECK_EQ(nibl_rotation_new(7 * 64 + 1, 0, &r), NIBL_E_UNSUPPORTED);
+    CHECK_HAS(nibl_last_message(), "449 dimensions");
+}
+
+/* Turned, a model computes the same; the head stands apart, and the source stays as it was. */
+static void rotation_changes_nothing(void) {
+    static const char *const sources[] = {TINY, "tests/fixtures/tiny-llama-f16.gguf"};
+    for (size_t i = 0; i < 2; i++) {
+        nibl_model *source = load_file(sources[i]);
+        if (!CHECK(source)) continue;
+        output o, rounded;
+        const bool tied = source->tied;
+        float *before = logits_of(source);
+        const nibl_status status = quantize(source, "f32", "rotate", 2, &o);
+        float *after = logits_of(source);
+        if (!CHECK_EQ(status, NIBL_OK)) {
+            printf("    %s: %s\n", sources[i], nibl_last_message());
+        } else {
+            const size_t count = (size_t)TOKENS * source->hyper.vocabulary;
+            CHECK(memcmp(before, after, count * sizeof *before) == 0 && source->tied == tied);
+            nibl_model *turned = load_output(&o);
+            CHECK(turned && !turned->tied);
+            float *logits = logits_of(turned);
+            double worst = 0;
+            for (size_t j = 0; j < count; j++)
+                worst = fmax(worst, fabs((double)logits[j] - (double)before[j]));
+            printf("rotated: %.2g\n", worst);
+            CHECK(worst < 1e-3);
+            CHECK(turned->layers[0].attn_norm[0] >= 1 && turned->layers[0].attn_norm[0] <= 1);
+            free(logits);
+            nibl_model_free(turned);
+            free(o.bytes);
+            CHECK_EQ(quantize(source, "q4_0", "rotate,gptq", 2, &rounded), NIBL_OK);
+            free(rounded.bytes);
+        }
+        free(before);
+        free(after);
+        nibl_model_free(source);
+    }
+    nibl_model *other = load_file("tests/fixtures/arch/gemma2.gguf");
+    output o;
+    CHECK_EQ(quantize(other, "f32", "rotate", 1, &o), NIBL_E_UNSUPPORTED);
+    CHECK_HAS(nibl_last_message(), "gemma2 cannot be rotated");
+    nibl_model_free(other);
+}
+
 static void threads_do_not_matter(void) {
     nibl_model *source = load_file(TINY);
     output first, other;
@@ -273,13 +350,95 @@ static void threads_do_not_matter(void) {
     nibl_model_free(source);
 }
 
+/* ---- Mixed precision ---- */
+
+static const nibl_tensor_type norms_and_down[] = {{"blk.0.ffn_down.weight", "q5_0"}};
+static const nibl_quantize_options mixed = {.size = sizeof mixed,
+                                            .type = "q4_0",
+                                            .embedding = "f32",
+                                            .head = "f32",
+                                            .tensors = norms_and_down,
+                                            .tensor_count = 1,
+                                            .method = "gptq",
+                                            .threads = 2};
+
+/* Measures all; NULL after an error, which is in *status. */
+static nibl_allotment *measured(nibl_model *model, nibl_status *status) {
+    nibl_allotment *a = NULL;
+    double done = 0;
+    *status = nibl_allotment_new(model, &mixed, "q4_0,q8_0", tokens, TOKENS, WINDOW, &a);
+    while (*status == NIBL_OK || *status == NIBL_MORE) {
+        *status = nibl_allotment_step(a, &done);
+        if (*status == NIBL_OK) return a;
+    }
+    nibl_allotment_free(a);
+    return NULL;
+}
+
+/* Loss of a model made with so many bytes of tensors, and how many of them are q8_0. */
+static double mixed_loss(nibl_model *source, const float *reference, nibl_allotment *a, uint64_t bytes,
+                         size_t *eights) {
+    nibl_quantize_options options = mixed;
+    output o;
+    if (!CHECK_EQ(nibl_allotment_choose(a, bytes, &options.tensors, &options.tensor_count), NIBL_OK))
+        return HUGE_VAL;
+    CHECK(strcmp(options.tensors[0].pattern, "blk.0.ffn_down.weight") == 0);
+    *eights = 0;
+    for (size_t i = 0; i < options.tensor_count; i++) *eights += strcmp(options.tensors[i].type, "Q8_0") == 0;
+    if (!CHECK_EQ(quantize_with(source, &options, &o), NIBL_OK)) return HUGE_VAL;
+    nibl_model *model = load_output(&o);
+    uint64_t taken = 0; /* of the file, behind its header */
+    for (size_t i = 0; i < nibl_gguf_tensor_count(model->gguf); i++)
+        taken += (nibl_gguf_tensor_at(model->gguf, i)->bytes + 31) / 32 * 32;
+    CHECK(taken <= bytes);
+    float *logits = logits_of(model);
+    const double loss = distance(logits, reference, (size_t)TOKENS * source->hyper.vocabulary);
+    printf("%llu bytes: %.5f, %zu tensors in q8_0\n", (unsigned long long)bytes, loss, *eights);
+    free(logits);
+    nibl_model_free(model);
+    free(o.bytes);
+    return loss;
+}
+
+static void bytes_go_where_they_help(void) {
+    nibl_model *source = load_file(TINY);
+    float *reference = logits_of(source);
+    nibl_status status;
+    const nibl_tensor_type *types;
+    size_t count, few, some, all;
+    nibl_allotment *early = NULL, *a = measured(source, &status);
+    if (!CHECK(a != NULL)) printf("    %s\n", nibl_last_message());
+    CHECK_EQ(nibl_allotment_choose(a, 1000, &types, &count), NIBL_E_ARGUMENT);
+    const char *take = strstr(nibl_last_message(), "they take ");
+    if (CHECK(take != NULL)) {
+        const uint64_t least = strtoull(take + 10, NULL, 10);
+        const double worst = mixed_loss(source, reference, a, least, &few),
+                     middle = mixed_loss(source, reference, a, least + least / 16, &some),
+                     best = mixed_loss(source, reference, a, UINT64_MAX / 2, &all);
+        CHECK(few == 0 && some > 0 && some < all);
+        CHECK(middle < worst && best < middle);
+        CHECK_EQ(nibl_allotment_choose(a, least - 1, &types, &count), NIBL_E_ARGUMENT);
+    }
+    nibl_allotment_free(a);
+    CHECK_EQ(nibl_allotment_new(source, &mixed, "q4_0,f16", tokens, TOKENS, WINDOW, &early), NIBL_E_ARGUMENT);
+    CHECK_EQ(nibl_allotment_new(source, &mixed, "q4_0,q9", tokens, TOKENS, WINDOW, &early), NIBL_E_ARGUMENT);
+    CHECK_EQ(nibl_allotment_new(source, &mixed, NULL, tokens, TOKENS, WINDOW, &early), NIBL_OK);
+    CHECK_EQ(nibl_allotment_choose(early, 1 << 20, &types, &count), NIBL_E_ARGUMENT);
+    nibl_allotment_free(early);
+    float *after = logits_of(source);
+    CHECK(memcmp(after, reference, (size_t)TOKENS * source->hyper.vocabulary * sizeof *after) == 0);
+    free(after);
+    free(reference);
+    nibl_model_free(source);
+}
+
 static void wrong_calibrations_are_told(void) {
     nibl_model *source = load_file(TINY);
     const nibl_quantize_options options = {.size = sizeof options, .method = "gptq"};
     const int32_t bad = 1 << 20;
     nibl_quantizer *q;
     CHECK_EQ(nibl_model_quantizer_new(source, &options, tokens, 0, WINDOW, &q), NIBL_E_ARGUMENT);
-    CHECK_HAS(nibl_last_message(), "0 calibration tokens");
+    CHECK_HAS(nibl_last_message(), "needs a calibration text");
     CHECK_EQ(nibl_model_quantizer_new(source, &options, tokens, TOKENS, 0, &q), NIBL_E_ARGUMENT);
     CHECK_EQ(nibl_model_quantizer_new(source, &options, tokens, TOKENS, 1 << 20, &q), NIBL_E_ARGUMENT);
     CHECK_EQ(nibl_model_quantizer_new(source, &options, &bad, 1, WINDOW, &q), NIBL_E_ARGUMENT);
@@ -305,6 +464,16 @@ static void memory_that_cannot_be_had_is_told(void) {
         if (!CHECK_EQ(after, before)) break;
     }
     CHECK(n > 40 && n < 1000);
+    n = 0;
+    for (nibl_status status = NIBL_E_MEMORY; status != NIBL_OK && n < 1000; n += n < 40 ? 1 : 7) {
+        nibl_test_fail_alloc(n);
+        nibl_allotment_free(measured(source, &status));
+        nibl_test_fail_alloc(-1);
+        if (status != NIBL_OK && !CHECK_EQ(status, NIBL_E_MEMORY)) break;
+        nibl_memory(&after, NULL);
+        if (!CHECK_EQ(after, before)) break;
+    }
+    CHECK(n > 20 && n < 1000);
     nibl_model_free(source);
 }
 
@@ -313,7 +482,10 @@ static const test tests[] = {
     {"Hessians that are none are told", hessians_that_are_none_are_told},
     {"Hessians are sums of products", hessians_are_sums_of_products},
     {"methods lose less than plain rounding", methods_lose_less_than_plain_rounding},
+    {"rotations are orthogonal", rotations_are_orthogonal},
+    {"rotation changes nothing", rotation_changes_nothing},
     {"threads do not matter", threads_do_not_matter},
+    {"bytes go where they help", bytes_go_where_they_help},
     {"wrong calibrations are told", wrong_calibrations_are_told},
     {"memory that cannot be had is told", memory_that_cannot_be_had_is_told},
 };

@@ -1,0 +1,458 @@
+/*
+ * Mixed precision: which tensor gets which type, so that a file of a given size loses least. What a tensor is worth is
+ * measured: it alone is rounded to its smallest type, and the divergence of the distributions (KL) of some positions of the
+ * text is taken. For other types that is scaled by their error, squares weighted by the activity of the inputs, over a
+ * sample of rows. Losses are taken to add up; bytes are then spent one after the other where they help most.
+ */
+#include "core/encode_parts.h"
+#include "core/maths.h"
+#include "core/quant/calib.h"
+#include "core/quant/recipe.h"
+#include "core/run.h"
+#include "core/session.h"
+#include "kernels/maths.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { CHUNK = 128, TOKENS = 1024, EVERY = 2 /* position of a window's second half is scored */ };
+enum { SAMPLE = 64 /* rows of a matrix */, MAX_TYPES = 16 };
+static const double NOTHING = 1e-9; /* nats: a loss that cannot be told from none, but by its error */
+
+typedef struct item {
+    const nibl_quant_tensor *tensor;
+    const nibl_binding *binding;
+    char name[NIBL_GGUF_MAX_NAME + 1];
+    float *weights; /* (cols): activity of the inputs; NULL = all alike */
+    double errors[MAX_TYPES],
+        loss; /* errors of types that it can have, else infinite; KL with the smallest */
+    uint64_t bytes[MAX_TYPES];
+    uint32_t smallest, chosen;
+} item;
+
+struct nibl_allotment {
+    nibl_model *model;
+    nibl_recipe recipe;
+    const nibl_dtype *types[MAX_TYPES];
+    uint32_t type_count, layer; /* the next one to be computed */
+    item *items;
+    size_t count, at; /* the next one to be measured */
+    nibl_tensor_type *tensors; /* given ones, then one per item */
+    char *texts; /* of the given ones */
+    size_t given;
+    nibl_calib calib;
+    /* the positions that are scored, of the first tokens */
+    nibl_run *run;
+    nibl_kv *caches;
+    nibl_row *rows;
+    uint32_t cache_count, row_count, scored;
+    float *streams; /* (layers, rows, width): before each */
+    float *reference; /* (scored, vocabulary): log p */
+    double *losses; /* (scored) */
+    /* the matrix at hand */
+    const item *item;
+    nibl_matrix packed;
+    uint8_t *row_bytes; /* (workers, a row) */
+    float *row; /* (workers, widest) */
+    uint64_t widest;
+    bool refused;
+};
+
+/* ---- Losses ---- */
+
+static void loss_job(void *context, uint32_t worker, uint32_t workers) {
+    const nibl_allotment *a = context;
+    const uint32_t n = a->model->hyper.vocabulary;
+    for (uint32_t i = worker; i < a->scored; i += workers) {
+        const float *logits = nibl_run_logits(a->run, i);
+        float *reference = a->reference + (size_t)i * n, most = logits[0];
+        double sum = 0, kl = 0;
+        for (uint32_t j = 1; j < n; j++) most = logits[j] > most ? logits[j] : most;
+        for (uint32_t j = 0; j < n; j++) sum += (double)nibl_expf(logits[j] - most);
+        const double log_sum = nibl_log(sum) + (double)most;
+        if (!a->item) { /* this is the reference */
+            for (uint32_t j = 0; j < n; j++) reference[j] = (float)((double)logits[j] - log_sum);
+            a->losses[i] = isfinite(log_sum) ? 0 : HUGE_VAL;
+            continue;
+        }
+        for (uint32_t j = 0; j < n; j++)
+            kl += (double)nibl_expf(reference[j]) * ((double)(reference[j] - logits[j]) + log_sum);
+        a->losses[i] = kl;
+    }
+}
+
+/* The mean loss from layer `first` on, with the weights as they are. */
+static nibl_status measure(nibl_allotment *a, uint32_t first, bool embeds, double *out) {
+    uint32_t units = UINT32_MAX;
+    const size_t stream = (size_t)a->row_count * a->model->hyper.width;
+    a->run->layer = first;
+    a->run->row = 0;
+    a->run->embedded = !embeds;
+    if (!embeds) memcpy(a->run->x, a->streams + first * stream, stream * sizeof *a->streams);
+    NIBL_TRY(nibl_run_advance(a->run, &units));
+    nibl_pool_run(a->model->pool, loss_job, a);
+    *out = 0;
+    for (uint32_t i = 0; i < a->scored; i++) *out += a->losses[i] / a->scored;
+    return isfinite(*out) ? NIBL_OK
+                          : nibl_fail(NIBL_E_NUMERIC, "calibration computes values that are not finite");
+}
+
+/* Computes the reference, and what stands before every layer. */
+static nibl_status begin_reference(nibl_allotment *a) {
+    const nibl_hyper *h = &a->model->hyper;
+    const uint64_t stream = (uint64_t)a->row_count * h->width;
+    const uint32_t chunks = (a->row_count + CHUNK - 1) / CHUNK;
+    double none;
+    nibl_calib_free(&a->calib);
+    a->streams = nibl_alloc(4 * stream * h->layers);
+    a->reference = nibl_alloc(4ull * a->scored * h->vocabulary);
+    a->losses = nibl_alloc((uint64_t)a->scored * sizeof *a->losses);
+    if (!a->streams || !a->reference || !a->losses)
+        return nibl_fail_memory(4 * stream * h->layers + 4ull * a->scored * h->vocabulary, "the reference");
+    NIBL_TRY(nibl_run_new(a->model, &a->run));
+    NIBL_TRY(nibl_run_begin(a->run, a->rows, a->row_count, CHUNK, NIBL_ACT_I8));
+    for (uint32_t layer = 0; layer < h->layers; layer++) {
+        uint32_t units = 0, at;
+        NIBL_TRY(nibl_run_advance(a->run, &units));
+        memcpy(a->streams + layer * stream, nibl_run_stream(a->run, false, &at),
+               (size_t)stream * sizeof(float));
+        units = chunks;
+        if (layer + 1 < h->layers) NIBL_TRY(nibl_run_advance(a->run, &units));
+    }
+    return measure(a, h->layers - 1, false, &none);
+}
+
+/* ---- Rounding one tensor ---- */
+
+static void pack_job(void *context, uint32_t worker, uint32_t workers) {
+    nibl_allotment *a = context;
+    const item *t = a->item;
+    const nibl_dtype *to = a->types[t->smallest];
+    const nibl_matrix *from = t->binding->matrix;
+    float *x = a->row + worker * a->widest;
+    uint8_t *row = a->row_bytes + worker * 4 * a->widest;
+    /* rows of a panel share bytes, and whole panels go to one worker */
+    for (uint32_t first = worker * NIBL_PANEL; first < from->rows; first += workers * NIBL_PANEL)
+        for (uint32_t i = first; i < first + NIBL_PANEL && i < from->rows; i++) {
+            nibl_matrix part = a->packed;
+            bool finite = true;
+            a->model->kernels->unpack_row(x, from, i);
+            if (!nibl_encode_values(a->model->kernels, to, x, t->weights, from->cols, true, row))
+                a->refused = true;
+            else
+                a->model->kernels->pack_row(&part, i, row, &finite);
+            if (part.has_m128) a->packed.has_m128 = true;
+        }
+}
+
+static nibl_status pack(nibl_allotment *a) {
+    const nibl_dtype *to = a->types[a->item->smallest];
+    const nibl_matrix *from = a->item->binding->matrix;
+    a->packed = (nibl_matrix){.rows = from->rows,
+                              .cols = from->cols,
+                              .kind = (uint8_t)to->kind,
+                              .scale = (uint8_t)to->scale,
+                              .layout = (uint8_t)to->layout,
+                              .factor = 1};
+    const uint64_t bytes = (uint64_t)nibl_panel_bytes(&a->packed) * nibl_panels(&a->packed);
+    a->packed.data = nibl_alloc_zero(bytes);
+    if (!a->packed.data) return nibl_fail_memory(bytes, "a matrix");
+    a->refused = false;
+    nibl_pool_run(a->model->pool, pack_job, a);
+    return a->refused ? nibl_fail(NIBL_E_NUMERIC, "tensor '%s': a value is too large for type %s",
+                                  a->item->name, to->name)
+                      : NIBL_OK;
+}
+
+/* Errors of a sample of rows with every type that the tensor can have. */
+static void find_errors(nibl_allotment *a, item *t) {
+    const nibl_matrix *w = t->binding->matrix;
+    const uint32_t taken = w->rows < SAMPLE ? w->rows : SAMPLE;
+    float alike[NIBL_SUPER];
+    for (int i = 0; i < NIBL_SUPER; i++) alike[i] = 1;
+    for (uint32_t k = 0; k < a->type_count; k++) t->errors[k] = t->bytes[k] > 0 ? 0 : HUGE_VAL;
+    for (uint32_t i = 0; i < taken; i++) {
+        a->model->kernels->unpack_row(a->row, w, (uint32_t)((uint64_t)w->rows * i / taken));
+        for (uint32_t k = 0; k < a->type_count; k++) {
+            const nibl_grid *g = nibl_grid_of(a->types[k]);
+            const uint32_t block = a->types[k]->block;
+            for (uint32_t at = 0; t->bytes[k] > 0 && at < w->cols; at += block) {
+                const float *weights = t->weights ? t->weights + at : alike;
+                nibl_block b;
+                if (nibl_choose_block(a->model->kernels, g, a->row + at, weights, block, true, &b))
+                    t->errors[k] += nibl_block_error(g, a->row + at, weights, block, &b);
+                else
+                    t->errors[k] = HUGE_VAL;
+            }
+        }
+    }
+}
+
+static nibl_status measure_item(nibl_allotment *a, item *t) {
+    nibl_model *m = a->model;
+    const nibl_binding *b = t->binding;
+    const nibl_matrix original = *b->matrix, head = m->head;
+    const bool embeds = b->matrix == &m->embedding;
+    const uint32_t first = b->layer ? (uint32_t)(b->layer - m->layers) : embeds ? 0 : m->hyper.layers - 1;
+    find_errors(a, t);
+    a->item = t;
+    nibl_status status = pack(a);
+    if (status == NIBL_OK) {
+        *b->matrix = a->packed;
+        if (embeds && m->tied) m->head = a->packed;
+        status = measure(a, first, embeds, &t->loss);
+        *b->matrix = original;
+        m->head = head;
+    }
+    nibl_free(a->packed.data);
+    a->packed.data = NULL;
+    if (t->loss < NOTHING) t->loss = NOTHING;
+    return status;
+}
+
+/* ---- Steps ---- */
+
+static nibl_status compute_layer(nibl_allotment *a) {
+    const nibl_layer *layer = &a->model->layers[a->layer];
+    NIBL_TRY(nibl_calib_layer(&a->calib));
+    for (size_t i = 0; i < a->count; i++) {
+        item *t = &a->items[i];
+        if (t->binding->layer != layer) continue;
+        const nibl_site *site = nibl_calib_site(&a->calib, nibl_calib_first(layer, t->binding->matrix));
+        if (!site) continue;
+        t->weights = nibl_alloc(4ull * site->cols);
+        if (!t->weights) return nibl_fail_memory(4ull * site->cols, "the activity of inputs");
+        double mean = 0;
+        for (uint32_t j = 0; j < site->cols; j++) mean += (double)site->squares[j] / site->cols;
+        for (uint32_t j = 0; j < site->cols; j++) t->weights[j] = site->squares[j] + 1e-6f * (float)mean;
+    }
+    a->layer++;
+    return NIBL_MORE;
+}
+
+nibl_status nibl_allotment_step(nibl_allotment *a, double *done) {
+    const uint32_t layers = a->model->hyper.layers;
+    nibl_status status = NIBL_MORE;
+    if (a->layer < layers) {
+        status = compute_layer(a);
+    } else if (!a->reference) {
+        NIBL_TRY(begin_reference(a));
+    } else if (a->at < a->count) {
+        NIBL_TRY(measure_item(a, &a->items[a->at]));
+        a->at++;
+    }
+    *done = (double)(a->layer + a->at) / (double)(layers + a->count);
+    return status < 0 ? status : a->reference && a->at == a->count ? NIBL_OK : NIBL_MORE;
+}
+
+/* ---- The choice ---- */
+
+static double loss_of(const item *t, uint32_t type) {
+    const double most = t->errors[t->smallest];
+    return most > 0 ? t->loss * t->errors[type] / most : 0;
+}
+
+static uint64_t aligned(uint64_t bytes) {
+    return (bytes + NIBL_QUANT_ALIGNMENT - 1) / NIBL_QUANT_ALIGNMENT * NIBL_QUANT_ALIGNMENT;
+}
+
+/* Spends bytes where each helps most, as long as there is a type that fits. */
+static void spend(nibl_allotment *a, uint64_t left) {
+    for (;;) {
+        double best = 0;
+        item *which = NULL;
+        uint32_t type = 0;
+        for (size_t i = 0; i < a->count; i++) {
+            item *t = &a->items[i];
+            const uint64_t now = aligned(t->bytes[t->chosen]);
+            for (uint32_t k = 0; k < a->type_count; k++) {
+                if (t->bytes[k] == 0 || aligned(t->bytes[k]) > now + left) continue;
+                const double gain = loss_of(t, t->chosen) - loss_of(t, k);
+                const uint64_t more = aligned(t->bytes[k]) > now ? aligned(t->bytes[k]) - now : 0;
+                const double worth = gain / ((double)more + 1);
+                if (!(worth > best)) continue;
+                best = worth;
+                which = t;
+                type = k;
+            }
+        }
+        if (!which) return;
+        left = left + aligned(which->bytes[which->chosen]) - aligned(which->bytes[type]);
+        which->chosen = type;
+    }
+}
+
+nibl_status nibl_allotment_choose(nibl_allotment *a, uint64_t bytes, const nibl_tensor_type **tensors,
+                                  size_t *count) {
+    uint64_t least = 0;
+    if (!a->reference || a->at < a->count)
+        return nibl_fail(NIBL_E_ARGUMENT, "there are tensors that were not measured yet");
+    for (size_t i = 0; i < a->recipe.count; i++) {
+        const nibl_quant_tensor *t = &a->recipe.tensors[i];
+        size_t j = 0;
+        while (j < a->count && a->items[j].tensor != t) j++;
+        if (j < a->count) a->items[j].chosen = a->items[j].smallest;
+        least += aligned(j < a->count ? a->items[j].bytes[a->items[j].smallest] : t->bytes);
+    }
+    if (least > bytes)
+        return nibl_fail(
+            NIBL_E_ARGUMENT,
+            "%llu bytes are too few for the tensors: with the smallest of the types they take %llu",
+            (unsigned long long)bytes, (unsigned long long)least);
+    spend(a, bytes - least);
+    for (size_t i = 0; i < a->count; i++)
+        a->tensors[a->given + i] = (nibl_tensor_type){a->items[i].name, a->types[a->items[i].chosen]->name};
+    *tensors = a->tensors;
+    *count = a->given + a->count;
+    return NIBL_OK;
+}
+
+/* ---- Beginning and end ---- */
+
+static nibl_status read_types(nibl_allotment *a, const char *list) {
+    static const char all[] = "q2_k,q3_k,iq4_xs,q4_0,iq4_nl,q4_1,q4_k,q5_0,q5_1,q5_k,q6_k,q8_0";
+    if (!list) list = all;
+    for (bool more = true; more;) {
+        const size_t length = strcspn(list, ",");
+        char name[16] = "";
+        memcpy(name, list, length < sizeof name - 1 ? length : sizeof name - 1);
+        const nibl_dtype *type = nibl_encode_type(name);
+        if (!type) return nibl_fail_encode_type(name);
+        if (nibl_kind_is_float(type->kind) || a->type_count == MAX_TYPES)
+            return nibl_fail(NIBL_E_ARGUMENT, "types to choose from are at most %d, none of them of floats",
+                             MAX_TYPES);
+        a->types[a->type_count++] = type;
+        more = list[length] == ',';
+        list += length + 1;
+    }
+    return NIBL_OK;
+}
+
+static const nibl_binding *binding_of(const nibl_model *m, const nibl_quant_tensor *t) {
+    const nibl_binding *found = NULL;
+    for (size_t i = 0; i < m->binding_count; i++) {
+        const nibl_binding *b = &m->bindings[i];
+        if (nibl_gguf_tensor_at(m->gguf, b->tensor) != t->source) continue;
+        if (found || !b->matrix || b->next || b->offset != 0) return NULL;
+        found = b;
+    }
+    return found;
+}
+
+/* Matrices that are quantized, and that the options do not name. */
+static nibl_status find_items(nibl_allotment *a, const nibl_quantize_options *o) {
+    const nibl_model *m = a->model;
+    a->items = nibl_alloc_zero((uint64_t)a->recipe.count * sizeof *a->items);
+    if (!a->items)
+        return nibl_fail_memory((uint64_t)a->recipe.count * sizeof *a->items, "the list of tensors");
+    for (size_t i = 0; i < a->recipe.count; i++) {
+        const nibl_quant_tensor *t = &a->recipe.tensors[i];
+        const nibl_slice name = t->source->name;
+        item *x = &a->items[a->count];
+        if (nibl_kind_is_float(t->to->kind) || t->source->n_dims < 2 || nibl_recipe_names(o, name)) continue;
+        *x = (item){.tensor = t, .binding = binding_of(m, t), .smallest = UINT32_MAX};
+        for (uint32_t k = 0; k < a->type_count; k++) {
+            uint64_t row;
+            if (t->cols % a->types[k]->block != 0 || !nibl_dtype_row_bytes(a->types[k], t->cols, &row))
+                continue;
+            x->bytes[k] = row * t->rows;
+            if (x->smallest == UINT32_MAX || x->bytes[k] < x->bytes[x->smallest]) x->smallest = k;
+        }
+        if (!x->binding || x->smallest == UINT32_MAX) continue;
+        memcpy(x->name, name.bytes, name.length);
+        if (t->cols > a->widest) a->widest = t->cols;
+        a->count++;
+    }
+    return a->count > 0 ? NIBL_OK
+                        : nibl_fail(NIBL_E_ARGUMENT, "there is no tensor whose type could be chosen");
+}
+
+/* The exceptions that are given come before those that are chosen. */
+static nibl_status copy_given(nibl_allotment *a, const nibl_quantize_options *o) {
+    uint64_t length = 1;
+    for (size_t i = 0; i < o->tensor_count; i++)
+        length += strlen(o->tensors[i].pattern) + strlen(o->tensors[i].type) + 2;
+    a->texts = nibl_alloc(length);
+    a->tensors = nibl_alloc((uint64_t)(o->tensor_count + a->count) * sizeof *a->tensors);
+    if (!a->texts || !a->tensors) return nibl_fail_memory(length, "the list of tensors");
+    char *at = a->texts;
+    for (size_t i = 0; i < o->tensor_count; i++) {
+        const char *parts[2] = {o->tensors[i].pattern, o->tensors[i].type};
+        for (int j = 0; j < 2; j++) {
+            const size_t n = strlen(parts[j]) + 1;
+            memcpy(at, parts[j], n);
+            parts[j] = at;
+            at += n;
+        }
+        a->tensors[a->given++] = (nibl_tensor_type){parts[0], parts[1]};
+    }
+    return NIBL_OK;
+}
+
+static nibl_status add_rows(nibl_allotment *a, const int32_t *tokens, size_t count, uint32_t window) {
+    const size_t taken = count < TOKENS ? count : TOKENS;
+    a->cache_count = (uint32_t)((taken + window - 1) / window);
+    a->caches = nibl_alloc_zero((uint64_t)a->cache_count * sizeof *a->caches);
+    a->rows = nibl_alloc((uint64_t)taken * sizeof *a->rows);
+    if (!a->caches || !a->rows) return nibl_fail_memory((uint64_t)taken * sizeof *a->rows, "calibration");
+    for (uint32_t i = 0; i < a->cache_count; i++) {
+        const size_t first = (size_t)i * window, length = taken - first < window ? taken - first : window;
+        nibl_kv_init(&a->caches[i], &a->model->hyper, NIBL_KV_I8, (uint32_t)length);
+        NIBL_TRY(nibl_kv_reserve(&a->caches[i], (uint32_t)length));
+        for (size_t t = 0; t < length; t++) {
+            const bool scored = t >= length / 2 && (length - 1 - t) % EVERY == 0;
+            a->rows[a->row_count++] = (nibl_row){&a->caches[i], tokens[first + t], (uint32_t)t, scored};
+            a->scored += scored;
+        }
+    }
+    return NIBL_OK;
+}
+
+static nibl_status begin(nibl_allotment *a, const nibl_quantize_options *o, const char *types,
+                         const int32_t *tokens, size_t count, uint32_t window) {
+    const nibl_model *m = a->model;
+    if (m->quantization.method || m->transposed || m->hyper.experts > 0 || m->hyper.conv_layers > 0)
+        return nibl_fail(NIBL_E_UNSUPPORTED, "architecture %s cannot be calibrated yet", m->arch->name);
+    NIBL_TRY(read_types(a, types));
+    NIBL_TRY(nibl_recipe_choose(m->gguf, o, NULL, &a->recipe));
+    NIBL_TRY(find_items(a, o));
+    NIBL_TRY(copy_given(a, o));
+    NIBL_TRY(nibl_session_grow_pool(a->model, o->threads));
+    const uint64_t workers = nibl_pool_workers(m->pool);
+    a->row = nibl_alloc(4 * workers * a->widest);
+    a->row_bytes = nibl_alloc(4 * workers * a->widest);
+    if (!a->row || !a->row_bytes) return nibl_fail_memory(8 * workers * a->widest, "the workers");
+    NIBL_TRY(nibl_calib_begin(&a->calib, a->model, tokens, count, window, false));
+    return add_rows(a, tokens, count, window);
+}
+
+nibl_status nibl_allotment_new(nibl_model *model, const nibl_quantize_options *options, const char *types,
+                               const int32_t *tokens, size_t count, uint32_t window, nibl_allotment **out) {
+    if (options->size != sizeof *options)
+        return nibl_fail(NIBL_E_ARGUMENT, "nibl_quantize_options.size is %zu, must be %zu", options->size,
+                         sizeof *options);
+    if (!nibl_model_complete(model))
+        return nibl_fail(NIBL_E_ARGUMENT, "the model's weights have not all arrived");
+    nibl_allotment *a = nibl_alloc_zero(sizeof *a);
+    if (!a) return nibl_fail_memory(sizeof *a, "the allotment");
+    a->model = model;
+    const nibl_status status = begin(a, options, types, tokens, count, window);
+    if (status < 0)
+        nibl_allotment_free(a);
+    else
+        *out = a;
+    return status;
+}
+
+void nibl_allotment_free(nibl_allotment *a) {
+    if (!a) return;
+    nibl_calib_free(&a->calib);
+    nibl_run_free(a->run);
+    for (uint32_t i = 0; a->caches && i < a->cache_count; i++) nibl_kv_free(&a->caches[i]);
+    for (size_t i = 0; i < a->count; i++) nibl_free(a->items[i].weights);
+    void *blocks[] = {a->caches, a->rows,    a->streams, a->reference, a->losses,
+                      a->items,  a->tensors, a->texts,   a->row,       a->row_bytes};
+    for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) nibl_free(blocks[i]);
+    nibl_recipe_free(&a->recipe);
+    nibl_free(a);
+}
