@@ -16,20 +16,25 @@ static inline float nibl_e8m0_half(uint8_t e) {
 
 static inline float nibl_ue4m3_half(uint8_t e) { return nibl_bits_float((e & 127u) << 20) * 0x1p119f; }
 
+/* Of byte `at` of vector c of codes of `bits` bits in chunks of `width` bytes. */
+static inline int nibl_packed_bits(int bits, const uint8_t *p, size_t width, uint32_t at, uint32_t c) {
+    int code = 0;
+    for (int i = 0; i < 3; i++) {
+        const nibl_piece piece = nibl_piece_of(bits, (int)c, i);
+        if (piece.bits == 0) break;
+        code |= (p[piece.chunk * width + at] >> piece.from & ((1 << piece.bits) - 1)) << piece.to;
+    }
+    return code;
+}
+
 /* Code j of row r as the kind means it, its zero not yet subtracted. `p`: the codes of a block. */
 static inline int nibl_code(nibl_kind kind, const uint8_t *p, uint32_t r, uint32_t j) {
-    const uint32_t at = r * 4 + j % 4, c = j / 4;
-    const int nibble = kind == NIBL_KIND_BITS2 || kind == NIBL_KIND_BITS3
-                           ? p[c / 4 * 32 + at] >> c % 4 * 2 & 3
-                           : p[c % 4 * 32 + at] >> c / 4 * 4 & 15;
+    const int code = nibl_packed_bits(nibl_code_bits(kind), p, 32, r * 4 + j % 4, j / 4);
     switch (kind) {
-    case NIBL_KIND_INT8: return (int8_t)p[c * 32 + at];
-    case NIBL_KIND_IQ4: return nibl_table_iq4[nibble];
-    case NIBL_KIND_E2M1: return nibl_table_e2m1[nibble];
-    case NIBL_KIND_BITS3: return nibble | (p[64 + at] >> c & 1) << 2;
-    case NIBL_KIND_BITS5: return nibble | (p[128 + at] >> c & 1) << 4;
-    case NIBL_KIND_BITS6: return nibble | (p[128 + c / 4 * 32 + at] >> c % 4 * 2 & 3) << 4;
-    default: return nibble;
+    case NIBL_KIND_INT8: return (int8_t)code;
+    case NIBL_KIND_IQ4: return nibl_table_iq4[code];
+    case NIBL_KIND_E2M1: return nibl_table_e2m1[code];
+    default: return code;
     }
 }
 
@@ -43,9 +48,16 @@ static inline nibl_row_scale nibl_row_scale_of(const nibl_matrix *w, const uint8
                                                uint32_t r, uint32_t half) {
     const nibl_kind kind = (nibl_kind)w->kind;
     const nibl_scale scale = (nibl_scale)w->scale;
-    const uint8_t *p = panel + nibl_block_offset(w, b), first = p[r], second = p[8 + r];
+    const nibl_scale_form form = nibl_scale_form_of(scale);
+    const uint8_t *p = panel + nibl_block_offset(w, b);
     const uint8_t *head = panel + nibl_block_offset(w, b / 8 * 8) - nibl_head_bytes(scale);
-    const uint8_t *bits16 = nibl_scale_form_of(scale).head ? head : p;
+    const uint8_t *bits16 = form.head ? head : p;
+    uint8_t first = p[r], second = p[8 + r];
+    if (form.six) {
+        const uint8_t *fields = head + 16 * form.head;
+        first = (uint8_t)nibl_packed_bits(6, fields, NIBL_PANEL * form.six, r, b % 8);
+        if (form.six > 1) second = (uint8_t)nibl_packed_bits(6, fields, NIBL_PANEL * form.six, 8 + r, b % 8);
+    }
     const uint16_t x = ((const uint16_t *)(const void *)bits16)[r],
                    y = ((const uint16_t *)(const void *)bits16)[8 + r];
     nibl_row_scale s = {0.0f, 0.0f, nibl_code_zero(kind, scale)};
@@ -65,8 +77,11 @@ static inline nibl_row_scale nibl_row_scale_of(const nibl_matrix *w, const uint8
     case NIBL_SCALE_F32: s.d = ((const float *)(const void *)p)[r]; break;
     case NIBL_SCALE_E8M0: s.d = nibl_e8m0_half(first); break;
     case NIBL_SCALE_UE4M3_16: s.d = nibl_ue4m3_half(half ? second : first) * w->factor; break;
-    case NIBL_SCALE_SUPER_I8: s.d = nibl_f16_to_f32(x) * (float)(int8_t)first; break;
-    case NIBL_SCALE_SUPER_U8_MIN:
+    case NIBL_SCALE_SUPER_I6:
+    case NIBL_SCALE_SUPER_I6_16:
+        s.d = nibl_f16_to_f32(x) * (float)((half && form.halves ? second : first) - 32);
+        break;
+    case NIBL_SCALE_SUPER_U6_MIN:
         s.d = nibl_f16_to_f32(x) * (float)first;
         s.m = -(nibl_f16_to_f32(y) * (float)second);
         break;

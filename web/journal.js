@@ -13,8 +13,8 @@
 /** @typedef {{ key: string, name: string, model: string, size: number, validator: string | null }} Head */
 
 /** Written at least this often, so that little is lost with a closed tab. */
-const STEP = 1 << 20
-const STEPS = 256 /* of a large file */
+const STEP = 512 << 10
+const STEPS = 512 /* of a large file */
 
 const utf8 = new TextEncoder()
 

@@ -33,6 +33,7 @@ const engine = Promise.all([
 /** @param {any} request as in protocol.js */
 async function receive(request) {
   if (request.call === 'load') askEarly(request.args[0], request.args[1])
+  if (request.args?.[1]?.cache) importEarly()
   try {
     const { receive } = await engine
     receive(request)
@@ -47,6 +48,11 @@ function askEarly(descriptor, { early, cache }) {
   if (descriptor.kind !== 'url' || descriptor.part || early || cache) return
   descriptor.response = fetch(descriptor.url, { headers: descriptor.headers })
   descriptor.response.catch(() => {})
+}
+
+/** What a cached load needs, while the engine's code comes. */
+function importEarly() {
+  for (const coming of [import('./cache.js'), import('./backend.js'), import('./journal.js'), import('./sha256.js')]) coming.catch(() => {})
 }
 
 if (port === globalThis) port.onmessage = (/** @type {MessageEvent} */ event) => receive(event.data)

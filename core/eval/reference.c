@@ -91,7 +91,7 @@ static double draw(const float *logits, uint32_t vocabulary, uint32_t last, doub
     double rest = 0, sum = 0;
     for (uint32_t id = 0; id < vocabulary; id++)
         if (is_below(logits, id, last)) rest += nibl_exp((double)logits[id] - log_sum);
-    const double step = rest / SAMPLES, offset = offset_of(log_sum);
+    const double step = rest / (double)SAMPLES, offset = offset_of(log_sum);
     uint32_t count = 0, latest = last;
     for (uint32_t id = 0; id < vocabulary && count < SAMPLES; id++) {
         if (!is_below(logits, id, last)) continue;
@@ -142,7 +142,7 @@ nibl_status nibl_reference_compare(const void *packed, const float *logits, doub
         if (i < first)
             sum += nibl_exp(log_p) * change;
         else
-            samples += change / SAMPLES;
+            samples += change / (double)SAMPLES;
     }
     *top = nibl_load_u32(in + HEAD);
     *surprise = -next;

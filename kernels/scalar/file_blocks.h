@@ -46,7 +46,7 @@ static inline void read_q3_k(nibl_file_block *x, const uint8_t *p) {
     const uint8_t *scales = p + 96;
     for (int i = 0; i < 16; i++) {
         const int low = scales[i % 8] >> i / 8 * 4 & 15, high = scales[8 + i % 4] >> i / 4 * 2 & 3;
-        x->fields[i / 2][i % 2] = (uint8_t)((low | high << 4) - 32);
+        x->fields[i / 2][i % 2] = (uint8_t)(low | high << 4);
     }
     take_pairs(x->codes, p + 32);
     for (int i = 0; i < 8; i++) add_bits(x->codes + 32 * i, p, 32, i, 1, 2);
@@ -96,7 +96,7 @@ static inline void take_split(uint8_t *codes, const uint8_t *qs, int bytes) {
 static inline void read_iq4_xs(nibl_file_block *x, const uint8_t *p) {
     for (int i = 0; i < 8; i++) {
         const int high = p[2 + i / 4] >> i % 4 * 2 & 3, low = p[4 + i / 2] >> i % 2 * 4 & 15;
-        x->fields[i][0] = (uint8_t)((low | high << 4) - 32);
+        x->fields[i][0] = (uint8_t)(low | high << 4);
         take_split(x->codes + 32 * i, p + 8 + 16 * i, 16);
     }
     memcpy(x->head, p, 2);

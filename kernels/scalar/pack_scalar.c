@@ -70,24 +70,15 @@ static void pack_float(nibl_matrix *w, uint32_t row, const uint8_t *bytes, bool 
     }
 }
 
-/* The codes of one row into the planes of a block, which hold anything yet. */
-static void put_codes(nibl_kind kind, uint8_t *p, uint32_t row, const uint8_t *codes) {
-    const bool pairs = kind == NIBL_KIND_BITS2 || kind == NIBL_KIND_BITS3;
-    const int low = kind == NIBL_KIND_INT8 ? 8 : pairs ? 2 : 4;
-    const int high = kind == NIBL_KIND_BITS6 ? 2 : kind == NIBL_KIND_BITS3 || kind == NIBL_KIND_BITS5;
-    p += row * 4;
-    for (int plane = 0; plane < 2; plane++) {
-        const int bits = plane ? high : low, shift = plane ? low : 0;
-        if (bits == 0) return;
-        const int chunks = bits; /* of 32 bytes: 8 rows x 32 columns x bits */
-        for (int at = 0; at < chunks; at++) memset(p + 32 * at, 0, 4);
-        for (int j = 0; j < NIBL_BLOCK; j++) {
-            const int c = j / 4, code = codes[j] >> shift & ((1 << bits) - 1);
-            const int chunk = bits == 8 ? c : bits == 4 ? c % 4 : bits == 2 ? c / 4 : 0;
-            const int up = bits == 8 ? 0 : bits == 4 ? c / 4 * 4 : bits == 2 ? c % 4 * 2 : c;
-            p[32 * chunk + j % 4] = (uint8_t)(p[32 * chunk + j % 4] | code << up);
-        }
-        p += 32 * chunks;
+/* `bytes` of one row, at byte `at` of vector c of codes in chunks of `width`, over whatever stands there. */
+static void put_bits(uint8_t *p, size_t width, size_t at, int bits, int c, const uint8_t *codes, int bytes) {
+    for (int i = 0; i < 3; i++) {
+        const nibl_piece piece = nibl_piece_of(bits, c, i);
+        const int mask = ((1 << piece.bits) - 1) << piece.from;
+        uint8_t *to = p + piece.chunk * width + at;
+        if (piece.bits == 0) return;
+        for (int j = 0; j < bytes; j++)
+            to[j] = (uint8_t)((to[j] & ~mask) | ((codes[j] >> piece.to) << piece.from & mask));
     }
 }
 
@@ -120,6 +111,7 @@ static bool put_blocks(nibl_matrix *w, uint32_t row, uint32_t b, uint32_t count,
     const nibl_scale scale = (nibl_scale)w->scale;
     const nibl_scale_form form = nibl_scale_form_of(scale);
     const uint32_t r = row % NIBL_PANEL;
+    const int bits = nibl_code_bits(kind);
     uint8_t *panel = nibl_panel(w, row / NIBL_PANEL),
             *head = panel + nibl_block_offset(w, b) - nibl_head_bytes(scale);
     bool ok = true;
@@ -129,10 +121,12 @@ static bool put_blocks(nibl_matrix *w, uint32_t row, uint32_t b, uint32_t count,
     }
     for (uint32_t i = 0; i < count; i++) {
         uint8_t *p = panel + nibl_block_offset(w, b + i);
+        for (int f = 0; f < form.six; f++)
+            put_bits(head, NIBL_PANEL * form.six, NIBL_PANEL * (size_t)f + r, 6, (int)i, x->fields[i] + f, 1);
         p = put_field(p, r, x->fields[i], form.field[0]);
         p = put_field(p, r, x->fields[i] + form.field[0], form.field[1]);
         ok = fields_finite(scale, x->fields[i]) && ok;
-        put_codes(kind, p, r, x->codes + NIBL_BLOCK * i);
+        for (int c = 0; c < 8; c++) put_bits(p, 32, 4 * r, bits, c, x->codes + NIBL_BLOCK * i + 4 * c, 4);
     }
     return ok;
 }
@@ -141,7 +135,7 @@ static bool put_blocks(nibl_matrix *w, uint32_t row, uint32_t b, uint32_t count,
 static const uint8_t *read_block32(const nibl_matrix *w, nibl_file_block *x, uint32_t i,
                                    const uint8_t *bytes) {
     const nibl_scale_form form = nibl_scale_form_of((nibl_scale)w->scale);
-    const size_t fields = (size_t)form.field[0] + form.field[1];
+    const size_t fields = (size_t)form.field[0] + form.field[1] + form.six;
     uint8_t *codes = x->codes + NIBL_BLOCK * i;
     memcpy(x->fields[i], bytes, fields);
     bytes += fields;

@@ -14,17 +14,20 @@ typedef struct options {
     const char *op, *isa;
     uint64_t seed;
     uint32_t rounds;
-    bool bench;
+    bool bench, stream;
 } options;
 
-static const char help[] = "usage: checkkern [--op NAME] [--isa NAME] [--seed N] [--rounds N] [--bench]\n"
-                           "Checks the kernels against the scalar reference; ends with 0 when all agree.\n"
-                           "  --op, --isa  only this operation, only variants of this instruction set\n"
-                           "  --seed       repeats a run; --rounds: trials of each variant, 240 otherwise\n"
-                           "  --bench      also times them on shapes of SmolLM2-135M\n"
-                           "With NIBL_ISA set in the environment the variants are those of that instruction "
-                           "set, and it is also checked that the\n"
-                           "library chooses them.\n";
+static const char help[] =
+    "usage: checkkern [--op NAME] [--isa NAME] [--seed N] [--rounds N] [--bench] [--stream]\n"
+    "Checks the kernels against the scalar reference; ends with 0 when all agree.\n"
+    "  --op, --isa  only this operation, only variants of this instruction set\n"
+    "  --seed       repeats a run; --rounds: trials of each variant, 240 otherwise\n"
+    "  --bench      also times them on shapes of SmolLM2-135M\n"
+    "  --stream     the same, of matrices times one token only, with 16384 x 8192, which no "
+    "cache holds\n"
+    "With NIBL_ISA set in the environment the variants are those of that instruction "
+    "set, and it is also checked that the\n"
+    "library chooses them.\n";
 
 static size_t row_count;
 static const nibl_kernel_row *rows;
@@ -40,6 +43,10 @@ static int parse(int argc, char **argv, options *o) {
         }
         if (strcmp(name, "--bench") == 0) {
             o->bench = true;
+            continue;
+        }
+        if (strcmp(name, "--stream") == 0) {
+            o->bench = o->stream = true;
             continue;
         }
         if (value && strcmp(name, "--op") == 0)
@@ -131,13 +138,26 @@ enum { MAX_BENCH = sizeof operations[0]->bench / sizeof(shape) };
 static const char *const kinds[] = {"f32",  "f16",   "bf16",  "nibble", "int8", "iq4",
                                     "e2m1", "bits2", "bits3", "bits5",  "bits6"};
 static const char *const scales[] = {
-    "",       "+min",  " f16+zero", " bf16",        " bf16+zero",  " f32",           " e8m0",
-    " ue4m3", " d256", " d256 i8",  " d256 u8+min", " d256 i8/16", " d256 u4+min/16"};
+    "",       "+min",  " f16+zero", " bf16",        " bf16+zero",  " f32",        " e8m0",
+    " ue4m3", " d256", " d256 i6",  " d256 u6+min", " d256 i6/16", " d256 i8/16", " d256 u4+min/16"};
 
-static void bench(const operation *op, const nibl_kernel_row *row, const double *scalar) {
-    for (size_t i = 0; op->bench[i].n || op->bench[i].rows; i++) {
-        const shape *s = &op->bench[i];
+/* The i-th shape to time; false after the last. Without rows and n: none at this place. */
+static bool bench_shape(const options *o, const operation *op, size_t i, shape *s) {
+    *s = op->bench[i];
+    if (i >= MAX_BENCH || (!s->n && !s->rows)) return false;
+    if (!o->stream) return true;
+    if (s->tokens != 1 || !s->end) *s = (shape){0};
+    s->rows = s->rows ? 16384 : 0;
+    s->cols = 8192;
+    s->end = 16384 / NIBL_PANEL;
+    return true;
+}
+
+static void bench(const options *o, const operation *op, const nibl_kernel_row *row, const double *scalar) {
+    shape shown, *s = &shown;
+    for (size_t i = 0; bench_shape(o, op, i, s); i++) {
         double bytes, macs;
+        if (!s->n && !s->rows) continue;
         op->work(s, &bytes, &macs);
         const double time = strcmp(row->isa, "scalar") == 0 ? scalar[i] : measure(op, s, row->function);
         char label[40];
@@ -146,7 +166,7 @@ static void bench(const operation *op, const nibl_kernel_row *row, const double 
                      kinds[s->kind], scales[s->scale], (unsigned)s->tokens);
         else
             snprintf(label, sizeof label, s->width ? "%u x %u" : "%u", (unsigned)s->n, (unsigned)s->width);
-        printf("    %-32s %11.0f ns %7.2f GB/s %7.2f GMAC/s %7.2f x scalar\n", label, time, bytes / time,
+        printf("    %-42s %11.0f ns %7.2f GB/s %7.2f GMAC/s %7.2f x scalar\n", label, time, bytes / time,
                macs / time, scalar[i] / time);
     }
 }
@@ -194,8 +214,9 @@ int main(int argc, char **argv) {
     for (size_t op = 0; op < operation_count; op++) {
         double scalar[MAX_BENCH] = {0};
         if (o.op && strcmp(o.op, operation_names[op]) != 0) continue;
-        for (size_t i = 0; o.bench && (operations[op]->bench[i].n || operations[op]->bench[i].rows); i++)
-            scalar[i] = measure(operations[op], &operations[op]->bench[i], reference_of(operation_names[op]));
+        shape s;
+        for (size_t i = 0; o.bench && bench_shape(&o, operations[op], i, &s); i++)
+            if (s.n || s.rows) scalar[i] = measure(operations[op], &s, reference_of(operation_names[op]));
         for (size_t i = 0; i < row_count; i++) {
             if (strcmp(rows[i].op, operation_names[op]) != 0 || (o.isa && strcmp(o.isa, rows[i].isa) != 0))
                 continue;
@@ -208,7 +229,7 @@ int main(int argc, char **argv) {
                 continue;
             }
             *(check(&o, op, &rows[i]) ? &passed : &failed) += 1;
-            if (o.bench) bench(operations[op], &rows[i], scalar);
+            if (o.bench) bench(&o, operations[op], &rows[i], scalar);
             fflush(stdout);
         }
     }

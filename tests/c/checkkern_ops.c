@@ -334,8 +334,11 @@ static void pick_codes(shape *s, uint64_t *random, uint32_t round) {
     const bool is_signed = s->kind == NIBL_KIND_INT8 || s->kind == NIBL_KIND_IQ4 || s->kind == NIBL_KIND_E2M1;
     const nibl_scale_form form = nibl_scale_form_of(s->scale);
     if (is_signed && (form.min || form.zero))
-        s->scale = form.head ? NIBL_SCALE_SUPER_I8 : NIBL_SCALE_UE4M3_16;
-    if (nibl_head_bytes(s->scale)) s->cols = NIBL_SUPER * random_between(random, 1, 3);
+        s->scale = form.head ? NIBL_SCALE_SUPER_I6 : NIBL_SCALE_UE4M3_16;
+    const bool has_head = nibl_head_bytes(s->scale) > 0;
+    if (has_head) s->cols = NIBL_SUPER * random_between(random, 1, 3);
+    if (round % 17 == 0)
+        s->cols = NIBL_SUPER * 17 + (has_head ? 0 : NIBL_BLOCK); /* more than some take at once */
     if (s->tokens == 64) s->tokens = 10;
 }
 
@@ -448,7 +451,7 @@ static void work_matrix(const shape *s, double *bytes, double *macs) {
 static size_t row_bytes(const nibl_matrix *w) {
     if (nibl_kind_is_float((nibl_kind)w->kind)) return nibl_panel_bytes(w) / NIBL_PANEL;
     const nibl_scale_form form = nibl_scale_form_of((nibl_scale)w->scale);
-    return (size_t)w->cols / NIBL_BLOCK * ((size_t)NIBL_BLOCK + form.field[0] + form.field[1]) +
+    return (size_t)w->cols / NIBL_BLOCK * ((size_t)NIBL_BLOCK + form.field[0] + form.field[1] + form.six) +
            w->cols / NIBL_SUPER * 2u * form.head;
 }
 
@@ -620,10 +623,10 @@ static const operation check_matmul_codes = {
     call_matmul_codes,
     work_matrix,
     {CODES(BITS5, F16, 1), CODES(BITS5, F16_MIN, 1), CODES(BITS2, SUPER_U4_MIN_16, 1),
-     CODES(BITS3, SUPER_I8_16, 1), CODES(NIBBLE, SUPER_U8_MIN, 1), CODES(BITS5, SUPER_U8_MIN, 1),
-     CODES(BITS6, SUPER_I8_16, 1), CODES(IQ4, F16, 1), CODES(IQ4, SUPER_I8, 1), CODES(BITS2, SUPER, 1),
+     CODES(BITS3, SUPER_I6_16, 1), CODES(NIBBLE, SUPER_U6_MIN, 1), CODES(BITS5, SUPER_U6_MIN, 1),
+     CODES(BITS6, SUPER_I8_16, 1), CODES(IQ4, F16, 1), CODES(IQ4, SUPER_I6, 1), CODES(BITS2, SUPER, 1),
      CODES(E2M1, E8M0, 1), CODES(E2M1, UE4M3_16, 1), CODES(NIBBLE, F16_ZERO, 1), CODES(NIBBLE, BF16_ZERO, 1),
-     CODES(INT8, BF16, 1), CODES(NIBBLE, SUPER_U8_MIN, 64), CODES(BITS6, SUPER_I8_16, 64)}};
+     CODES(INT8, BF16, 1), CODES(NIBBLE, SUPER_U6_MIN, 64), CODES(BITS6, SUPER_I8_16, 64)}};
 static const operation check_matmul_float = {pick_any,
                                              make_matmul_float,
                                              call_matmul_float,

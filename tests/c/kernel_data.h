@@ -122,6 +122,7 @@ static inline void random_weights(const nibl_matrix *w, uint64_t *state, profile
             uint8_t *at = p + nibl_block_offset(w, b);
             for (uint32_t h = 0; h < form.head && b % 8 == 0; h++)
                 random_field(at - nibl_head_bytes(scale) + 16 * h, NIBL_SCALE_F16, 2, state, pr);
+            if (form.six && b % 8 == 0) random_nibbles(at - 48 * form.six, 48 * form.six, state, pr);
             random_field(at, scale, form.field[0], state, pr);
             random_field(at + NIBL_PANEL * form.field[0], scale, form.field[1], state, pr);
             at += nibl_scale_bytes(scale);

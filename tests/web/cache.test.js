@@ -176,6 +176,45 @@ test('a process that is killed leaves what it has', { timeout: 60000 }, async (t
   assert.ok(server.sent < 1.5 * body.length)
 })
 
+test('what a load has received when it is killed, wherever that is, comes no second time but for 1 %', { timeout: 120000 }, async (t) => {
+  const body = new Uint8Array(readFileSync(modelPath))
+  const server = await serverFor(t, { headers: { ETag: '"1"' } }, body)
+  const points = [0.013, 0.21, 0.5, 0.77, 0.98].map((part) => part * body.length)
+  const killed = /** @type {{ received: number, journal: string }[]} */ ([])
+  /** Keeps the bytes in one place for all. @param {string} journal as it is found */
+  const place = (journal) => {
+    const { backend } = inMemory()
+    /** @type {{ journal: string, received: number, backend: import('nibl').CacheBackend }} */
+    const state = { journal, received: 0, backend: /** @type {import('nibl').CacheBackend} */ ({
+      ...backend,
+      text: async (name) => (name.endsWith('.journal') ? state.journal : null),
+      open: async (name) => ({
+        read: async (at, buffer) => (buffer.set(bytes.subarray(at, at + buffer.length)), buffer.length),
+        async write(at, part) {
+          if (name.endsWith('.journal')) return void (state.journal = state.journal.slice(0, at) + Buffer.from(part).toString())
+          bytes.set(part, at)
+          state.received += part.length
+          if (state.received >= points[killed.length]) killed.push({ received: state.received, journal: state.journal })
+        },
+        flush: async () => {},
+        close: () => {},
+      }),
+    }) }
+    return state
+  }
+  const bytes = new Uint8Array(body.length)
+  await (await load(server.url, within(place('')))).close()
+  assert.equal(killed.length, points.length)
+  for (const { received, journal } of killed) {
+    const again = place(journal)
+    await (await load(server.url, within(again))).close()
+    const twice = received + again.received - body.length
+    t.diagnostic(`killed after ${received} bytes: ${((100 * twice) / body.length).toFixed(2)} % came twice`)
+    assert.ok(twice >= 0 && twice <= 0.01 * body.length)
+    assert.deepEqual(createHash('sha256').update(bytes).digest(), createHash('sha256').update(body).digest())
+  }
+})
+
 test('a file that has changed is not mixed with the old one', async (t) => {
   const other = new Uint8Array(readFileSync(fixture('tiny-llama-q8_0.gguf')))
   const otherHash = await hashOf(fixture('tiny-llama-q8_0.gguf'))
@@ -307,7 +346,9 @@ test('faults at random: the right bytes or a typed error, and a cache that can b
   const random = () => (state = (state * 48271 + 11) % 2147483647) / 2147483647
   /** @type {Record<string, number>} */
   const ends = {}
-  for (let run = 0; run < faultRuns; run++) {
+  t.after(() => t.diagnostic(`${runs} of ${faultRuns} runs, ${JSON.stringify(ends)}`))
+  let runs = 0
+  for (; runs < faultRuns; runs++) {
     const cache = inMemory()
     const server = await serverFor(t, {})
     server.choose = () => {
@@ -327,11 +368,11 @@ test('faults at random: the right bytes or a typed error, and a cache that can b
       assert.equal(cache.opened, 0)
     }
     server.choose = () => ({ headers: { ETag: '"1"' } })
-    assert.equal(await hashOf(server.url, options), tinyHash)
+    /* Nothing is wrong now: on a busy machine a byte may still take more than the 50 ms in which silence is noticed above. */
+    assert.equal(await hashOf(server.url, { ...options, timeout: 30000 }), tinyHash)
     const data = [...cache.files].find(([name]) => name.endsWith('.data'))?.[1]
     assert.deepEqual(Buffer.from(data ?? []), Buffer.from(tinyBytes))
     await server.close()
   }
-  t.diagnostic(JSON.stringify(ends))
   assert.ok(ends.right > 0.4 * faultRuns)
 })

@@ -640,7 +640,7 @@ describe('quantize', () => {
     const input = fs.readFileSync(fixture('tiny-llama-bf16.gguf'))
     const { stdout } = succeed(['quantize', '-', '--type', 'q4_k', '-o', out], input)
     assert.match(stdout, /Q5_0 \(96 columns are no multiple of 256\)/)
-    assert.equal(stdout.trimEnd().split('\n').length, 2)
+    assert.equal(stdout.trimEnd().split('\n').length, 3)
   })
 
   test('refuses what it cannot do, and leaves what was there', () => {
