@@ -1,5 +1,5 @@
 /* The reference rules are those of the Python package `gguf` (gguf.quants), bit for bit. */
-#include "core/encode_parts.h"
+#include "core/encode_grid.h"
 
 #include "kernels/maths.h"
 
@@ -86,22 +86,22 @@ static const int8_t e2m1[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, 
 
 /* In the order of dtype.c. */
 static const nibl_grid grids[] = {
-    {"Q4_0", 32, -8, 7, NULL, 8, false, NIBL_STORE_F16, 0, 0, rule_symmetric},
-    {"Q4_1", 32, 0, 15, NULL, 0, true, NIBL_STORE_F16, 0, 0, rule_minimum},
-    {"Q5_0", 32, -16, 15, NULL, 16, false, NIBL_STORE_F16, 0, 0, rule_symmetric},
-    {"Q5_1", 32, 0, 31, NULL, 0, true, NIBL_STORE_F16, 0, 0, rule_minimum},
-    {"Q8_0", 32, -127, 127, NULL, 0, false, NIBL_STORE_F16, 0, 0, rule_magnitude},
-    {"Q2_K", 16, 0, 3, NULL, 0, true, NIBL_STORE_INTEGER, 0, 15, NULL},
-    {"Q3_K", 16, -4, 3, NULL, 4, false, NIBL_STORE_INTEGER, -32, 31, NULL},
-    {"Q4_K", 32, 0, 15, NULL, 0, true, NIBL_STORE_INTEGER, 0, 63, NULL},
-    {"Q5_K", 32, 0, 31, NULL, 0, true, NIBL_STORE_INTEGER, 0, 63, NULL},
-    {"Q6_K", 16, -32, 31, NULL, 32, false, NIBL_STORE_INTEGER, -128, 127, NULL},
-    {"IQ4_NL", 32, -127, 113, iq4, 0, false, NIBL_STORE_F16, 0, 0, NULL},
-    {"IQ4_XS", 32, -127, 113, iq4, 0, false, NIBL_STORE_INTEGER, -32, 31, NULL},
-    {"TQ1_0", 256, -1, 1, NULL, 1, false, NIBL_STORE_F16, 0, 0, rule_magnitude},
-    {"TQ2_0", 256, -1, 1, NULL, 1, false, NIBL_STORE_F16, 0, 0, rule_magnitude},
-    {"MXFP4", 32, -12, 12, e2m1, 0, false, NIBL_STORE_E8M0, 0, 0, rule_e8m0},
-    {"NVFP4", 16, -12, 12, e2m1, 0, false, NIBL_STORE_UE4M3, 0, 0, NULL},
+    {"Q4_0", 32, -8, 7, NULL, 8, false, NIBL_STORE_F16, 0, 0, rule_symmetric, NULL, 0},
+    {"Q4_1", 32, 0, 15, NULL, 0, true, NIBL_STORE_F16, 0, 0, rule_minimum, NULL, 0},
+    {"Q5_0", 32, -16, 15, NULL, 16, false, NIBL_STORE_F16, 0, 0, rule_symmetric, NULL, 0},
+    {"Q5_1", 32, 0, 31, NULL, 0, true, NIBL_STORE_F16, 0, 0, rule_minimum, NULL, 0},
+    {"Q8_0", 32, -127, 127, NULL, 0, false, NIBL_STORE_F16, 0, 0, rule_magnitude, NULL, 0},
+    {"Q2_K", 16, 0, 3, NULL, 0, true, NIBL_STORE_INTEGER, 0, 15, NULL, NULL, 0},
+    {"Q3_K", 16, -4, 3, NULL, 4, false, NIBL_STORE_INTEGER, -32, 31, NULL, NULL, 0},
+    {"Q4_K", 32, 0, 15, NULL, 0, true, NIBL_STORE_INTEGER, 0, 63, NULL, NULL, 0},
+    {"Q5_K", 32, 0, 31, NULL, 0, true, NIBL_STORE_INTEGER, 0, 63, NULL, NULL, 0},
+    {"Q6_K", 16, -32, 31, NULL, 32, false, NIBL_STORE_INTEGER, -128, 127, NULL, NULL, 0},
+    {"IQ4_NL", 32, -127, 113, iq4, 0, false, NIBL_STORE_F16, 0, 0, NULL, NULL, 0},
+    {"IQ4_XS", 32, -127, 113, iq4, 0, false, NIBL_STORE_INTEGER, -32, 31, NULL, NULL, 0},
+    {"TQ1_0", 256, -1, 1, NULL, 1, false, NIBL_STORE_F16, 0, 0, rule_magnitude, NULL, 0},
+    {"TQ2_0", 256, -1, 1, NULL, 1, false, NIBL_STORE_F16, 0, 0, rule_magnitude, NULL, 0},
+    {"MXFP4", 32, -12, 12, e2m1, 0, false, NIBL_STORE_E8M0, 0, 0, rule_e8m0, NULL, 0},
+    {"NVFP4", 16, -12, 12, e2m1, 0, false, NIBL_STORE_UE4M3, 0, 0, NULL, NULL, 0},
 };
 
 static bool same_name(const char *a, const char *b) {
@@ -113,6 +113,8 @@ static bool same_name(const char *a, const char *b) {
 }
 
 const nibl_grid *nibl_grid_of(const nibl_dtype *type) {
+    const nibl_dtype *of_file = nibl_dtype_by_id(type->id);
+    if (of_file != type) return &((const nibl_integer_type *)(const void *)type)->grid;
     for (size_t i = 0; i < sizeof grids / sizeof *grids; i++)
         if (same_name(grids[i].type, type->name)) return &grids[i];
     return NULL;

@@ -9,7 +9,9 @@ typedef enum nibl_storage {
     NIBL_STORE_F16, /* of its own */
     NIBL_STORE_INTEGER, /* an integer times the f16 number of the block */
     NIBL_STORE_E8M0,
-    NIBL_STORE_UE4M3
+    NIBL_STORE_UE4M3,
+    NIBL_STORE_BF16, /* of its own, as are F32: of integers (encode_grid.h) */
+    NIBL_STORE_F32
 } nibl_storage;
 
 struct nibl_block;
@@ -17,7 +19,7 @@ struct nibl_block;
 /* Values that a group of inputs may take: value = level * scale (+ minimum). */
 typedef struct nibl_grid {
     const char *type;
-    uint16_t group; /* inputs per scale: a multiple of 16 */
+    uint32_t group; /* inputs per scale: a multiple of 16 */
     float low, high; /* levels: all integers between, or those of the table */
     const int8_t *table; /* level of each code; NULL = code - zero */
     uint8_t zero;
@@ -25,16 +27,23 @@ typedef struct nibl_grid {
     nibl_storage storage;
     int16_t scale_low, scale_high; /* of INTEGER */
     bool (*rule)(const struct nibl_grid *grid, const float *x, struct nibl_block *out); /* NULL = none */
+    /* of integers (encode_grid.h), in place of rule and search: the scale (and zero point) of `count` inputs */
+    bool (*choose)(const struct nibl_grid *grid, const float *x, const float *weights, uint32_t count,
+                   bool search, struct nibl_block *out);
+    uint8_t convention; /* of their scale */
 } nibl_grid;
 
 /* At most 256 inputs. */
 typedef struct nibl_block {
     uint16_t d, m; /* f16: of F16 and INTEGER */
     uint8_t scales[16], mins[16]; /* of the others: per group */
+    float scale; /* of integers */
+    uint8_t zero_point;
     uint8_t codes[NIBL_SUPER];
 } nibl_block;
 
-const nibl_grid *nibl_grid_of(const nibl_dtype *type); /* NULL for floats */
+/* NULL for floats. A type that is not in the table is a nibl_integer_type. */
+const nibl_grid *nibl_grid_of(const nibl_dtype *type);
 
 /* As nibl_encode_values, one block of the type. */
 bool nibl_choose_block(const nibl_kernels *kernels, const nibl_grid *grid, const float *x,

@@ -58,6 +58,7 @@ void nibl_level_codes(const nibl_grid *g, const float *levels, uint32_t n, uint8
 
 float nibl_code_level(const nibl_grid *g, uint8_t code) {
     if (g->table) return g->table[code];
+    if (g->choose && g->min) return code;
     return (float)((g->zero ? (int)code : (int)(int8_t)code) - g->zero);
 }
 
@@ -385,6 +386,11 @@ bool nibl_search_block(const nibl_kernels *kernels, const nibl_grid *g, const fl
 }
 
 void nibl_group_scale(const nibl_grid *g, const nibl_block *b, uint32_t group, float *d, float *m) {
+    if (g->choose) {
+        *d = b->scale;
+        *m = -(b->scale * (float)b->zero_point);
+        return;
+    }
     const bool integer = g->storage == NIBL_STORE_INTEGER;
     const int scale = g->scale_low < 0 ? (int8_t)b->scales[group] : b->scales[group];
     const float head = nibl_f16_to_f32(b->d), low = nibl_f16_to_f32(b->m);

@@ -120,6 +120,48 @@ static nibl_status find_bytes(const nibl_json *json, nibl_hf_family *out) {
     return nibl_fail(NIBL_E_UNSUPPORTED, "%s: its pre-tokenizer is none of those this build knows", file);
 }
 
+/* One line of a signature as the step it stands for. */
+static void write_step(const char *line, size_t length, nibl_writer *w) {
+    static const struct {
+        const char *line, *step;
+    } steps[] = {
+        {"bytes", "\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":false"},
+        {"bytes-and-words",
+         "\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":true"},
+        {"digits", "\"Digits\",\"individual_digits\":true"},
+        {"numbers", "\"Digits\",\"individual_digits\":false"},
+        {"punctuation", "\"Punctuation\",\"behavior\":\"Contiguous\""},
+    };
+    nibl_print(w, "{\"type\":");
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++)
+        if (nibl_slice_is((nibl_slice){line, length}, steps[i].line)) nibl_print(w, "%s", steps[i].step);
+    if (strncmp(line, "split ", 6) == 0) {
+        nibl_print(w, "\"Split\",\"pattern\":{\"Regex\":");
+        nibl_write_json(w, line + 6, length - 6);
+        nibl_print(w, "},\"behavior\":\"Isolated\",\"invert\":false");
+    }
+    nibl_print(w, "}");
+}
+
+nibl_status nibl_hf_write_family(nibl_slice pre, nibl_writer *w) {
+    size_t i = 0;
+    while (i < sizeof families / sizeof *families && !nibl_slice_is(pre, families[i].pre)) i++;
+    if (i == sizeof families / sizeof *families)
+        return nibl_fail(
+            NIBL_E_UNSUPPORTED,
+            "%s cannot be written for pre-tokenizer '%.*s': take the model's Hugging Face folder", file,
+            NIBL_SHOW(pre));
+    nibl_print(w, "{\"type\":\"Sequence\",\"pretokenizers\":[");
+    for (const char *line = families[i].signature; *line;) {
+        const size_t length = strcspn(++line, "\n");
+        write_step(line, length, w);
+        line += length;
+        if (*line) nibl_print(w, ",");
+    }
+    nibl_print(w, "]}");
+    return NIBL_OK;
+}
+
 /* ---- SentencePiece's BPE ---- */
 
 #define MARK "\u2581"

@@ -18,6 +18,9 @@ typedef struct nibl_hf_family {
 
 nibl_status nibl_hf_find_family(const nibl_json *json, nibl_hf_family *out);
 
+/* The pre-tokenizer of that name (tokenizer.ggml.pre) as tokenizer.json has it. NIBL_E_UNSUPPORTED where it is not known. */
+nibl_status nibl_hf_write_family(nibl_slice pre, nibl_writer *w);
+
 /* A member that is a bool; `absent` where it is none. */
 bool nibl_hf_flag(const nibl_json *json, uint32_t object, const char *key, bool absent);
 

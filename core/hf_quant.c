@@ -36,10 +36,22 @@ static nibl_status take_bytes(nibl_hfq *q, uint32_t i, const uint8_t *row) {
     return NIBL_OK;
 }
 
-/* Words along the row, least significant code first: as bytes they are pairs, or bytes with an offset of 128. */
+/* Words along the row, least significant code first: as bytes they are pairs, or bytes with an offset of 128. Codes of
+ * other widths, stored from 0 on, become nibbles or bytes around the same middle. */
 static nibl_status take_words(nibl_hfq *q, uint32_t i, const uint8_t *row) {
     if (q->bits == 4) return take_pairs(q, i, row);
-    put_bytes_row(q, i, row, 0x80);
+    if (q->bits == 8) {
+        put_bytes_row(q, i, row, 0x80);
+        return NIBL_OK;
+    }
+    const uint32_t count = 32 / q->bits, mask = (1u << q->bits) - 1, at = row_at(q, i);
+    const bool zeros = nibl_scale_form_of((nibl_scale)q->w->scale).zero;
+    const uint32_t middle = 1u << (q->bits - 1), less = q->bits > 4 ? middle : zeros ? 0 : middle - 8;
+    for (uint32_t k = 0; k < q->w->cols; k++) {
+        const nibl_place p = nibl_place_of(q->w, k);
+        nibl_put_code(&p, at,
+                      (nibl_load_u32(row + k / count * (size_t)4) >> k % count * q->bits & mask) - less);
+    }
     return NIBL_OK;
 }
 
@@ -175,7 +187,7 @@ static nibl_status put_zero(nibl_hfq *q, uint32_t row, uint32_t g, uint32_t zero
                      "a zero point is not the middle of the range, but config.json says that "
                      "the weights are symmetric (sym): set it to false");
     }
-    const uint8_t byte = (uint8_t)(zero - (q->bits == 8 ? 128 : 0));
+    const uint8_t byte = (uint8_t)(zero - (q->bits > 4 ? 1u << (q->bits - 1) : 0));
     const uint32_t end = smaller((g + 1) * q->group, q->w->cols) / NIBL_BLOCK;
     for (uint32_t b = g * q->group / NIBL_BLOCK; b < end; b++)
         nibl_put_field(q->w, row_at(q, row), b, 1, &byte);

@@ -20,7 +20,7 @@ typedef enum nibl_hfq_dim {
     NIBL_HFQ_ROWS,
     NIBL_HFQ_COLS,
     NIBL_HFQ_GROUPS,
-    NIBL_HFQ_ROW_WORDS, /* 32-bit words that rows codes of `bits` fill */
+    NIBL_HFQ_ROW_WORDS, /* 32-bit words, each with as many codes of `bits` as are whole in it, that hold all rows */
     NIBL_HFQ_COL_WORDS,
     NIBL_HFQ_ROW_QUARTERS,
     NIBL_HFQ_COL_PAIRS,
@@ -43,7 +43,7 @@ typedef struct nibl_hfq_part {
 
 typedef struct nibl_hfq_method {
     const char *name;
-    uint8_t bits; /* 0: 4 or 8, which the shape of the codes tells */
+    uint8_t bits; /* 0: config.json and the shape of the codes tell */
     nibl_kind kind; /* of 4 or fewer bits */
     bool fixed; /* the scale mode is `scale` whatever the type of the scales */
     nibl_scale scale;
@@ -54,7 +54,8 @@ typedef struct nibl_hfq_method {
 /* What config.json says. */
 typedef struct nibl_hfq_config {
     const nibl_hfq_method *method; /* NULL: nothing is quantized */
-    uint32_t bits; /* 0 = not told */
+    uint32_t bits; /* 0 = not told; of several the last */
+    uint32_t possible; /* bit b: matrices of b bits are told of */
     uint32_t group; /* columns per scale; 0 = not told or all */
     bool symmetric; /* every zero point is the middle of the range */
     bool divides; /* values are divided by the scale */

@@ -111,6 +111,7 @@ static nibl_status read_compressed(const nibl_json *json, uint32_t config, nibl_
             return refuse("compressed-tensors' format", own);
         if (!nibl_json_u64(json, nibl_json_get(json, weights, "num_bits"), &bits) || bits > 16) continue;
         out->bits = (uint32_t)bits;
+        out->possible |= 1u << bits;
     }
     return NIBL_OK;
 }
@@ -162,6 +163,7 @@ void nibl_hfq_write_metadata(const nibl_hfq_config *config, nibl_gguf_builder *b
     if (!config->method) return;
     nibl_gguf_build_string(b, KEY("method"), word(config->method->name));
     nibl_gguf_build_u32(b, KEY("bits"), config->bits);
+    nibl_gguf_build_u32(b, KEY("possible_bits"), config->possible);
     nibl_gguf_build_u32(b, KEY("group_size"), config->group);
     nibl_gguf_build_bool(b, KEY("symmetric"), config->symmetric);
     nibl_gguf_build_bool(b, KEY("divides"), config->divides);
@@ -169,12 +171,14 @@ void nibl_hfq_write_metadata(const nibl_hfq_config *config, nibl_gguf_builder *b
 
 void nibl_hfq_read_metadata(const nibl_gguf *gguf, nibl_hfq_config *out) {
     nibl_slice name;
-    uint64_t bits = 0, group = 0;
+    uint64_t bits = 0, possible = 0, group = 0;
     *out = (nibl_hfq_config){0};
     if (!nibl_gguf_string(gguf, KEY("method"), &name)) return;
     out->method = find_method(name);
     nibl_gguf_u64(gguf, KEY("bits"), &bits);
+    nibl_gguf_u64(gguf, KEY("possible_bits"), &possible);
     nibl_gguf_u64(gguf, KEY("group_size"), &group);
+    out->possible = (uint32_t)possible;
     out->bits = (uint32_t)bits;
     out->group = (uint32_t)group;
     nibl_gguf_bool(gguf, KEY("symmetric"), &out->symmetric);
@@ -201,7 +205,11 @@ uint64_t nibl_hfq_elements(const nibl_hfq_config *config, const nibl_gguf_tensor
         const nibl_hfq_part *p = &config->method->parts[i];
         if (!ends_in(t->name, p->suffix) || (p->codes && nibl_dtype_by_id(t->type))) continue;
         const uint32_t bits = config->method->bits ? config->method->bits : config->bits;
-        return p->codes && bits ? t->bytes / bits * 8 : 0;
+        if (!p->codes || bits == 0 || bits > 16) return 0;
+        /* words along a row, whose columns are a multiple of 32, may have room for some more */
+        if (p->dims[0] == NIBL_HFQ_COL_WORDS)
+            return t->dims[0] * (32 / bits) / NIBL_BLOCK * NIBL_BLOCK * t->dims[1];
+        return t->bytes / bits * 8;
     }
     return all;
 }
@@ -249,6 +257,8 @@ static uint64_t extent(const nibl_gguf_tensor *t, const nibl_hfq_part *part, int
     return product;
 }
 
+static uint64_t words_of(uint64_t codes, uint32_t bits) { return (codes + 32 / bits - 1) / (32 / bits); }
+
 static uint64_t expected(const nibl_hfq *q, nibl_hfq_dim dim) {
     const uint64_t rows = q->w->rows, cols = q->w->cols;
     switch (dim) {
@@ -258,8 +268,8 @@ static uint64_t expected(const nibl_hfq *q, nibl_hfq_dim dim) {
     case NIBL_HFQ_ROWS: return rows;
     case NIBL_HFQ_COLS: return cols;
     case NIBL_HFQ_GROUPS: return q->groups;
-    case NIBL_HFQ_ROW_WORDS: return (rows * q->bits + 31) / 32;
-    case NIBL_HFQ_COL_WORDS: return (cols * q->bits + 31) / 32;
+    case NIBL_HFQ_ROW_WORDS: return words_of(rows, q->bits);
+    case NIBL_HFQ_COL_WORDS: return words_of(cols, q->bits);
     case NIBL_HFQ_ROW_QUARTERS: return (rows + 3) / 4;
     case NIBL_HFQ_COL_PAIRS: return cols / 2;
     case NIBL_HFQ_COL_BLOCKS: return cols / NIBL_BLOCK;
@@ -286,6 +296,22 @@ static uint32_t type_bytes(uint32_t type) {
     return known ? known->bytes : strcmp(name, "I64") == 0 ? 8 : strcmp(name, "I32") == 0 ? 4 : 1;
 }
 
+/* Of the numbers of bits that config.json names, the one that makes so many words of the columns. Without any, 4 or 8. */
+static nibl_status find_bits(const char *name, uint64_t words, nibl_hfq *q) {
+    uint32_t found = 0;
+    const uint32_t possible = q->config.possible ? q->config.possible : 1u << 4 | 1u << 8;
+    for (uint32_t bits = 2; bits <= 8; bits++) {
+        if (!(possible >> bits & 1) || words_of(q->w->cols, bits) != words) continue;
+        if (found)
+            return nibl_fail(NIBL_E_UNSUPPORTED,
+                             "tensor '%s': config.json names %u and %u bits, and either fits", name, found,
+                             bits);
+        found = bits;
+    }
+    if (found) q->bits = found;
+    return NIBL_OK;
+}
+
 /* Bits per code, groups and type of scales: what the parts tell of each other. */
 static nibl_status read_shapes(const nibl_gguf *gguf, const char *base, nibl_hfq *q) {
     const nibl_hfq_method *m = q->config.method;
@@ -298,8 +324,7 @@ static nibl_status read_shapes(const nibl_gguf *gguf, const char *base, nibl_hfq
         if (p->scales && !m->fixed && t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3] == 1)
             p = &nibl_hfq_one_scale;
         const int words = position(p, NIBL_HFQ_COL_WORDS), groups = position(p, NIBL_HFQ_GROUPS);
-        if (p->codes && words >= 0 && extent(t, p, words) == ((uint64_t)q->w->cols * 8 + 31) / 32)
-            q->bits = 8;
+        if (p->codes && words >= 0) NIBL_TRY(find_bits(name, extent(t, p, words), q));
         if (!p->scales) continue;
         q->scale_type = t->type;
         q->one_scale = p == &nibl_hfq_one_scale;
@@ -345,7 +370,7 @@ static nibl_status choose_scale(const char *base, nibl_hfq *q, bool zeros) {
                          "'%s' has F32 scales with zero points, which is not supported: save the model in "
                          "16 bits (F16 or BF16) and quantize it again",
                          base);
-    q->w->kind = (uint8_t)(q->bits == 8 ? NIBL_KIND_INT8 : m->kind);
+    q->w->kind = (uint8_t)(q->bits > 4 ? NIBL_KIND_INT8 : m->kind);
     q->w->scale = (uint8_t)scale;
     q->w->layout = NIBL_LAYOUT_PLAIN;
     return NIBL_OK;

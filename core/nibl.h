@@ -399,9 +399,23 @@ typedef struct nibl_quantize_options {
      * nibl_model_quantizer_new, where the squares of clip are weighted by the activity of the inputs. imatrix: by that
      * and by the magnitude of a weight. awq (arXiv:2306.00978): active inputs are scaled up before rounding, and what comes
      * before them takes that back. gptq (arXiv:2210.17323): the error of a column is made good by those rounded after
-     * it. */
+     * it. rotate (QuaRot's folded rotations, arXiv:2404.00456), before the others: the residual stream and the heads between
+     * values and outputs are turned so that no weight stands out, norms folded in; a head that was the embedding becomes a tensor
+     * of its own. Pays with gptq. */
     const char *method;
     uint32_t threads; /* 0 = 1. The result does not depend on it. */
+    /* "gguf" or "safetensors"; NULL: as the types demand. Another output of nibl_model_quantizer_new is a Hugging Face folder
+     * (safetensors, compressed-tensors "pack-quantized"), where the types of matrices are floats or integers of 2 to 8 bits
+     * with a scale per group, row or tensor, symmetric or with a zero point:
+     *     w4g64, w3g128asym, w8row, w4tensor, w4g64sym-range-bf16 (W4A16 and W4A16_ASYM stand for w4g128)
+     * extreme (default), range, absmax: a symmetric scale is the value of the largest magnitude / -2^(b-1), 2 amax / (2^b - 1),
+     * amax / (2^(b-1) - 1); f16 (default), bf16, f32: how it is stored. A group that does not divide the columns becomes the
+     * largest multiple of 32 that does, which is told. Symmetric ones of 4 bits can go to plain GGUF ("gguf"), as Q4_0 that
+     * repeats the scale. */
+    const char *format;
+    const char
+        *config; /* text of the source's config.json, of a source that is a folder, for one that comes out */
+    uint64_t shard_bytes; /* at most so many in a file of weights, where layers are smaller; 0 = 5e9 */
     bool
         requantize; /* the source may be quantized already: a second loss is added to the first. Floats need no leave. */
     bool measure; /* the report tells what rounding lost of every matrix; takes a second pass over it */
@@ -426,10 +440,13 @@ void nibl_quantizer_free(nibl_quantizer *quantizer);
 
 /* The same of a complete model in memory, with methods that look at what a text makes of it: `tokens` (count, at most
  * 2^20) are computed in windows of `window` tokens, each on its own; 8,192 in windows of 512 are usual. Read during the
- * call only. nibl_quantizer_step does the work, and after each call there is output, in the order of the forward pass. The
- * model outlives the quantizer, is not used for anything else meanwhile, and is the same afterwards. Memory: the activations
+ * call only. nibl_quantizer_step does the work, and after each call there is output, in the order of the forward pass. Without
+ * tokens (count 0) no method may look at them. The model outlives the quantizer, is not used for anything else meanwhile, and is the same afterwards. Memory: the activations
  * and KV cache of the calibration, and one layer's Hessians. Errors as above; NIBL_E_UNSUPPORTED for models whose file is
  * quantized in several tensors per matrix. */
+/* Whether the types or the format of the options need nibl_model_quantizer_new, with or without a calibration. */
+bool nibl_quantize_needs_model(const nibl_quantize_options *options);
+
 nibl_status nibl_model_quantizer_new(nibl_model *model, const nibl_quantize_options *options,
                                      const int32_t *tokens, size_t count, uint32_t window,
                                      nibl_quantizer **out);
@@ -463,6 +480,11 @@ uint64_t nibl_quantizer_size(const nibl_quantizer *quantizer);
 /* What has come out since the last call, the header first: *length may be 0. Owned by the quantizer, valid until the loader
  * is fed again. */
 void nibl_quantizer_output(nibl_quantizer *quantizer, const void **bytes, size_t *length);
+
+/* The name, in its folder, of the file that the output belongs to, as soon as there is some: what comes out after a call of
+ * nibl_quantizer_step is of one file, and a file is complete when another begins. NULL: the output is one GGUF file. Owned by
+ * the quantizer, valid until its next step. */
+const char *nibl_quantizer_file(const nibl_quantizer *quantizer);
 
 /* What becomes of every tensor as JSON: name, rows, columns, types (`wanted` and `why` where the type is not the one asked
  * for), bytes before and after; sums and bits per weight; the recipe as it stands in the file. With `measure`, of what has

@@ -317,7 +317,8 @@ const parts = {
     about: 'the package as it would be published: its list of files, its types, three bundlers',
     setup: ['modules', 'devmodules', 'browser', 'packagetools'],
     build: ['wasi', ...wasmPresets],
-    steps: () => [() => nodeTests(process.execPath, ['tests/package.test.js'])],
+    model: true,
+    steps: () => [() => nodeTests(process.execPath, ['tests/package.test.js', 'tests/ai-sdk.test.js', 'tests/schemas.test.js'])],
   },
   readme: {
     alone: true,

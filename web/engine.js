@@ -73,6 +73,7 @@ export class Engine {
       layers,
       vocabulary,
       chatTemplate: binding.metadata(model, 'tokenizer.chat_template'),
+      addBos,
       bosToken: engine.#tokenText(bos),
       eosToken: engine.#tokenText(eos),
       binary: choice.binary,

@@ -210,6 +210,8 @@ export interface Model {
   generate(prompt: string | Message[], options?: GenerateOptions): AsyncGenerator<Piece, void, void>
   /** `special` (default true): recognise special tokens written in the text; `bos` (default false): put BOS first. */
   tokenize(text: string, options?: { special?: boolean; bos?: boolean }): Promise<number[]>
+  /** Tokens that generate() would compute for it. */
+  countTokens(prompt: string | Message[]): Promise<number>
   /** `special` (default true): write special tokens too. */
   detokenize(tokens: Iterable<number>, options?: { special?: boolean }): Promise<string>
   /** Stops everything and gives the memory back. */

@@ -114,6 +114,7 @@ class Model {
   #link
   #close
   #template
+  #addBos
 
   /**
    * @param {import('./connect.js').Connection} connection
@@ -122,9 +123,10 @@ class Model {
    * @param {number} start of the load
    * @param {{ onEvent: (event: any) => void, signal?: AbortSignal }} loading
    */
-  constructor({ link, close }, { bosToken, eosToken, ...info }, stats, start, { onEvent, signal }) {
+  constructor({ link, close }, { bosToken, eosToken, addBos, ...info }, stats, start, { onEvent, signal }) {
     this.#link = link
     this.#close = close
+    this.#addBos = addBos
     this.#template = { chatTemplate: info.chatTemplate, bosToken, eosToken }
     /** @type {import('./nibl.d.ts').ModelInfo} */
     this.info = Object.freeze(info)
@@ -196,6 +198,12 @@ class Model {
   /** @param {string} text @param {{ special?: boolean, bos?: boolean }} [options] @returns {Promise<number[]>} */
   async tokenize(text, { special = true, bos = false } = {}) {
     return [...(await this.#link.call('tokenize', [String(text), { special, bos }]))]
+  }
+
+  /** @param {string | any[]} prompt @returns {Promise<number>} */
+  async countTokens(prompt) {
+    const chat = typeof prompt !== 'string'
+    return (await this.tokenize(chat ? await renderChat(this.#template, prompt) : prompt, { bos: !chat && this.#addBos })).length
   }
 
   /** @param {Iterable<number>} tokens @param {{ special?: boolean }} [options] @returns {Promise<string>} */

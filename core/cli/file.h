@@ -40,6 +40,8 @@ int nibl_cli_model_read(const char *path, const nibl_cli_receiver *receiver, nib
 /* Appends a whole file ("-": stdin) of at most `limit` bytes. Returns an exit code. */
 int nibl_cli_read_file(const char *path, size_t limit, nibl_cli_text *out);
 
+bool nibl_cli_is_folder(const char *path);
+
 /* The regular files of a folder, sorted; hidden ones are none. Free it in any case. */
 typedef struct nibl_cli_names {
     char **items;
@@ -63,5 +65,22 @@ int nibl_cli_output_open(const char *path, nibl_cli_output *out);
 int nibl_cli_output_write(nibl_cli_output *output, const void *bytes, size_t length);
 int nibl_cli_output_commit(nibl_cli_output *output); /* returns an exit code; discards on failure */
 void nibl_cli_output_discard(nibl_cli_output *output); /* nothing left behind; legal after commit */
+
+/* An output folder, which must not exist yet or be empty: filled under a temporary name beside it and renamed when it is
+ * complete. */
+typedef struct nibl_cli_folder {
+    const char *path; /* the caller's */
+    nibl_cli_text temporary; /* its name */
+    nibl_cli_text names; /* of the files made so far, each with its NUL */
+    FILE *stream; /* the file at hand */
+} nibl_cli_folder;
+
+int nibl_cli_folder_open(const char *path, nibl_cli_folder *out);
+/* Appends to the file of that name, and makes it where it is not the one at hand. */
+int nibl_cli_folder_write(nibl_cli_folder *folder, const char *name, const void *bytes, size_t length);
+/* Copies a file of another folder, of at most `limit` bytes; does nothing where there is none. */
+int nibl_cli_folder_copy(nibl_cli_folder *folder, const char *from, const char *name, size_t limit);
+int nibl_cli_folder_commit(nibl_cli_folder *folder); /* returns an exit code; discards on failure */
+void nibl_cli_folder_discard(nibl_cli_folder *folder);
 
 #endif

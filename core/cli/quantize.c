@@ -9,22 +9,28 @@
 
 typedef struct quantize_options {
     nibl_cli_settings settings; /* threads */
-    const char *output, *type, *embedding, *head, *method, *calibration, *recipe, *report, *size, *types;
+    const char *output, *type, *embedding, *head, *method, *calibration, *recipe, *report, *size, *types,
+        *format;
     double bits; /* per weight */
-    int64_t calibration_tokens;
+    int64_t calibration_tokens, shard_size;
     nibl_cli_texts tensors; /* PATTERN=TYPE */
     bool requantize, json;
 } quantize_options;
 
-enum { MAX_TEXT = 64 << 20, WINDOW = 512 };
+enum { MAX_TEXT = 64 << 20, MAX_DOCUMENT = 256 << 20, WINDOW = 512 };
 
 static const quantize_options defaults = {.calibration_tokens = 8192};
 
 #define FIELD(member) offsetof(quantize_options, member)
 static const nibl_cli_option table[] = {
-    {"-o, --output", NIBL_CLI_TEXT, FIELD(output), "OUT", 0, 0, NULL, "the GGUF file to be made"},
+    {"-o, --output", NIBL_CLI_TEXT, FIELD(output), "OUT", 0, 0, NULL,
+     "the GGUF file, or the folder, to be made"},
     {"--type", NIBL_CLI_TEXT, FIELD(type), "TYPE", 0, 0, "q4_0",
-     "type of matrices: any that GGUF has, q4_k, mxfp4, f16, ..."},
+     "type of matrices: any that GGUF has, q4_k, mxfp4, f16, ...; or integers like w4g64asym (below)"},
+    {"--as", NIBL_CLI_TEXT, FIELD(format), "gguf|safetensors", 0, 0, "as TYPE demands",
+     "the format of what comes out"},
+    {"--shard-size", NIBL_CLI_INTEGER, FIELD(shard_size), "MB", 1, 1 << 20, "5000",
+     "of a folder: at most so much in a file of weights"},
     {"--embedding, --token-embedding-type", NIBL_CLI_TEXT, FIELD(embedding), "TYPE", 0, 0, "q8_0",
      "type of the embedding"},
     {"--head, --output-tensor-type", NIBL_CLI_TEXT, FIELD(head), "TYPE", 0, 0, "q8_0",
@@ -32,7 +38,8 @@ static const nibl_cli_option table[] = {
     {"--tensor, --tensor-type", NIBL_CLI_TEXTS, FIELD(tensors), "PATTERN=TYPE", 0, 0, NULL,
      "another type for some, as '*.ffn_down.weight=q6_k'; the first that fits counts"},
     {"--method", NIBL_CLI_TEXT, FIELD(method), "LIST", 0, 0, "rtn",
-     "of rtn (each type's rule), clip (the scales that lose least), and with a text imatrix, awq, gptq: "
+     "of rtn (each type's rule), clip (the scales that lose least), rotate (turned first), and with a text "
+     "imatrix, awq, gptq: "
      "awq,gptq"},
     {"--recipe", NIBL_CLI_TEXT, FIELD(recipe), "FILE", 0, 0, NULL,
      "types, exceptions and methods from a file: the JSON that quantized files carry (nibl.recipe), or a "
@@ -63,6 +70,8 @@ typedef struct job {
     nibl_quantize_options options;
     nibl_quantizer *quantizer;
     nibl_cli_output output;
+    nibl_cli_folder folder; /* or this */
+    nibl_cli_text config; /* of a source that is a folder */
     uint64_t written;
 } job;
 
@@ -73,6 +82,8 @@ static int write_output(void *context) {
     size_t length;
     nibl_quantizer_output(j->quantizer, &bytes, &length);
     j->written += length;
+    const char *file = nibl_quantizer_file(j->quantizer);
+    if (file && length > 0) return nibl_cli_folder_write(&j->folder, file, bytes, length);
     return length > 0 ? nibl_cli_output_write(&j->output, bytes, length) : NIBL_EXIT_OK;
 }
 
@@ -83,7 +94,37 @@ static int begin(void *context, const nibl_cli_model *model) {
     return nibl_cli_output_open(j->path, &j->output);
 }
 
-/* ---- With a calibration text ---- */
+/* ---- A model in memory, with a calibration text or for types that need it ---- */
+
+/* Files that a folder has besides config.json and its weights. */
+static int copy_documents(job *j, const char *path) {
+    static const char *const names[] = {"tokenizer.json",
+                                        "tokenizer_config.json",
+                                        "generation_config.json",
+                                        "chat_template.jinja",
+                                        "special_tokens_map.json",
+                                        "added_tokens.json",
+                                        "tokenizer.model",
+                                        "vocab.json",
+                                        "merges.txt"};
+    int code = NIBL_EXIT_OK;
+    for (size_t i = 0; i < sizeof names / sizeof *names && code == NIBL_EXIT_OK; i++)
+        code = nibl_cli_folder_copy(&j->folder, path, names[i], MAX_DOCUMENT);
+    return code;
+}
+
+/* The text of config.json, where the source is a folder. */
+static int read_config(const char *path, job *j) {
+    nibl_cli_text name = {0};
+    int code = NIBL_EXIT_OK;
+    if (!nibl_cli_is_folder(path)) return code;
+    if (!nibl_cli_text_append(&name, path, strlen(path)) || !nibl_cli_text_append(&name, "/config.json", 12))
+        code = NIBL_EXIT_FAILED;
+    if (code == NIBL_EXIT_OK) code = nibl_cli_read_file(name.bytes, MAX_DOCUMENT, &j->config);
+    nibl_cli_text_free(&name);
+    j->options.config = j->config.bytes;
+    return code;
+}
 
 static int read_calibration(const nibl_cli_model *model, const quantize_options *o, nibl_cli_tokens *tokens) {
     nibl_cli_text text = {0};
@@ -144,13 +185,14 @@ static int choose_types(const nibl_cli_model *model, const quantize_options *o, 
     }
 }
 
-static int quantize_calibrated(const char *path, const quantize_options *o, job *j, nibl_cli_model *model,
-                               nibl_allotment **allotment) {
+static int quantize_model(const char *path, const quantize_options *o, job *j, nibl_cli_model *model,
+                          nibl_allotment **allotment) {
     nibl_cli_tokens tokens = {0};
     const double start = nibl_cli_seconds();
     const bool mixed = o->size || o->bits > 0;
     int code = nibl_cli_model_open(path, NULL, false, model);
-    if (code == NIBL_EXIT_OK) code = read_calibration(model, o, &tokens);
+    if (code == NIBL_EXIT_OK) code = read_config(path, j);
+    if (code == NIBL_EXIT_OK && o->calibration) code = read_calibration(model, o, &tokens);
     const uint32_t window = model->info.context_length < WINDOW ? model->info.context_length : WINDOW;
     if (code == NIBL_EXIT_OK && (mixed ? nibl_allotment_new(model->model, &j->options, o->types, tokens.ids,
                                                             tokens.count, window, allotment)
@@ -160,13 +202,16 @@ static int quantize_calibrated(const char *path, const quantize_options *o, job 
     if (code == NIBL_EXIT_OK && mixed) code = measure_tensors(model, *allotment);
     if (code == NIBL_EXIT_OK && mixed) code = choose_types(model, o, j, &tokens, window, *allotment);
     nibl_cli_tokens_free(&tokens);
-    if (code == NIBL_EXIT_OK) code = nibl_cli_output_open(j->path, &j->output);
+    if (code == NIBL_EXIT_OK)
+        code = nibl_quantizer_file(j->quantizer) ? nibl_cli_folder_open(j->path, &j->folder)
+                                                 : nibl_cli_output_open(j->path, &j->output);
     for (nibl_status status = NIBL_MORE; code == NIBL_EXIT_OK && status == NIBL_MORE;) {
         status = nibl_quantizer_step(j->quantizer);
         code = status < 0 ? nibl_cli_fail_library(model->path) : write_output(j);
         show_steps(j, start);
         if (nibl_cli_interrupted()) code = nibl_cli_fail("interrupted");
     }
+    if (code == NIBL_EXIT_OK && j->config.bytes && j->folder.temporary.bytes) code = copy_documents(j, path);
     if (nibl_cli_stderr_is_terminal()) fputs("\r\033[K", stderr);
     model->seconds = nibl_cli_seconds() - start;
     return code;
@@ -337,6 +382,8 @@ static int quantize(const char *path, const void *given) {
                          .tensors = tensors,
                          .tensor_count = o->tensors.count,
                          .method = o->method,
+                         .format = o->format,
+                         .shard_bytes = (uint64_t)o->shard_size * 1000000,
                          .threads = nibl_cli_threads(&o->settings),
                          .requantize = o->requantize,
                          .measure = o->report != NULL}};
@@ -350,13 +397,17 @@ static int quantize(const char *path, const void *given) {
     int code = read_tensors(o, tensors, room);
     if (code == NIBL_EXIT_OK && o->recipe) code = nibl_cli_recipe_read(o->recipe, &j.options, &recipe);
     if (code == NIBL_EXIT_OK)
-        code = o->calibration ? quantize_calibrated(path, o, &j, &model, &allotment)
-                              : nibl_cli_model_read(path, &receiver, &model);
+        code = o->calibration || nibl_quantize_needs_model(&j.options)
+                   ? quantize_model(path, o, &j, &model, &allotment)
+                   : nibl_cli_model_read(path, &receiver, &model);
     if (code == NIBL_EXIT_OK && j.written != nibl_quantizer_size(j.quantizer))
         code = nibl_cli_fail("%s: %" PRIu64 " bytes came out instead of %" PRIu64, path, j.written,
                              nibl_quantizer_size(j.quantizer));
-    if (code == NIBL_EXIT_OK) code = nibl_cli_output_commit(&j.output);
+    if (code == NIBL_EXIT_OK)
+        code = j.folder.path ? nibl_cli_folder_commit(&j.folder) : nibl_cli_output_commit(&j.output);
     nibl_cli_output_discard(&j.output);
+    nibl_cli_folder_discard(&j.folder);
+    nibl_cli_text_free(&j.config);
     if (code == NIBL_EXIT_OK) code = report(&j, &model, o);
     nibl_quantizer_free(j.quantizer);
     nibl_allotment_free(allotment);
@@ -369,11 +420,18 @@ static int quantize(const char *path, const void *given) {
 const nibl_cli_verb nibl_cli_quantize = {
     .name = "quantize",
     .arguments = "MODEL OUT [TYPE] [options]",
-    .summary = "Makes a smaller GGUF file of a GGUF file, a split one, or a Hugging Face folder.",
+    .summary = "Makes a smaller GGUF file or folder of a GGUF file, a split one, or a Hugging Face folder.",
     .details =
         "\n"
         "OUT appears when it is complete, or not at all. Rows that do not divide into a type's blocks get\n"
-        "another, which is told.\n",
+        "another, which is told.\n"
+        "\n"
+        "TYPE may be integers: w4g64 (4 bits, a scale for 64 inputs), w3g128asym (with zero points), w8row,\n"
+        "w4tensor; a symmetric scale is -extreme, -range or -absmax, stored as -f16, -bf16 or -f32. OUT is "
+        "a\n"
+        "folder then, in compressed-tensors' layout (pack-quantized), for nibl, transformers and vLLM:\n"
+        "    nibl quantize MODEL OUT w4g64asym --method awq --calibration TEXT && vllm serve OUT\n"
+        "--as gguf writes those with 4 bits and no zero point as Q4_0 for llama.cpp.\n",
     .options = table,
     .option_count = sizeof table / sizeof *table,
     .defaults = &defaults,

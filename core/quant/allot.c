@@ -414,7 +414,7 @@ static nibl_status begin(nibl_allotment *a, const nibl_quantize_options *o, cons
     if (m->quantization.method || m->transposed || m->hyper.experts > 0 || m->hyper.conv_layers > 0)
         return nibl_fail(NIBL_E_UNSUPPORTED, "architecture %s cannot be calibrated yet", m->arch->name);
     NIBL_TRY(read_types(a, types));
-    NIBL_TRY(nibl_recipe_choose(m->gguf, o, &a->recipe));
+    NIBL_TRY(nibl_recipe_choose(m->gguf, o, NULL, &a->recipe));
     NIBL_TRY(find_items(a, o));
     NIBL_TRY(copy_given(a, o));
     NIBL_TRY(nibl_session_grow_pool(a->model, o->threads));

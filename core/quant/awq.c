@@ -1,6 +1,6 @@
 #include "core/quant/awq.h"
 
-#include "core/encode.h"
+#include "core/encode_grid.h"
 #include "core/maths.h"
 #include "core/quant/gptq.h"
 
@@ -20,6 +20,7 @@ typedef struct search {
     uint32_t count;
     float *scale; /* tried (cols) */
     float *room; /* (workers, 17, size): a row, and what rounding changes in 16 rows, one in a lane */
+    nibl_block *blocks; /* (workers, cols / 32) */
 } search;
 
 /* x^exponent of the root mean squares, its extremes balanced around 1. */
@@ -37,38 +38,32 @@ static void make_scale(const nibl_site *site, double exponent, float *scale) {
     for (uint32_t j = 0; j < site->cols; j++) scale[j] *= balance;
 }
 
-/* What rounding the scaled row, by the type's rule, changes: to lane `lane` of delta. False where a value is too large. */
-static bool try_row(const search *s, uint32_t row, float *scaled, float *delta, uint32_t lane) {
+/* What rounding the scaled row, by the type's rule, changes: to lane `lane` of delta. Where a matrix has one scale, the row
+ * stands for it. False where a value is too large. */
+static bool try_row(const search *s, uint32_t row, float *scaled, float *delta, nibl_block *blocks,
+                    uint32_t lane) {
     const uint32_t n = s->site->cols, size = s->types[row]->block;
     const nibl_grid *g = nibl_grid_of(s->types[row]);
     const float *x = s->rows + (size_t)row * n;
-    float alike[NIBL_SUPER];
-    for (int i = 0; i < NIBL_SUPER; i++) alike[i] = 1;
     for (uint32_t j = 0; j < n; j++) scaled[j] = x[j] * s->scale[j];
-    for (uint32_t at = 0; at < n; at += size) {
-        nibl_block b;
-        if (!nibl_choose_block(s->kernels, g, scaled + at, alike, size, false, &b)) return false;
-        for (uint32_t group = 0; group < size / g->group; group++) {
-            float d, m;
-            nibl_group_scale(g, &b, group, &d, &m);
-            for (uint32_t i = 0; i < g->group; i++) {
-                const uint32_t j = at + group * g->group + i;
-                delta[(size_t)j * T + lane] =
-                    (nibl_code_level(g, b.codes[j - at]) * d + m) / s->scale[j] - x[j];
-            }
-        }
+    if (!nibl_choose_row(s->kernels, s->types[row], scaled, NULL, n, false, NULL, blocks)) return false;
+    for (uint32_t j = 0; j < n; j++) {
+        const nibl_block *b = &blocks[j / size];
+        float d, m;
+        nibl_group_scale(g, b, j % size / g->group, &d, &m);
+        delta[(size_t)j * T + lane] = (nibl_code_level(g, b->codes[j % size]) * d + m) / s->scale[j] - x[j];
     }
     return true;
 }
 
 /* The errors of 16 rows: sum over j of (sum over i of H_ij delta_i) delta_j. */
-static void try_rows(const search *s, uint32_t first, float *room) {
+static void try_rows(const search *s, uint32_t first, float *room, nibl_block *blocks) {
     const uint32_t size = nibl_panel_size(s->site->cols);
     float *delta = room + size;
     double *errors = s->errors + first;
     memset(delta, 0, (size_t)size * T * sizeof *delta);
     for (uint32_t r = 0; r < T && first + r < s->count; r++)
-        errors[r] = try_row(s, first + r, room, delta, r) ? 0 : HUGE_VAL;
+        errors[r] = try_row(s, first + r, room, delta, blocks, r) ? 0 : HUGE_VAL;
     for (uint32_t j = 0; j < size; j += T) {
         float sums[T * T] = {0};
         s->kernels->tile_f32(sums, s->site->sums + nibl_panel_at(size, 0, j), delta, size);
@@ -81,7 +76,8 @@ static void try_rows(const search *s, uint32_t first, float *room) {
 static void try_job(void *context, uint32_t worker, uint32_t workers) {
     const search *s = context;
     float *room = s->room + (size_t)worker * 17 * nibl_panel_size(s->site->cols);
-    for (uint32_t row = worker * T; row < s->count; row += workers * T) try_rows(s, row, room);
+    nibl_block *blocks = s->blocks + (size_t)worker * (s->site->cols / NIBL_BLOCK);
+    for (uint32_t row = worker * T; row < s->count; row += workers * T) try_rows(s, row, room, blocks);
 }
 
 static void find_exponent(search *s, float *scale) {
@@ -108,10 +104,11 @@ nibl_status nibl_awq_search(nibl_pool *pool, const nibl_site *site, const nibl_k
                 .rows = nibl_alloc(4 * most * n),
                 .errors = nibl_alloc_zero(most * sizeof *s.errors),
                 .scale = nibl_alloc(4 * n),
-                .room = nibl_alloc(4ull * 17 * nibl_panel_size(site->cols) * nibl_pool_workers(pool))};
+                .room = nibl_alloc(4ull * 17 * nibl_panel_size(site->cols) * nibl_pool_workers(pool)),
+                .blocks = nibl_alloc(n / NIBL_BLOCK * nibl_pool_workers(pool) * sizeof *s.blocks)};
     nibl_status status = NIBL_OK;
     for (uint32_t j = 0; j < n; j++) scale[j] = 1;
-    if (!s.types || !s.rows || !s.errors || !s.scale || !s.room) {
+    if (!s.types || !s.rows || !s.errors || !s.scale || !s.room || !s.blocks) {
         status = nibl_fail_memory(4 * most * n, "rows of matrices");
     } else {
         for (uint32_t m = 0; m < count; m++) {
@@ -130,5 +127,6 @@ nibl_status nibl_awq_search(nibl_pool *pool, const nibl_site *site, const nibl_k
     nibl_free(s.errors);
     nibl_free(s.scale);
     nibl_free(s.room);
+    nibl_free(s.blocks);
     return status;
 }

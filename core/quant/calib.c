@@ -154,7 +154,8 @@ static nibl_status run_layer(nibl_calib *c, nibl_layer *layer) {
 nibl_status nibl_calib_layer(nibl_calib *c) {
     uint32_t layer = 0, none = 0;
     NIBL_TRY(nibl_run_advance(c->run, &none)); /* embeds the tokens */
-    const float *x = nibl_run_stream(c->run, false, &layer);
+    float *x = nibl_run_stream(c->run, false, &layer);
+    if (layer == 0 && c->enter) c->enter(c->context, x, c->rows);
     memcpy(c->stream, x, (size_t)c->rows * c->model->hyper.width * sizeof *x);
     NIBL_TRY(open_sites(c, &c->model->layers[layer]));
     nibl_run_observe(c->run, observe, c);

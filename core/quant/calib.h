@@ -23,6 +23,9 @@ typedef struct nibl_calib {
     size_t cache_count;
     uint32_t rows, chunks;
     float *stream; /* before the layer at hand (rows, width) */
+    void (*enter)(void *context, float *stream,
+                  uint32_t rows); /* changes it before the first layer; or NULL */
+    void *context;
     float *panels; /* an input of a chunk, 16 columns after the other */
     bool hessians; /* or only squares */
     nibl_site sites[NIBL_MAX_SITES];

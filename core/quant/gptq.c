@@ -171,8 +171,13 @@ typedef struct desk {
     float *x, *errors, *d, *inverse, *m;
 } desk;
 
+/* Columns whose scale stands in one place: a group, or a block where groups are larger. */
+static uint32_t group_of(const nibl_gptq_rows *w) {
+    return w->grid->group < w->block ? w->grid->group : w->block;
+}
+
 static void begin_rows(const nibl_gptq_rows *w, uint32_t n, const desk *at) {
-    const uint32_t group = w->grid->group;
+    const uint32_t group = group_of(w);
     memset(w->room, 0, NIBL_GPTQ_ROOM(n) * sizeof *w->room);
     for (uint32_t r = 0; r < w->rows; r++) {
         for (uint32_t j = 0; j < n; j++) at->x[(size_t)j * T + r] = w->x[r * w->stride + j];
@@ -210,6 +215,7 @@ static void round_column(const nibl_factor *f, const nibl_levels *levels, uint32
 void nibl_gptq_round(const nibl_factor *f, const nibl_kernels *kernels, const nibl_gptq_rows *w) {
     const uint32_t n = f->n;
     const nibl_levels levels = nibl_levels_of(w->grid);
+    const uint32_t group = group_of(w);
     float *room = w->room;
     const desk at = {room, room + (size_t)16 * n, room + (size_t)32 * n, room + (size_t)33 * n,
                      room + (size_t)34 * n};
@@ -217,8 +223,7 @@ void nibl_gptq_round(const nibl_factor *f, const nibl_kernels *kernels, const ni
     for (uint32_t first = 0; first < n; first += T) {
         float sums[T * T] = {0};
         kernels->tile_f32(sums, f->panels + nibl_panel_at(f->size, 0, first), at.errors, first);
-        for (uint32_t i = 0; i < T; i++)
-            round_column(f, &levels, w->grid->group, first + i, sums + i * T, &at);
+        for (uint32_t i = 0; i < T; i++) round_column(f, &levels, group, first + i, sums + i * T, &at);
     }
     for (uint32_t r = 0; r < w->rows; r++)
         for (uint32_t first = 0; first < n; first += T) {

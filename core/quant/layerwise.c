@@ -3,11 +3,15 @@
  * computed and its inputs are measured; scales move between its matrices (AWQ); its rows are rounded; and before the next
  * one is measured it is computed again as it will be (true-sequential GPTQ). The model is left as it was.
  */
-#include "core/encode.h"
+#include "core/encode_grid.h"
 #include "core/quant/awq.h"
 #include "core/quant/calib.h"
+#include "core/quant/folder.h"
 #include "core/quant/gptq.h"
+#include "core/quant/integers.h"
 #include "core/quant/quant.h"
+#include "core/quant/rotate.h"
+#include "core/rows.h"
 #include "core/session.h"
 
 #include <math.h>
@@ -24,11 +28,17 @@ typedef struct work {
     const nibl_site *site; /* NULL: nothing is known of its input */
     const float *in, *out; /* its columns are multiplied by `in`, its rows divided by `out`; NULL = 1 */
     uint8_t *bytes; /* encoded rows */
+    const float *norm; /* of matrices outside of layers that are turned: their columns are multiplied by it */
+    bool turned;
+    nibl_block *whole; /* the scale of the matrix, where it has one for all rows */
 } work;
 
 struct nibl_layerwise {
     nibl_model *model;
+    bool calibrated;
     nibl_calib calib;
+    nibl_folder *folder; /* the output; NULL = GGUF */
+    bool more; /* of it after the tensors */
     size_t binding; /* the next one */
     float *scales[NIBL_MAX_SITES]; /* of AWQ, by site */
     work works[MATRICES];
@@ -38,6 +48,13 @@ struct nibl_layerwise {
     float *room; /* of 16 rows the values (16, widest), of one the weights (widest), NIBL_GPTQ_ROOM(widest) */
     nibl_block *blocks; /* of 16 rows */
     uint64_t room_width, block_width;
+    /* of a model that is turned (rotate.h) */
+    nibl_rotation *rotation; /* NULL = it is not */
+    float *ones; /* (width): norms */
+    nibl_layer plain_layer; /* the layer at hand as it was */
+    nibl_matrix turned[NIBL_ROTATED], plain[NIBL_ROTATED];
+    nibl_layer *turned_layer; /* it; NULL = none */
+    nibl_binding *bindings; /* the model's own, where a head was added to them */
     /* the rows at work */
     const work *at;
     uint64_t bad_row;
@@ -64,6 +81,19 @@ static void weigh(const nibl_quantizer *q, const work *w, const float *x, float 
     }
 }
 
+/* Row of the matrix as it is to be rounded, and what its weights count. */
+static void read_row(const nibl_quantizer *q, const work *w, uint32_t row, float *x, float *weights) {
+    const uint32_t n = w->matrix->cols;
+    q->kernels->unpack_row(x, w->matrix, row);
+    for (uint32_t j = 0; w->in && j < n; j++) x[j] *= w->in[j];
+    for (uint32_t j = 0; w->out && j < n; j++) x[j] /= w->out[row];
+    if (w->turned) {
+        for (uint32_t j = 0; w->norm && j < n; j++) x[j] *= w->norm[j];
+        nibl_rotation_apply(q->layerwise->rotation, x, 1, weights);
+    }
+    if (w->site) weigh(q, w, x, weights);
+}
+
 static uint64_t room_of(const nibl_layerwise *l) {
     return (NIBL_TILE + 1) * l->room_width + NIBL_GPTQ_ROOM(l->room_width);
 }
@@ -88,25 +118,37 @@ static uint32_t encode_rows(nibl_quantizer *q, uint32_t worker, uint32_t begin, 
                                  .room = weights + l->room_width};
     for (uint32_t r = 0; r < rows.rows; r++) {
         float *x = room + r * l->room_width;
-        q->kernels->unpack_row(x, w->matrix, begin + r);
-        for (uint32_t j = 0; w->in && j < n; j++) x[j] *= w->in[j];
-        for (uint32_t j = 0; w->out && j < n; j++) x[j] /= w->out[begin + r];
-        if (w->site) weigh(q, w, x, weights);
-        if (!rounded && !nibl_encode_values(q->kernels, to, x, w->site ? weights : NULL, n, q->method.search,
-                                            w->bytes + (size_t)blocks * to->bytes * (begin + r)))
-            return begin + r;
-        for (uint32_t i = 0; rounded && i < blocks; i++)
-            if (!nibl_choose_block(q->kernels, grid, x + i * to->block, weights + i * to->block, to->block,
-                                   true, &rows.blocks[r * rows.block_stride + i]))
+        read_row(q, w, begin + r, x, weights);
+        if (!grid) {
+            if (!nibl_encode_values(q->kernels, to, x, NULL, n, false,
+                                    w->bytes + (size_t)blocks * to->bytes * (begin + r)))
                 return begin + r;
+        } else if (!nibl_choose_row(q->kernels, to, x, w->site ? weights : NULL, n, q->method.search,
+                                    w->whole, &rows.blocks[r * rows.block_stride])) {
+            return begin + r;
+        }
     }
-    if (!rounded) return end;
-    nibl_gptq_round(&l->factor, q->kernels, &rows);
+    if (!grid) return end;
+    if (rounded) nibl_gptq_round(&l->factor, q->kernels, &rows);
     for (uint32_t r = 0; r < rows.rows; r++)
         for (uint32_t i = 0; i < blocks; i++)
-            nibl_write_block(to, &rows.blocks[r * rows.block_stride + i],
-                             w->bytes + ((size_t)blocks * (begin + r) + i) * to->bytes);
+            (to->layout == NIBL_LAYOUT_PLAIN ? nibl_write_integers : nibl_write_block)(
+                to, &rows.blocks[r * rows.block_stride + i],
+                w->bytes + ((size_t)blocks * (begin + r) + i) * to->bytes);
     return end;
+}
+
+/* The scale of all rows of a matrix. */
+static nibl_status choose_whole(nibl_quantizer *q, const work *w, nibl_block *whole) {
+    const nibl_grid *g = nibl_grid_of(w->tensor->to);
+    const uint64_t count = (uint64_t)w->matrix->rows * w->matrix->cols;
+    float *x = nibl_alloc(8 * count), *weights = x + count;
+    if (!x) return nibl_fail_memory(8 * count, "a matrix");
+    for (uint32_t row = 0; row < w->matrix->rows; row++)
+        read_row(q, w, row, x + (size_t)row * w->matrix->cols, weights + (size_t)row * w->matrix->cols);
+    const bool fits = g->choose(g, x, w->site ? weights : NULL, (uint32_t)count, q->method.search, whole);
+    nibl_free(x);
+    return fits ? NIBL_OK : nibl_quant_refuse(w->tensor, 0, false);
 }
 
 static void encode_job(void *context, uint32_t worker, uint32_t workers) {
@@ -126,16 +168,21 @@ static void encode_job(void *context, uint32_t worker, uint32_t workers) {
 /* For nibl_loss_measure: a row of the matrix at work. */
 static const uint8_t *source_row(void *context, uint32_t worker, uint32_t row, float *x) {
     const nibl_quantizer *q = context;
-    const work *w = q->layerwise->at;
-    (void)worker;
-    q->kernels->unpack_row(x, w->matrix, row);
-    for (uint32_t j = 0; w->in && j < w->matrix->cols; j++) x[j] *= w->in[j];
-    for (uint32_t j = 0; w->out && j < w->matrix->cols; j++) x[j] /= w->out[row];
+    const nibl_layerwise *l = q->layerwise;
+    const work *w = l->at;
+    read_row(q, w, row, x, l->room + worker * room_of(l));
     return w->bytes + (size_t)(w->matrix->cols / w->tensor->to->block) * w->tensor->to->bytes * row;
 }
 
-static nibl_status encode_matrix(nibl_quantizer *q, const work *w) {
+static nibl_status encode_matrix(nibl_quantizer *q, work *w) {
     nibl_layerwise *l = q->layerwise;
+    const nibl_grid *grid = nibl_grid_of(w->tensor->to);
+    nibl_block whole = {0};
+    w->whole = NULL;
+    if (grid && grid->choose && grid->group > w->matrix->cols) {
+        NIBL_TRY(choose_whole(q, w, &whole));
+        w->whole = &whole;
+    }
     l->at = w;
     l->bad_row = UINT64_MAX;
     nibl_pool_run(l->model->pool, encode_job, q);
@@ -236,7 +283,7 @@ static nibl_status encode_layer(nibl_quantizer *q) {
         const nibl_site *site = &l->calib.sites[s];
         bool factored = false;
         for (uint32_t i = 0; i < l->work_count && status == NIBL_OK; i++) {
-            const work *w = &l->works[i];
+            work *w = &l->works[i];
             if (w->site != site) continue;
             if (q->method.gptq && !factored) {
                 float *inverse = NULL; /* the inputs are divided by the scale */
@@ -254,6 +301,8 @@ static nibl_status encode_layer(nibl_quantizer *q) {
         }
         nibl_factor_free(&l->factor);
     }
+    for (uint32_t i = 0; i < l->work_count && status == NIBL_OK; i++)
+        if (!l->works[i].site) status = encode_matrix(q, &l->works[i]);
     return status;
 }
 
@@ -309,7 +358,40 @@ static nibl_status compute_again(nibl_quantizer *q, nibl_layer *layer) {
     return status;
 }
 
+/* The layer at hand with its matrices turned, and the norms in them. */
+static nibl_status turn_layer(nibl_layerwise *l, nibl_layer *layer) {
+    nibl_matrix *places[NIBL_ROTATED];
+    NIBL_TRY(nibl_rotate_layer(l->model, layer, l->rotation, l->turned));
+    nibl_rotate_matrices(layer, places);
+    l->plain_layer = *layer;
+    l->turned_layer = layer;
+    for (uint32_t i = 0; i < NIBL_ROTATED; i++) {
+        if (!l->turned[i].data) continue;
+        l->plain[i] = *places[i];
+        *places[i] = l->turned[i];
+    }
+    layer->attn_norm = layer->ffn_norm = l->ones;
+    return NIBL_OK;
+}
+
+static void turn_back(nibl_layerwise *l) {
+    nibl_matrix *places[NIBL_ROTATED];
+    if (l->turned_layer) {
+        nibl_rotate_matrices(l->turned_layer, places);
+        for (uint32_t i = 0; i < NIBL_ROTATED; i++)
+            if (l->turned[i].data) *places[i] = l->plain[i];
+        l->turned_layer->attn_norm = l->plain_layer.attn_norm;
+        l->turned_layer->ffn_norm = l->plain_layer.ffn_norm;
+    }
+    l->turned_layer = NULL;
+    for (uint32_t i = 0; i < NIBL_ROTATED; i++) {
+        nibl_free(l->turned[i].data);
+        l->turned[i].data = NULL;
+    }
+}
+
 static void free_works(nibl_layerwise *l) {
+    turn_back(l);
     for (uint32_t i = 0; i < l->work_count; i++) nibl_free(l->works[i].bytes);
     l->work_count = 0;
     for (uint32_t s = 0; s < NIBL_MAX_SITES; s++) {
@@ -320,7 +402,8 @@ static void free_works(nibl_layerwise *l) {
 
 static nibl_status quantize_layer(nibl_quantizer *q, nibl_layer *layer, size_t begin, size_t end) {
     nibl_layerwise *l = q->layerwise;
-    NIBL_TRY(nibl_calib_layer(&l->calib));
+    if (l->rotation) NIBL_TRY(turn_layer(l, layer));
+    if (l->calibrated) NIBL_TRY(nibl_calib_layer(&l->calib));
     for (size_t i = begin; i < end; i++) {
         const nibl_binding *b = &l->model->bindings[i];
         if (!b->matrix) continue;
@@ -330,7 +413,7 @@ static nibl_status quantize_layer(nibl_quantizer *q, nibl_layer *layer, size_t b
         w->bytes = nibl_alloc(w->tensor->bytes);
         if (!w->bytes) return nibl_fail_memory(w->tensor->bytes, "the layer");
     }
-    if (q->measure) NIBL_TRY(note_salient(q));
+    if (q->measure && l->calibrated) NIBL_TRY(note_salient(q));
     if (q->method.awq) {
         NIBL_TRY(find_scales(q, layer));
         fold_scales(l, layer);
@@ -341,72 +424,117 @@ static nibl_status quantize_layer(nibl_quantizer *q, nibl_layer *layer, size_t b
 
 /* ---- The output ---- */
 
-static nibl_status write_gap(nibl_quantizer *q, uint64_t bytes) {
+/* The rows of a tensor, as its type has them. */
+static nibl_status write_rows(nibl_quantizer *q, size_t index, const uint8_t *rows) {
+    const nibl_layerwise *l = q->layerwise;
+    const size_t bytes = (size_t)q->recipe.tensors[index].bytes,
+                 gap = (NIBL_QUANT_ALIGNMENT - bytes % NIBL_QUANT_ALIGNMENT) % NIBL_QUANT_ALIGNMENT;
     uint8_t *place;
-    const size_t gap = (size_t)((NIBL_QUANT_ALIGNMENT - bytes % NIBL_QUANT_ALIGNMENT) % NIBL_QUANT_ALIGNMENT);
-    NIBL_TRY(nibl_quant_extend(q, gap, &place));
-    memset(place, 0, gap);
+    if (l->folder) {
+        const nibl_slice header = nibl_folder_open(l->folder, index);
+        const size_t length = nibl_folder_bytes(l->folder, index);
+        NIBL_TRY(nibl_quant_extend(q, header.length + length, &place));
+        if (header.length > 0) memcpy(place, header.bytes, header.length);
+        nibl_folder_write(l->folder, index, rows, place + header.length);
+        return NIBL_OK;
+    }
+    NIBL_TRY(nibl_quant_extend(q, bytes + gap, &place));
+    memcpy(place, rows, bytes);
+    memset(place + bytes, 0, gap);
     return NIBL_OK;
 }
 
-static nibl_status write_vector(nibl_quantizer *q, const nibl_binding *b, const nibl_quant_tensor *t) {
+/* As Hugging Face's files have it: biases in the order of their rows, norms less 1 where their model adds it. */
+static void turn_vector(const nibl_model *m, const nibl_binding *b, float *x, float *room, uint32_t count) {
+    const bool turned =
+        (b->slot == NIBL_SLOT_BQ || b->slot == NIBL_SLOT_BK) && m->arch->rope == NIBL_ROPE_INTERLEAVED;
+    if (nibl_slot_forms[b->slot].norm && m->arch->norms_from_zero)
+        for (uint32_t i = 0; i < count; i++) x[i] -= 1.0f;
+    if (!turned) return;
+    memcpy(room, x, count * sizeof *x);
+    for (uint32_t i = 0; i < count; i++) x[i] = room[nibl_row_interleaved(m->hyper.head_width, i)];
+}
+
+static nibl_status write_vector(nibl_quantizer *q, size_t index) {
     nibl_layerwise *l = q->layerwise;
+    const nibl_binding *b = &l->model->bindings[index];
+    const nibl_quant_tensor *t = &q->recipe.tensors[index];
     const nibl_layer *layer = b->layer;
     const nibl_matrix *first = !layer                           ? NULL
                                : b->vector == &layer->attn_norm ? &layer->wq
                                : b->vector == &layer->ffn_norm  ? nibl_calib_first_ffn(layer)
                                                                 : NULL;
-    const uint64_t count = t->rows * t->cols;
-    float *x = nibl_alloc(4 * count);
-    uint8_t *place = NULL;
-    if (!x) return nibl_fail_memory(4 * count, "a vector");
-    divide(x, *b->vector, first ? scale_of(l, nibl_calib_site(&l->calib, first)) : NULL, (uint32_t)count);
-    nibl_status status = nibl_quant_extend(q, (size_t)t->bytes, &place);
-    if (status == NIBL_OK && !nibl_encode_values(q->kernels, t->to, x, NULL, (uint32_t)count, false, place))
-        status = nibl_quant_refuse(t, 0, false);
+    const uint32_t count = (uint32_t)(t->rows * t->cols);
+    float *x = nibl_alloc(8ull * count);
+    uint8_t *bytes = nibl_alloc(t->bytes);
+    nibl_status status = x && bytes ? NIBL_OK : nibl_fail_memory(8ull * count, "a vector");
+    if (status == NIBL_OK) {
+        const bool folded = l->rotation && b->slot == NIBL_SLOT_OUTPUT_NORM;
+        divide(x, folded ? l->ones : *b->vector,
+               first ? scale_of(l, nibl_calib_site(&l->calib, first)) : NULL, count);
+        if (l->folder) turn_vector(l->model, b, x, x + count, count);
+        if (!nibl_encode_values(q->kernels, t->to, x, NULL, count, false, bytes))
+            status = nibl_quant_refuse(t, 0, false);
+    }
+    if (status == NIBL_OK) status = write_rows(q, index, bytes);
     nibl_free(x);
+    nibl_free(bytes);
     return status;
 }
 
 /* A matrix outside of layers. */
-static nibl_status write_matrix(nibl_quantizer *q, const nibl_binding *b, nibl_quant_tensor *t) {
-    work w = {.tensor = t, .matrix = b->matrix, .bytes = nibl_alloc(t->bytes)};
-    uint8_t *place = NULL;
+static nibl_status write_matrix(nibl_quantizer *q, size_t index) {
+    nibl_quant_tensor *t = &q->recipe.tensors[index];
+    work w = {
+        .tensor = t, .matrix = q->layerwise->model->bindings[index].matrix, .bytes = nibl_alloc(t->bytes)};
+    w.turned = q->layerwise->rotation != NULL;
+    if (q->layerwise->model->bindings[index].slot == NIBL_SLOT_HEAD)
+        w.norm = q->layerwise->model->output_norm;
     if (!w.bytes) return nibl_fail_memory(t->bytes, "a matrix");
     nibl_status status = encode_matrix(q, &w);
-    if (status == NIBL_OK) status = nibl_quant_extend(q, (size_t)t->bytes, &place);
-    if (status == NIBL_OK) memcpy(place, w.bytes, (size_t)t->bytes);
+    if (status == NIBL_OK) status = write_rows(q, index, w.bytes);
     nibl_free(w.bytes);
     return status;
 }
 
-static nibl_status write_work(nibl_quantizer *q, const nibl_quant_tensor *t) {
+static nibl_status write_work(nibl_quantizer *q, size_t index) {
     const nibl_layerwise *l = q->layerwise;
-    uint8_t *place;
     uint32_t i = 0;
-    while (l->works[i].tensor != t) i++;
-    NIBL_TRY(nibl_quant_extend(q, (size_t)t->bytes, &place));
-    memcpy(place, l->works[i].bytes, (size_t)t->bytes);
-    return NIBL_OK;
+    while (l->works[i].tensor != &q->recipe.tensors[index]) i++;
+    return write_rows(q, index, l->works[i].bytes);
+}
+
+static nibl_status write_document(nibl_quantizer *q) {
+    nibl_layerwise *l = q->layerwise;
+    uint8_t *place;
+    nibl_slice text;
+    l->more = nibl_folder_document(l->folder, &text);
+    NIBL_TRY(nibl_quant_extend(q, text.length, &place));
+    memcpy(place, text.bytes, text.length);
+    return l->more ? NIBL_MORE : NIBL_OK;
+}
+
+const char *nibl_quantizer_file(const nibl_quantizer *q) {
+    return q->layerwise && q->layerwise->folder ? nibl_folder_file(q->layerwise->folder) : NULL;
 }
 
 nibl_status nibl_quantizer_step(nibl_quantizer *q) {
     nibl_layerwise *l = q->layerwise;
     if (!l) return nibl_fail(NIBL_E_ARGUMENT, "this quantizer works on what its loader is fed");
     const nibl_model *m = l->model;
-    if (l->binding == m->binding_count) return NIBL_OK;
+    if (l->binding == m->binding_count) return l->more ? write_document(q) : NIBL_OK;
     nibl_layer *layer = m->bindings[l->binding].layer;
     size_t end = l->binding + 1;
     while (layer && end < m->binding_count && m->bindings[end].layer == layer) end++;
     if (layer) NIBL_TRY(quantize_layer(q, layer, l->binding, end));
     for (; l->binding < end; l->binding++) {
         const nibl_binding *b = &m->bindings[l->binding];
-        nibl_quant_tensor *t = &q->recipe.tensors[l->binding];
-        NIBL_TRY(!b->matrix ? write_vector(q, b, t) : layer ? write_work(q, t) : write_matrix(q, b, t));
-        NIBL_TRY(write_gap(q, t->bytes));
+        NIBL_TRY(!b->matrix ? write_vector(q, l->binding)
+                 : layer    ? write_work(q, l->binding)
+                            : write_matrix(q, l->binding));
     }
     free_works(l);
-    return end == m->binding_count ? NIBL_OK : NIBL_MORE;
+    return end == m->binding_count && !l->more ? NIBL_OK : NIBL_MORE;
 }
 
 /* ---- Beginning and end ---- */
@@ -438,23 +566,75 @@ static nibl_status order_tensors(const nibl_model *m, nibl_recipe *r) {
 
 static void free_layerwise(nibl_layerwise *l) {
     free_works(l);
+    if (l->bindings) {
+        nibl_free(l->model->bindings);
+        l->model->bindings = l->bindings;
+        l->model->binding_count--;
+        l->model->tied = true;
+    }
+    nibl_rotation_free(l->rotation);
+    nibl_free(l->ones);
     nibl_factor_free(&l->factor);
     nibl_calib_free(&l->calib);
+    nibl_folder_free(l->folder);
     nibl_free(l->room);
     nibl_free(l->blocks);
     nibl_free(l);
 }
 
+static void turn_stream(void *context, float *stream, uint32_t rows) {
+    const nibl_layerwise *l = context;
+    const uint32_t width = l->model->hyper.width;
+    for (uint32_t t = 0; t < rows; t++)
+        nibl_rotation_apply(l->rotation, stream + (size_t)t * width, 1, l->room);
+}
+
+/* A head that was the embedding becomes a tensor of its own, for as long as the quantizer lives. */
+static nibl_status untie(nibl_quantizer *q) {
+    nibl_layerwise *l = q->layerwise;
+    nibl_model *m = l->model;
+    const uint64_t bytes = (uint64_t)(m->binding_count + 1) * sizeof *m->bindings;
+    NIBL_TRY(nibl_recipe_untie(&q->recipe));
+    nibl_binding *longer = nibl_alloc(bytes);
+    if (!longer) return nibl_fail_memory(bytes, "the list of tensors");
+    memcpy(longer, m->bindings, (size_t)bytes - sizeof *longer);
+    longer[m->binding_count] = (nibl_binding){.slot = NIBL_SLOT_HEAD, .matrix = &m->embedding};
+    l->bindings = m->bindings;
+    m->bindings = longer;
+    m->binding_count++;
+    m->tied = false;
+    return NIBL_OK;
+}
+
+static nibl_status begin_rotation(nibl_quantizer *q) {
+    nibl_layerwise *l = q->layerwise;
+    const uint32_t width = l->model->hyper.width;
+    NIBL_TRY(nibl_rotate_check(l->model));
+    NIBL_TRY(nibl_rotation_new(width, 0, &l->rotation));
+    l->ones = nibl_alloc(4ull * width);
+    if (!l->ones) return nibl_fail_memory(4ull * width, "the norms");
+    for (uint32_t i = 0; i < width; i++) l->ones[i] = 1;
+    return l->model->tied ? untie(q) : NIBL_OK;
+}
+
 static nibl_status begin(nibl_quantizer *q, nibl_model *model, const nibl_quantize_options *o,
                          const int32_t *tokens, size_t count, uint32_t window) {
-    NIBL_TRY(nibl_method_read(o->method, true, &q->method));
+    NIBL_TRY(nibl_method_read(o->method, count > 0, &q->method));
     NIBL_TRY(order_tensors(model, &q->recipe));
-    NIBL_TRY(nibl_quant_begin(q, o));
     NIBL_TRY(nibl_session_grow_pool(model, o->threads));
     nibl_layerwise *l = q->layerwise = nibl_alloc_zero(sizeof *l);
     if (!l) return nibl_fail_memory(sizeof *l, "the quantizer");
     q->free_layerwise = free_layerwise;
     l->model = model;
+    l->calibrated = count > 0;
+    if (q->method.rotate) NIBL_TRY(begin_rotation(q));
+    if (q->recipe.folder) {
+        NIBL_TRY(nibl_recipe_describe(&q->recipe, o));
+        NIBL_TRY(nibl_folder_new(model, &q->recipe, o, &l->folder, &q->size));
+        q->taken = l->more = true;
+    } else {
+        NIBL_TRY(nibl_quant_begin(q, o));
+    }
     for (size_t i = 0; i < q->recipe.count; i++) {
         const nibl_quant_tensor *t = &q->recipe.tensors[i];
         if (nibl_panel_size((uint32_t)t->cols) > l->room_width)
@@ -466,7 +646,14 @@ static nibl_status begin(nibl_quantizer *q, nibl_model *model, const nibl_quanti
     l->room = nibl_alloc(workers * room_of(l) * sizeof *l->room);
     l->blocks = nibl_alloc_zero(workers * NIBL_TILE * (l->block_width + 1) * sizeof *l->blocks);
     if (!l->room || !l->blocks) return nibl_fail_memory(workers * room_of(l) * 4, "the workers");
-    return nibl_calib_begin(&l->calib, model, tokens, count, window, q->method.awq || q->method.gptq);
+    if (!l->calibrated) return NIBL_OK;
+    const nibl_status status =
+        nibl_calib_begin(&l->calib, model, tokens, count, window, q->method.awq || q->method.gptq);
+    if (l->rotation) {
+        l->calib.enter = turn_stream;
+        l->calib.context = l;
+    }
+    return status;
 }
 
 nibl_status nibl_model_quantizer_new(nibl_model *model, const nibl_quantize_options *options,
@@ -475,11 +662,23 @@ nibl_status nibl_model_quantizer_new(nibl_model *model, const nibl_quantize_opti
     nibl_quantizer *q = NULL;
     if (!nibl_model_complete(model))
         return nibl_fail(NIBL_E_ARGUMENT, "the model's weights have not all arrived");
-    NIBL_TRY(nibl_quant_new(model->gguf, options, &q));
+    NIBL_TRY(nibl_quant_new(model->gguf, options, &nibl_quant_integers, &q));
     const nibl_status status = begin(q, model, options, tokens, count, window);
     if (status < 0)
         nibl_quantizer_free(q);
     else
         *out = q;
     return status;
+}
+
+bool nibl_quantize_needs_model(const nibl_quantize_options *o) {
+    const char *const names[] = {o->type, o->embedding, o->head};
+    nibl_integers form;
+    bool needs =
+        (o->format && strcmp(o->format, "safetensors") == 0) || (o->method && strstr(o->method, "rotate"));
+    for (size_t i = 0; i < 3 + o->tensor_count; i++) {
+        const char *name = i < 3 ? names[i] : o->tensors[i - 3].type;
+        needs = needs || (name && nibl_integers_read(name, &form));
+    }
+    return needs;
 }

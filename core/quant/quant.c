@@ -251,7 +251,8 @@ static nibl_status make_desks(nibl_quantizer *q, uint32_t threads) {
     return NIBL_OK;
 }
 
-nibl_status nibl_quant_new(const nibl_gguf *gguf, const nibl_quantize_options *o, nibl_quantizer **out) {
+nibl_status nibl_quant_new(const nibl_gguf *gguf, const nibl_quantize_options *o,
+                           const nibl_quant_grids *grids, nibl_quantizer **out) {
     if (o->size != sizeof *o)
         return nibl_fail(NIBL_E_ARGUMENT, "nibl_quantize_options.size is %zu, must be %zu", o->size,
                          sizeof *o);
@@ -267,7 +268,7 @@ nibl_status nibl_quant_new(const nibl_gguf *gguf, const nibl_quantize_options *o
         status = nibl_fail(NIBL_E_ARGUMENT, "NIBL_ISA=%s names no instruction set of this machine",
                            nibl_plat_isa_cap());
     else
-        status = nibl_recipe_choose(gguf, o, &q->recipe);
+        status = nibl_recipe_choose(gguf, o, grids, &q->recipe);
     if (status < 0)
         nibl_quantizer_free(q);
     else
@@ -288,6 +289,9 @@ nibl_status nibl_quant_begin(nibl_quantizer *q, const nibl_quantize_options *o) 
 
 static nibl_status begin(nibl_quantizer *q, nibl_loader *loader, const nibl_quantize_options *o) {
     NIBL_TRY(nibl_method_read(o->method, false, &q->method));
+    if (q->method.rotate)
+        return nibl_fail(NIBL_E_ARGUMENT,
+                         "method rotate needs the model in memory (nibl_model_quantizer_new)");
     NIBL_TRY(nibl_quant_begin(q, o));
     q->gathering = nibl_alloc_zero(sizeof *q->gathering);
     if (!q->gathering) return nibl_fail_memory(sizeof *q->gathering, "the quantizer");
@@ -311,7 +315,7 @@ nibl_status nibl_quantizer_new(nibl_loader *loader, const nibl_quantize_options 
     nibl_gguf *gguf = NULL;
     nibl_quantizer *q = NULL;
     NIBL_TRY(nibl_loader_header(loader, &gguf));
-    NIBL_TRY(nibl_quant_new(gguf, options, &q));
+    NIBL_TRY(nibl_quant_new(gguf, options, NULL, &q));
     const nibl_status status = begin(q, loader, options);
     if (status < 0)
         nibl_quantizer_free(q);
@@ -379,7 +383,7 @@ static void write_tensor(nibl_writer *w, const nibl_quant_tensor *t) {
                (unsigned long long)t->rows, (unsigned long long)t->cols, t->from->name, t->to->name);
     if (t->wanted)
         nibl_print(w, ",\"wanted\":\"%s\",\"why\":\"%llu columns are no multiple of %u\"", t->wanted->name,
-                   (unsigned long long)t->cols, t->wanted->block);
+                   (unsigned long long)t->cols, t->wanted_block);
     nibl_print(w, ",\"source_bytes\":%llu,\"bytes\":%llu", (unsigned long long)t->source->bytes,
                (unsigned long long)t->bytes);
     if (t->loss.weights > 0) {

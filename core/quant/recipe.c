@@ -25,6 +25,7 @@ static const file_type file_types[] = {
 };
 
 static const file_type *file_type_of(const nibl_dtype *type) {
+    if (nibl_dtype_by_id(type->id) != type) type = nibl_dtype_by_id(2); /* integers, in Q4_0 */
     for (size_t i = 0; i < sizeof file_types / sizeof *file_types; i++)
         if (strcmp(file_types[i].type, type->name) == 0) return &file_types[i];
     return NULL;
@@ -35,9 +36,15 @@ static const nibl_dtype *fitting(const nibl_dtype *type, uint64_t cols) {
     return type;
 }
 
-static nibl_status find_type(const char *name, const char *absent, const nibl_dtype **out) {
+static nibl_status find_type(nibl_recipe *r, const char *name, const char *absent, const nibl_dtype **out) {
     if (!name) name = absent;
+    *out = NULL;
+    if (r->grids) NIBL_TRY(r->grids->find(r, name, out));
+    if (*out) return NIBL_OK;
     *out = nibl_encode_type(name);
+    if (*out && r->folder && !nibl_kind_is_float((*out)->kind))
+        return nibl_fail(NIBL_E_ARGUMENT, "'%.64s' is GGUF's: a folder holds floats and integers like w4g64",
+                         name);
     return *out ? NIBL_OK : nibl_fail_encode_type(name);
 }
 
@@ -51,6 +58,7 @@ static const struct {
     {"rtn", false, {.search = false}},
     {"clip", false, {.search = true}},
     {"imatrix", true, {.search = true, .magnitude = true}},
+    {"rotate", false, {.rotate = true}},
     {"awq", true, {.awq = true}},
     {"gptq", true, {.search = true, .gptq = true}},
 };
@@ -78,7 +86,7 @@ nibl_status nibl_method_read(const char *text, bool calibrated, nibl_method *out
             return nibl_fail(NIBL_E_ARGUMENT, "method %s needs a calibration text", methods[i].name);
         const nibl_method *m = &methods[i].method;
         *out = (nibl_method){out->search || m->search, out->magnitude || m->magnitude, out->awq || m->awq,
-                             out->gptq || m->gptq};
+                             out->gptq || m->gptq, out->rotate || m->rotate};
         more = text[length] == ',';
         text += length + 1;
     }
@@ -128,7 +136,22 @@ static bool is_kept(const nibl_gguf_tensor *t) {
 
 /* ---- The choice ---- */
 
-static nibl_status choose_type(const nibl_recipe *r, const nibl_quantize_options *o, bool *used,
+/* The type of the tensor's matrix, or F16 where none of the grid fits. */
+static nibl_status fit_type(nibl_recipe *r, const nibl_dtype *type, nibl_quant_tensor *t) {
+    if (nibl_dtype_by_id(type->id) == type) {
+        t->to = fitting(type, t->cols);
+        t->wanted = t->to == type ? NULL : type;
+        t->wanted_block = type->block;
+        return NIBL_OK;
+    }
+    NIBL_TRY(r->grids->fit(r, type, t->rows, t->cols, &t->to));
+    t->wanted_block = t->to ? r->grids->group(type) : NIBL_BLOCK;
+    t->wanted = !t->to || t->cols % t->wanted_block != 0 ? type : NULL;
+    if (!t->to) t->to = nibl_dtype_by_id(1);
+    return NIBL_OK;
+}
+
+static nibl_status choose_type(nibl_recipe *r, const nibl_quantize_options *o, bool *used,
                                nibl_quant_tensor *t) {
     const nibl_slice name = t->source->name;
     const nibl_dtype *type = r->type, *f32 = nibl_dtype_by_id(0);
@@ -142,11 +165,11 @@ static nibl_status choose_type(const nibl_recipe *r, const nibl_quantize_options
     for (size_t i = 0; i < o->tensor_count; i++) {
         if (!matches(o->tensors[i].pattern, name)) continue;
         used[i] = true;
-        NIBL_TRY(find_type(o->tensors[i].type, NULL, &type));
+        NIBL_TRY(find_type(r, o->tensors[i].type, NULL, &type));
         break;
     }
-    t->to = fitting(type, t->cols);
-    t->wanted = t->to == type ? NULL : type;
+    if (r->folder && type == t->from && !is_float) type = nibl_dtype_by_id(1);
+    NIBL_TRY(fit_type(r, type, t));
     if (is_float || t->to == t->from || nibl_kind_is_float(t->to->kind) || o->requantize) return NIBL_OK;
     return nibl_fail(
         NIBL_E_ARGUMENT,
@@ -201,9 +224,10 @@ static nibl_status mark_folder(const nibl_recipe *r) {
 
 static nibl_status choose(nibl_recipe *r, const nibl_quantize_options *o, bool *used) {
     bool tied = nibl_gguf_find_tensor(r->gguf, "output.weight") == NULL;
-    NIBL_TRY(find_type(o->type, "q4_0", &r->type));
-    NIBL_TRY(find_type(o->head, "q8_0", &r->head));
-    NIBL_TRY(find_type(o->embedding, tied && o->head ? o->head : "q8_0", &r->embedding));
+    const char *rest = r->folder ? "f16" : "q8_0";
+    NIBL_TRY(find_type(r, o->type, r->folder ? "w4" : "q4_0", &r->type));
+    NIBL_TRY(find_type(r, o->head, rest, &r->head));
+    NIBL_TRY(find_type(r, o->embedding, tied && o->head ? o->head : rest, &r->embedding));
     for (size_t i = 0; i < r->count; i++) {
         nibl_quant_tensor *t = &r->tensors[i];
         t->source = nibl_gguf_tensor_at(r->gguf, i);
@@ -233,9 +257,34 @@ static nibl_status choose(nibl_recipe *r, const nibl_quantize_options *o, bool *
     return mark_folder(r);
 }
 
+/* A folder where that is asked for, or a type that only folders have. */
+static nibl_status choose_format(nibl_recipe *r, const nibl_quantize_options *o) {
+    const char *const names[] = {o->type, o->embedding, o->head};
+    const nibl_dtype *type = NULL;
+    const bool told = o->format != NULL;
+    r->folder = !told || strcmp(o->format, "safetensors") == 0;
+    if (told && !r->folder && strcmp(o->format, "gguf") != 0)
+        return nibl_fail(NIBL_E_ARGUMENT, "there is no format '%.64s'; possible are gguf and safetensors",
+                         o->format);
+    if (!r->grids) {
+        if (told && r->folder)
+            return nibl_fail(NIBL_E_ARGUMENT,
+                             "a folder is made of a model in memory (nibl_model_quantizer_new)");
+        r->folder = false;
+        return NIBL_OK;
+    }
+    for (size_t i = 0; i < 3 + o->tensor_count && !told && !type; i++) {
+        const char *name = i < 3 ? names[i] : o->tensors[i - 3].type;
+        if (name) NIBL_TRY(r->grids->find(r, name, &type));
+    }
+    if (!told) r->folder = type != NULL;
+    return NIBL_OK;
+}
+
 nibl_status nibl_recipe_choose(const nibl_gguf *gguf, const nibl_quantize_options *options,
-                               nibl_recipe *out) {
-    *out = (nibl_recipe){.gguf = gguf, .count = nibl_gguf_tensor_count(gguf)};
+                               const nibl_quant_grids *grids, nibl_recipe *out) {
+    *out = (nibl_recipe){.gguf = gguf, .grids = grids, .count = nibl_gguf_tensor_count(gguf)};
+    NIBL_TRY(choose_format(out, options));
     if (out->count == 0) return nibl_fail(NIBL_E_FILE, "the model has no tensors");
     nibl_slice method;
     if (nibl_gguf_string(gguf, "nibl.quantization.method", &method))
@@ -251,10 +300,31 @@ nibl_status nibl_recipe_choose(const nibl_gguf *gguf, const nibl_quantize_option
     return status;
 }
 
+nibl_status nibl_recipe_untie(nibl_recipe *r) {
+    static const char name[] = "output.weight";
+    size_t i = 0;
+    while (i < r->count && !matches("token_embd.weight", r->tensors[i].source->name)) i++;
+    if (i == r->count) return nibl_fail(NIBL_E_FILE, "the model has no embedding");
+    void *grown = nibl_realloc(r->tensors, (uint64_t)(r->count + 1) * sizeof *r->tensors);
+    if (!grown) return nibl_fail_memory((r->count + 1) * sizeof *r->tensors, "the list of tensors");
+    r->tensors = grown;
+    nibl_quant_tensor *t = &r->tensors[r->count++];
+    *t = r->tensors[i];
+    r->own_head = *t->source;
+    r->own_head.name = (nibl_slice){name, sizeof name - 1};
+    t->source = &r->own_head;
+    NIBL_TRY(fit_type(r, r->head, t));
+    uint64_t row;
+    if (!nibl_dtype_row_bytes(t->to, t->cols, &row) || !nibl_mul_u64(row, t->rows, &t->bytes))
+        return nibl_fail(NIBL_E_FILE, "the head is too large");
+    return NIBL_OK;
+}
+
 void nibl_recipe_free(nibl_recipe *recipe) {
     nibl_free(recipe->tensors);
     nibl_free((void *)recipe->text.bytes);
     recipe->tensors = NULL;
+    if (recipe->grids) recipe->grids->drop(recipe);
     recipe->text = (nibl_slice){0};
 }
 
@@ -288,7 +358,7 @@ static void write_recipe(nibl_writer *w, const nibl_recipe *r, const nibl_quanti
     nibl_print(w, "}");
 }
 
-static nibl_status build_recipe(nibl_gguf_builder *b, nibl_recipe *r, const nibl_quantize_options *o) {
+nibl_status nibl_recipe_describe(nibl_recipe *r, const nibl_quantize_options *o) {
     nibl_writer w = {0};
     write_recipe(&w, r, o);
     char *text = nibl_alloc((uint64_t)w.length + 1);
@@ -296,7 +366,6 @@ static nibl_status build_recipe(nibl_gguf_builder *b, nibl_recipe *r, const nibl
     w = (nibl_writer){.text = text, .capacity = w.length + 1};
     write_recipe(&w, r, o);
     r->text = (nibl_slice){text, w.length};
-    nibl_gguf_build_string(b, "nibl.recipe", r->text);
     return NIBL_OK;
 }
 
@@ -310,7 +379,8 @@ nibl_status nibl_recipe_header(nibl_recipe *r, const nibl_quantize_options *o, u
     nibl_gguf_build_u32(&b, "general.file_type", file_type_of(r->type)->id);
     nibl_gguf_build_u32(&b, "general.quantization_version", 2);
     nibl_gguf_build_string(&b, "nibl.version", (nibl_slice){NIBL_VERSION, sizeof NIBL_VERSION - 1});
-    const nibl_status status = build_recipe(&b, r, o);
+    const nibl_status status = nibl_recipe_describe(r, o);
+    if (status == NIBL_OK) nibl_gguf_build_string(&b, "nibl.recipe", r->text);
     for (size_t i = 0; i < r->count; i++) {
         const nibl_quant_tensor *t = &r->tensors[i];
         char name[NIBL_GGUF_MAX_NAME + 1];

@@ -4,6 +4,7 @@
 #include "core/base.h"
 #include "core/quant/calib.h"
 #include "core/quant/gptq.h"
+#include "core/quant/rotate.h"
 #include "core/session.h"
 #include "kernels/maths.h"
 #include "tests/c/model_file.h"
@@ -265,6 +266,77 @@ static void methods_lose_less_than_plain_rounding(void) {
     nibl_model_free(source);
 }
 
+/* Every order that is needed: rows are orthogonal, and no number stands out. */
+static void rotations_are_orthogonal(void) {
+    static const uint32_t widths[] = {2, 12, 64, 20, 28, 36, 96, 576, 640, 896, 960};
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
+        const uint32_t n = widths[i];
+        nibl_rotation *r;
+        if (!CHECK_EQ(nibl_rotation_new(n, i, &r), NIBL_OK)) continue;
+        float *x = calloc((size_t)n * n, sizeof *x), *room = malloc((size_t)n * n * sizeof *x);
+        for (uint32_t j = 0; j < n; j++) x[(size_t)j * n + j] = 1;
+        nibl_rotation_apply(r, x, n, room);
+        double worst = 0;
+        for (uint32_t a = 0; a < n; a += n / 12 + 1)
+            for (uint32_t b = 0; b < n; b++) {
+                double dot = a == b ? -1 : 0;
+                for (uint32_t j = 0; j < n; j++)
+                    dot += (double)x[(size_t)a * n + j] * (double)x[(size_t)b * n + j];
+                worst = fabs(dot) > worst ? fabs(dot) : worst;
+                CHECK(fabsf(x[(size_t)a * n + b]) < 1.01f / sqrtf((float)n));
+            }
+        CHECK(worst < 1e-5);
+        free(x);
+        free(room);
+        nibl_rotation_free(r);
+    }
+    nibl_rotation *r;
+    CHECK_EQ(nibl_rotation_new(7 * 64 + 1, 0, &r), NIBL_E_UNSUPPORTED);
+    CHECK_HAS(nibl_last_message(), "449 dimensions");
+}
+
+/* Turned, a model computes the same; the head stands apart, and the source stays as it was. */
+static void rotation_changes_nothing(void) {
+    static const char *const sources[] = {TINY, "tests/fixtures/tiny-llama-f16.gguf"};
+    for (size_t i = 0; i < 2; i++) {
+        nibl_model *source = load_file(sources[i]);
+        if (!CHECK(source)) continue;
+        output o, rounded;
+        const bool tied = source->tied;
+        float *before = logits_of(source);
+        const nibl_status status = quantize(source, "f32", "rotate", 2, &o);
+        float *after = logits_of(source);
+        if (!CHECK_EQ(status, NIBL_OK)) {
+            printf("    %s: %s\n", sources[i], nibl_last_message());
+        } else {
+            const size_t count = (size_t)TOKENS * source->hyper.vocabulary;
+            CHECK(memcmp(before, after, count * sizeof *before) == 0 && source->tied == tied);
+            nibl_model *turned = load_output(&o);
+            CHECK(turned && !turned->tied);
+            float *logits = logits_of(turned);
+            double worst = 0;
+            for (size_t j = 0; j < count; j++)
+                worst = fmax(worst, fabs((double)logits[j] - (double)before[j]));
+            printf("rotated: %.2g\n", worst);
+            CHECK(worst < 1e-3);
+            CHECK(turned->layers[0].attn_norm[0] >= 1 && turned->layers[0].attn_norm[0] <= 1);
+            free(logits);
+            nibl_model_free(turned);
+            free(o.bytes);
+            CHECK_EQ(quantize(source, "q4_0", "rotate,gptq", 2, &rounded), NIBL_OK);
+            free(rounded.bytes);
+        }
+        free(before);
+        free(after);
+        nibl_model_free(source);
+    }
+    nibl_model *other = load_file("tests/fixtures/arch/gemma2.gguf");
+    output o;
+    CHECK_EQ(quantize(other, "f32", "rotate", 1, &o), NIBL_E_UNSUPPORTED);
+    CHECK_HAS(nibl_last_message(), "gemma2 cannot be rotated");
+    nibl_model_free(other);
+}
+
 static void threads_do_not_matter(void) {
     nibl_model *source = load_file(TINY);
     output first, other;
@@ -366,7 +438,7 @@ static void wrong_calibrations_are_told(void) {
     const int32_t bad = 1 << 20;
     nibl_quantizer *q;
     CHECK_EQ(nibl_model_quantizer_new(source, &options, tokens, 0, WINDOW, &q), NIBL_E_ARGUMENT);
-    CHECK_HAS(nibl_last_message(), "0 calibration tokens");
+    CHECK_HAS(nibl_last_message(), "needs a calibration text");
     CHECK_EQ(nibl_model_quantizer_new(source, &options, tokens, TOKENS, 0, &q), NIBL_E_ARGUMENT);
     CHECK_EQ(nibl_model_quantizer_new(source, &options, tokens, TOKENS, 1 << 20, &q), NIBL_E_ARGUMENT);
     CHECK_EQ(nibl_model_quantizer_new(source, &options, &bad, 1, WINDOW, &q), NIBL_E_ARGUMENT);
@@ -410,6 +482,8 @@ static const test tests[] = {
     {"Hessians that are none are told", hessians_that_are_none_are_told},
     {"Hessians are sums of products", hessians_are_sums_of_products},
     {"methods lose less than plain rounding", methods_lose_less_than_plain_rounding},
+    {"rotations are orthogonal", rotations_are_orthogonal},
+    {"rotation changes nothing", rotation_changes_nothing},
     {"threads do not matter", threads_do_not_matter},
     {"bytes go where they help", bytes_go_where_they_help},
     {"wrong calibrations are told", wrong_calibrations_are_told},

@@ -38,6 +38,9 @@ static nibl_token_trie *fixed_trie(void) {
         abort();
     if (nibl_tokenizer_new(gguf, &tokenizer) != NIBL_OK || nibl_token_trie_new(tokenizer, &trie) != NIBL_OK)
         abort();
+    nibl_tokenizer_free(tokenizer);
+    nibl_gguf_free(gguf);
+    free(b.bytes);
     return trie;
 }
 

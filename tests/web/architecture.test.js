@@ -21,7 +21,7 @@ const layers = [
   { name: 'kernels', files: ['kernels/'] },
   { name: 'base', files: ['core/base', 'core/rows', 'core/maths', 'core/index_table', 'core/lookup', 'core/hash'] },
   { name: 'plat', files: ['core/plat', 'core/plat/', 'core/absence', 'core/pool'] },
-  { name: 'dtype', files: ['core/dtype', 'core/encode', 'core/encode_parts', 'core/encode_search', 'core/encode_write'] },
+  { name: 'dtype', files: ['core/dtype', 'core/encode', 'core/encode_parts', 'core/encode_grid', 'core/encode_search', 'core/encode_write'] },
   { name: 'parsers', files: ['core/json', 'core/gguf', 'core/gguf_parts', 'core/gguf_read', 'core/gguf_join', 'core/gguf_build',
     'core/safetensors'] },
   {
