@@ -165,7 +165,7 @@ static trial search(const nibl_grid *g, const float *x, const float *w, uint32_t
     const float reach = levels < 8 ? 0.8f : levels < 32 ? 0.5f : 0.1f; /* few levels: more is clipped */
     trial best = try_scale(g, x, w, n, d, z);
     for (int i = 0; i < STEPS; i++) {
-        const float share = 1 + reach * (0.15f - (float)i / STEPS);
+        const float share = 1 + reach * (0.15f - (float)i / (float)STEPS);
         if (g->min) {
             const float scale = (e->high - e->low) * share / g->high;
             improve(g, x, w, n, scale, zero_of(e->low * share, scale, g->high), &best);

@@ -178,7 +178,7 @@ static uint32_t group_of(const nibl_gptq_rows *w) {
 
 static void begin_rows(const nibl_gptq_rows *w, uint32_t n, const desk *at) {
     const uint32_t group = group_of(w);
-    memset(w->room, 0, NIBL_GPTQ_ROOM(n) * sizeof *w->room);
+    memset(w->room, 0, (size_t)NIBL_GPTQ_ROOM(n) * sizeof *w->room);
     for (uint32_t r = 0; r < w->rows; r++) {
         for (uint32_t j = 0; j < n; j++) at->x[(size_t)j * T + r] = w->x[r * w->stride + j];
         for (uint32_t i = 0; i < n / group; i++) {

@@ -166,8 +166,9 @@ static void bench(const options *o, const operation *op, const nibl_kernel_row *
                      kinds[s->kind], scales[s->scale], (unsigned)s->tokens);
         else
             snprintf(label, sizeof label, s->width ? "%u x %u" : "%u", (unsigned)s->n, (unsigned)s->width);
-        printf("    %-42s %11.0f ns %7.2f GB/s %7.2f GMAC/s %7.2f x scalar\n", label, time, bytes / time,
-               macs / time, scalar[i] / time);
+        printf("    %-42s %11.0f ns %7.2f GB/s %7.2f GMAC/s", label, time, bytes / time, macs / time);
+        if (scalar[i] > 0) printf(" %7.2f x scalar", scalar[i] / time);
+        printf("\n");
     }
 }
 
@@ -215,7 +216,7 @@ int main(int argc, char **argv) {
         double scalar[MAX_BENCH] = {0};
         if (o.op && strcmp(o.op, operation_names[op]) != 0) continue;
         shape s;
-        for (size_t i = 0; o.bench && bench_shape(&o, operations[op], i, &s); i++)
+        for (size_t i = 0; o.bench && !o.stream && bench_shape(&o, operations[op], i, &s); i++)
             if (s.n || s.rows) scalar[i] = measure(operations[op], &s, reference_of(operation_names[op]));
         for (size_t i = 0; i < row_count; i++) {
             if (strcmp(rows[i].op, operation_names[op]) != 0 || (o.isa && strcmp(o.isa, rows[i].isa) != 0))
@@ -229,7 +230,8 @@ int main(int argc, char **argv) {
                 continue;
             }
             *(check(&o, op, &rows[i]) ? &passed : &failed) += 1;
-            if (o.bench) bench(&o, operations[op], &rows[i], scalar);
+            if (o.bench && !(o.stream && strcmp(rows[i].isa, "scalar") == 0))
+                bench(&o, operations[op], &rows[i], scalar);
             fflush(stdout);
         }
     }

@@ -54,7 +54,7 @@ static void codes_are_those_of_the_paper(void) {
             CHECK_EQ(nibl_pool_new(threads, &pool), NIBL_OK);
             nibl_factor factor;
             CHECK_EQ(nibl_factor_make(pool, kernels(), panels, NULL, cols, 0.01, &factor), NIBL_OK);
-            float *room = malloc(NIBL_GPTQ_ROOM(cols) * sizeof *room);
+            float *room = malloc((size_t)NIBL_GPTQ_ROOM(cols) * sizeof *room);
             const nibl_grid *grid = nibl_grid_of(nibl_dtype_by_id(2));
             nibl_block blocks[8][8] = {{{0}}};
             for (uint32_t row = 0; row < rows; row++)

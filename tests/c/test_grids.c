@@ -167,9 +167,9 @@ static void rows_are_packed(void) {
             (last ? nibl_write_block : nibl_write_integers)(&t.type, &blocks[b], bytes + b * t.type.bytes);
         nibl_matrix m = {.rows = 1,
                          .cols = cols,
-                         .kind = t.type.kind,
-                         .scale = t.type.scale,
-                         .layout = t.type.layout,
+                         .kind = (uint8_t)t.type.kind,
+                         .scale = (uint8_t)t.type.scale,
+                         .layout = (uint8_t)t.type.layout,
                          .factor = 1};
         m.data = calloc(1, nibl_panel_bytes(&m));
         bool finite = true;
