@@ -9,10 +9,12 @@ import { Input, Planner, located, marginOf } from './planning.js'
 
 const kvTypes = /** @type {const} */ (['i8', 'f16', 'f32'])
 
+const configName = /(^|[\/\\])config\.json([?#].*)?$/
+
 /** A config.json that is named itself, not by its folder. @param {import('./source.js').Descriptor} descriptor */
 function isConfig(descriptor) {
   const { url, path, file, name } = /** @type {any} */ (descriptor)
-  return /(^|[/\\])config\.json([?#].*)?$/.test(url ?? path ?? file?.name ?? name ?? '')
+  return configName.test(url ?? path ?? file?.name ?? name ?? '')
 }
 
 /**

@@ -65,7 +65,7 @@ class Session extends EventTarget {
 
   /** Forgets the oldest turns until `added` and some of an answer fit. @param {Turn[]} added */
   async #makeRoom(added) {
-    const answer = Math.min(64, this.contextWindow >> 2)
+    const answer = Math.min(64, Math.floor(this.contextWindow / 4))
     const count = () => this.#model.countTokens([...this.#first, ...this.#turns, ...added])
     let used = await count()
     const overflows = used + answer > this.contextWindow

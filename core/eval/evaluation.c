@@ -83,7 +83,7 @@ nibl_status nibl_evaluation_add(nibl_evaluation *e, const float *logits, const f
                                 int32_t next) {
     uint32_t top, reference_top = 0;
     double log_sum, reference_log_sum = 0;
-    position *p;
+    position *p = NULL;
     NIBL_TRY(begin_position(e, logits, reference != NULL, next, &top, &log_sum, &p));
     if (reference && !nibl_measure_row(reference, e->vocabulary, &reference_top, &reference_log_sum))
         return nibl_fail(NIBL_E_NUMERIC, "position %zu has reference logits that are not finite", e->count);
@@ -104,7 +104,7 @@ nibl_status nibl_evaluation_add_packed(nibl_evaluation *e, const float *logits, 
                                        int32_t next) {
     uint32_t top, reference_top;
     double log_sum;
-    position *p;
+    position *p = NULL;
     NIBL_TRY(begin_position(e, logits, true, next, &top, &log_sum, &p));
     NIBL_TRY(nibl_reference_compare(packed, logits, log_sum, e->vocabulary, &reference_top,
                                     &p->reference_surprise, &p->kl));

@@ -142,8 +142,9 @@ static uint32_t encode_rows(nibl_quantizer *q, uint32_t worker, uint32_t begin, 
 static nibl_status choose_whole(nibl_quantizer *q, const work *w, nibl_block *whole) {
     const nibl_grid *g = nibl_grid_of(w->tensor->to);
     const uint64_t count = (uint64_t)w->matrix->rows * w->matrix->cols;
-    float *x = nibl_alloc(8 * count), *weights = x + count;
+    float *x = nibl_alloc(8 * count);
     if (!x) return nibl_fail_memory(8 * count, "a matrix");
+    float *weights = x + count;
     for (uint32_t row = 0; row < w->matrix->rows; row++)
         read_row(q, w, row, x + (size_t)row * w->matrix->cols, weights + (size_t)row * w->matrix->cols);
     const bool fits = g->choose(g, x, w->site ? weights : NULL, (uint32_t)count, q->method.search, whole);
