@@ -86,6 +86,6 @@ export function readCalls(text, tools) {
   const tagged = text.replace(/<tool_call>\s*([^]*?)\s*(?:<\/tool_call>|$)/g, (whole, json) => (take(json) === '' ? '' : whole))
   const marked = tagged.replace(/\[TOOL_CALLS\]\s*(\[[^]*\])/, (whole, json) => (take(json) === '' ? '' : whole))
   const bare = marked.trim().replace(/^<\|python_tag\|>/, '')
-  const content = !calls.length && /^[[{]/.test(bare) && take(bare) === '' ? '' : marked
+  const content = !calls.length && '[{'.includes(bare[0]) && take(bare) === '' ? '' : marked
   return calls.length ? { content: content.trim() || null, calls } : { content: text, calls }
 }
