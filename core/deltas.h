@@ -37,23 +37,32 @@ static inline size_t nibl_delta_start(nibl_delta_starts starts, size_t count, ui
     return low;
 }
 
-/* The value of the run that `code` is in: runs of code point << bits | value, the first one from 0 on; `end` of bytes. */
-static inline uint32_t nibl_delta_run(const uint8_t *bytes, size_t end, nibl_delta_starts starts,
-                                      size_t count, uint32_t code, int bits) {
+/* Entries from a beginning to the next: its code point, and where their bytes are. */
+typedef struct nibl_delta_block {
+    uint32_t code;
+    const uint8_t *p, *stop;
+} nibl_delta_block;
+
+/* The one that `code` belongs to, of a table of so many bytes. */
+static inline nibl_delta_block nibl_delta_find(const uint8_t *bytes, size_t length, nibl_delta_starts starts,
+                                               size_t count, uint32_t code) {
     const size_t start = nibl_delta_start(starts, count, code);
-    const uint8_t *p = bytes + starts[start][1],
-                  *stop = bytes + (start + 1 < count ? starts[start + 1][1] : end);
-    uint32_t at = starts[start][0], value = 0;
-    while (p < stop) {
-        const uint32_t x = nibl_delta_read(&p);
-        at += x >> bits;
-        if (at > code) break;
+    return (nibl_delta_block){starts[start][0], bytes + starts[start][1],
+                              bytes + (start + 1 < count ? starts[start + 1][1] : length)};
+}
+#define NIBL_DELTA_FIND(table, code)                                                                         \
+    nibl_delta_find(table, sizeof table, table##_starts, sizeof table##_starts / sizeof *table##_starts, code)
+
+/* The value of the run that `code` is in: runs of code point << bits | value, the first one from 0 on. */
+static inline uint32_t nibl_delta_run(nibl_delta_block at, uint32_t code, int bits) {
+    uint32_t value = 0;
+    while (at.p < at.stop) {
+        const uint32_t x = nibl_delta_read(&at.p);
+        at.code += x >> bits;
+        if (at.code > code) break;
         value = x & ((1u << bits) - 1);
     }
     return value;
 }
-#define NIBL_DELTA_RUN(table, code, bits)                                                                    \
-    nibl_delta_run(table, sizeof table, table##_starts, sizeof table##_starts / sizeof *table##_starts,      \
-                   code, bits)
 
 #endif

@@ -214,6 +214,17 @@ bool nibl_encode_values(const nibl_kernels *kernels, const nibl_dtype *to, const
     return fits;
 }
 
+bool nibl_decode_row(const nibl_kernels *kernels, const nibl_dtype *from, const uint8_t *row, uint32_t count,
+                     uint8_t *panel, float *out) {
+    if (nibl_kind_is_float(from->kind)) return nibl_decode_floats(from, row, count, out);
+    bool finite = true;
+    nibl_matrix w = nibl_matrix_of(from, NIBL_PANEL, count);
+    w.data = panel;
+    kernels->pack_row(&w, 0, row, &finite);
+    kernels->unpack_row(out, &w, 0);
+    return finite;
+}
+
 bool nibl_encode_row(const nibl_kernels *kernels, const nibl_dtype *to, const nibl_dtype *from,
                      const uint8_t *row, uint32_t count, uint8_t *out) {
     bool good = true;

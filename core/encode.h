@@ -15,6 +15,10 @@ nibl_status nibl_fail_encode_type(const char *name);
 /* `from` is F32, F16 or BF16; `count` elements, little-endian and unaligned. False where a value is infinite or NaN. */
 bool nibl_decode_floats(const nibl_dtype *from, const uint8_t *row, uint32_t count, float *out);
 
+/* The same of any type; `panel` is room for a panel of packed ones (nibl_panel_bytes). */
+bool nibl_decode_row(const nibl_kernels *kernels, const nibl_dtype *from, const uint8_t *row, uint32_t count,
+                     uint8_t *panel, float *out);
+
 /* `count` finite values, a multiple of to->block. Without `search`, types that have a reference rule follow it, with the
  * bits of gguf.quants; otherwise the scales are searched that make the sum of weights[i] (decoded - x)^2 small, and never
  * larger than the rule's. `weights` (count, positive; NULL = all alike) is for the search only. False where the type

@@ -277,12 +277,7 @@ static nibl_status bind_slot(nibl_model *m, nibl_slot slot, uint32_t layer, uint
         b.offset = first * type->bytes;
     } else {
         b.matrix = matrix_of(m, l, slot, expert);
-        *b.matrix = (nibl_matrix){.rows = (uint32_t)shape.rows,
-                                  .cols = (uint32_t)shape.cols,
-                                  .kind = (uint8_t)b.packed->kind,
-                                  .scale = (uint8_t)b.packed->scale,
-                                  .layout = (uint8_t)b.packed->layout,
-                                  .factor = 1};
+        *b.matrix = nibl_matrix_of(b.packed, (uint32_t)shape.rows, (uint32_t)shape.cols);
         b.offset = b.transposed ? 0 : first * b.row_bytes;
     }
     b.halves = halves_of(m, slot);

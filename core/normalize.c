@@ -24,7 +24,9 @@ enum {
 #define CODE(c) ((c) & 0x1FFFFF)
 #define CLASS(c) ((c) >> 24)
 
-static uint32_t with_class(uint32_t code) { return code | NIBL_DELTA_RUN(nibl_mark_runs, code, 8) << 24; }
+static uint32_t with_class(uint32_t code) {
+    return code | nibl_delta_run(NIBL_DELTA_FIND(nibl_mark_runs, code), code, 8) << 24;
+}
 
 /* A code point and its decomposition; code 0: there is none. */
 typedef struct row {
@@ -47,13 +49,9 @@ static row row_at(size_t index) {
 }
 
 static row row_of(uint32_t code) {
-    const size_t count = COUNT(nibl_decompositions_starts),
-                 start = nibl_delta_start(nibl_decompositions_starts, count, code);
-    const uint8_t *p = nibl_decompositions + nibl_decompositions_starts[start][1],
-                  *stop = nibl_decompositions + (start + 1 < count ? nibl_decompositions_starts[start + 1][1]
-                                                                   : sizeof nibl_decompositions);
-    row r = {.code = nibl_decompositions_starts[start][0]};
-    while (p < stop && (r = read_row(r, &p)).code < code) continue;
+    nibl_delta_block at = NIBL_DELTA_FIND(nibl_decompositions, code);
+    row r = {.code = at.code};
+    while (at.p < at.stop && (r = read_row(r, &at.p)).code < code) continue;
     return r.code == code ? r : (row){0};
 }
 

@@ -6,8 +6,9 @@
 #include <string.h>
 
 nibl_category nibl_unicode_category(uint32_t code) {
-    return (nibl_category)(code < sizeof nibl_ascii_categories ? nibl_ascii_categories[code]
-                                                               : NIBL_DELTA_RUN(nibl_unicode_runs, code, 4));
+    return (nibl_category)(code < sizeof nibl_ascii_categories
+                               ? nibl_ascii_categories[code]
+                               : nibl_delta_run(NIBL_DELTA_FIND(nibl_unicode_runs, code), code, 4));
 }
 
 size_t nibl_utf8_step(const char *bytes, size_t length, uint32_t *code) {

@@ -1,6 +1,6 @@
 /** What of a model fits, from its first bytes: each recipe's file is begun, and planned as a load would. */
 import { compileBinary } from './binaries.js'
-import { NiblError, unlessAborted } from './errors.js'
+import { NiblError } from './errors.js'
 import { chooseBinary } from './features.js'
 import losses from './losses.js'
 import { Input, Planner, located, marginOf } from './planning.js'
@@ -27,10 +27,7 @@ export async function fitSource(descriptor, options, { signal }) {
   const choice = chooseBinary(options)
   const input = await Input.of(descriptor, options, { signal, jumps: true })
   try {
-    const compiling = compileBinary(choice.binary, { wasmUrl: options.wasmUrl, quantize: true })
-    compiling.catch(() => {})
-    await input.start()
-    const compiled = await unlessAborted(compiling, signal)
+    const compiled = await input.startBeside(compileBinary(choice.binary, { wasmUrl: options.wasmUrl, quantize: true }), signal)
     const how = { ...options, configOnly: isConfig(descriptor) }
     const source = await Planner.of(compiled, input, how)
     const header = await source.read(input)

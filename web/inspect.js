@@ -1,6 +1,5 @@
 /** What a file is and what it would need here, from its first bytes. Fetched where somebody asks. */
 import { compileBinary } from './binaries.js'
-import { unlessAborted } from './errors.js'
 import { chooseBinary } from './features.js'
 import { Input, located, marginOf, planFile } from './planning.js'
 
@@ -14,10 +13,7 @@ export async function inspectSource(descriptor, options, { signal }) {
   const first = chooseBinary(options)
   const input = await Input.of(descriptor, options, { signal, jumps: true })
   try {
-    const compiling = compileBinary(first.binary, options)
-    compiling.catch(() => {})
-    await input.start()
-    const compiled = await unlessAborted(compiling, signal)
+    const compiled = await input.startBeside(compileBinary(first.binary, options), signal)
     const { planner, choice, plan, unsupported } = await planFile(input, compiled, options, first, signal)
     const { file_tensor_bytes: tensorBytes, ...description } = planner.describe()
     const { binary, threads, why } = choice

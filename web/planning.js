@@ -91,6 +91,13 @@ export class Input {
     await this.#open(this.#source, { offset: 0, length: FIRST_RANGE })
   }
 
+  /** The same beside the compiling of a binary, which is returned. @param {Promise<import('./binaries.js').Compiled>} compiling @param {AbortSignal} [signal] */
+  async startBeside(compiling, signal) {
+    compiling.catch(() => {})
+    await this.start()
+    return unlessAborted(compiling, signal)
+  }
+
   /** For messages. */
   get name() {
     return this.#source.name

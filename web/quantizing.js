@@ -1,7 +1,6 @@
 /** From a source of bytes to those of a GGUF file, in steps: whoever takes them sets the pace. */
 import { compileBinary, instantiate } from './binaries.js'
 import { Binding, NEED_DATA, OK } from './binding.js'
-import { unlessAborted } from './errors.js'
 import { chooseBinary } from './features.js'
 import { FIRST_RANGE, Input, located, marginOf } from './planning.js'
 
@@ -37,11 +36,9 @@ export class Quantizing {
     const choice = chooseBinary(options)
     const input = await Input.of(descriptor, options, { signal, jumps: true })
     try {
-      const compiling = compileBinary(choice.binary, { wasmUrl: options.wasmUrl, quantize: true })
-      compiling.catch(() => {})
-      await input.start()
+      const compiled = await input.startBeside(compileBinary(choice.binary, { wasmUrl: options.wasmUrl, quantize: true }), signal)
       const size = { initial: marginOf(choice), maximum: MAXIMUM + marginOf(choice), threads: choice.threads }
-      const binding = new Binding(await instantiate(await unlessAborted(compiling, signal), size))
+      const binding = new Binding(await instantiate(compiled, size))
       const quantizing = new Quantizing(input, binding, signal)
       await quantizing.#begin({ ...options, threads: choice.threads })
       return quantizing

@@ -148,12 +148,7 @@ static void pack_job(void *context, uint32_t worker, uint32_t workers) {
 static nibl_status pack(nibl_allotment *a) {
     const nibl_dtype *to = a->types[a->item->smallest];
     const nibl_matrix *from = a->item->binding->matrix;
-    a->packed = (nibl_matrix){.rows = from->rows,
-                              .cols = from->cols,
-                              .kind = (uint8_t)to->kind,
-                              .scale = (uint8_t)to->scale,
-                              .layout = (uint8_t)to->layout,
-                              .factor = 1};
+    a->packed = nibl_matrix_of(to, from->rows, from->cols);
     const uint64_t bytes = (uint64_t)nibl_panel_bytes(&a->packed) * nibl_panels(&a->packed);
     a->packed.data = nibl_alloc_zero(bytes);
     if (!a->packed.data) return nibl_fail_memory(bytes, "a matrix");

@@ -310,12 +310,7 @@ static nibl_status encode_layer(nibl_quantizer *q) {
 /* The matrix as its encoded rows make it. */
 static nibl_status pack_work(const nibl_quantizer *q, work *w) {
     const nibl_dtype *to = w->tensor->to;
-    nibl_matrix m = {.rows = w->matrix->rows,
-                     .cols = w->matrix->cols,
-                     .kind = (uint8_t)to->kind,
-                     .scale = (uint8_t)to->scale,
-                     .layout = (uint8_t)to->layout,
-                     .factor = 1};
+    nibl_matrix m = nibl_matrix_of(to, w->matrix->rows, w->matrix->cols);
     const uint64_t bytes = (uint64_t)nibl_panel_bytes(&m) * nibl_panels(&m);
     m.data = nibl_alloc_zero(bytes);
     if (!m.data) return nibl_fail_memory(bytes, "the layer");

@@ -15,27 +15,10 @@ typedef struct measuring {
     uint64_t panel_bytes;
 } measuring;
 
-static nibl_matrix panel_of(const measuring *m, uint32_t worker) {
-    return (nibl_matrix){.data = m->panels + worker * m->panel_bytes,
-                         .rows = NIBL_PANEL,
-                         .cols = m->cols,
-                         .kind = (uint8_t)m->to->kind,
-                         .scale = (uint8_t)m->to->scale,
-                         .layout = (uint8_t)m->to->layout,
-                         .factor = 1};
-}
-
 static void measure_row(const measuring *m, uint32_t worker, uint32_t row) {
     float *x = m->room + (size_t)2 * m->cols * worker, *y = x + m->cols;
     const uint8_t *encoded = m->row(m->context, worker, row, x);
-    if (nibl_kind_is_float(m->to->kind)) {
-        nibl_decode_floats(m->to, encoded, m->cols, y);
-    } else {
-        bool finite = true;
-        nibl_matrix panel = panel_of(m, worker);
-        m->kernels->pack_row(&panel, 0, encoded, &finite);
-        m->kernels->unpack_row(y, &panel, 0);
-    }
+    nibl_decode_row(m->kernels, m->to, encoded, m->cols, m->panels + worker * m->panel_bytes, y);
     nibl_loss loss = {0};
     for (uint32_t i = 0; i < m->cols; i++) {
         const double change = (double)y[i] - (double)x[i];
@@ -57,7 +40,7 @@ nibl_status nibl_loss_measure(nibl_pool *pool, const nibl_kernels *kernels, cons
                               nibl_loss *loss) {
     const uint64_t workers = nibl_pool_workers(pool), floats = workers * 2 * cols * sizeof(float);
     measuring m = {pool, kernels, to, rows, cols, row, context, NULL, NULL, NULL, 0};
-    const nibl_matrix panel = panel_of(&m, 0);
+    const nibl_matrix panel = nibl_matrix_of(to, NIBL_PANEL, cols);
     m.panel_bytes = nibl_kind_is_float(to->kind) ? 64 : nibl_panel_bytes(&panel);
     m.losses = nibl_alloc((uint64_t)rows * sizeof *m.losses);
     m.room = nibl_alloc(floats);

@@ -57,27 +57,6 @@ static void encode_row(nibl_quantizer *q, const nibl_quant_tensor *t, desk *d, u
         refuse(d, q->gathering->rows_done + row, false);
 }
 
-/* Rows [begin, end) of a quantized source, at most TOGETHER. */
-static void encode_panel(nibl_quantizer *q, const nibl_quant_tensor *t, desk *d, uint32_t begin,
-                         uint32_t end) {
-    nibl_matrix w = {.data = d->panel,
-                     .rows = TOGETHER,
-                     .cols = (uint32_t)t->cols,
-                     .kind = (uint8_t)t->from->kind,
-                     .scale = (uint8_t)t->from->scale,
-                     .layout = (uint8_t)t->from->layout,
-                     .factor = 1};
-    for (uint32_t row = begin; row < end; row++) {
-        bool finite = true;
-        q->kernels->pack_row(&w, row - begin, q->gathering->rows + row * q->gathering->row_bytes, &finite);
-        if (!finite) refuse(d, q->gathering->rows_done + row, true);
-    }
-    for (uint32_t row = begin; row < end && d->bad_row == UINT64_MAX; row++) {
-        q->kernels->unpack_row(d->values, &w, row - begin);
-        encode_row(q, t, d, row);
-    }
-}
-
 static void encode_job(void *context, uint32_t worker, uint32_t workers) {
     nibl_quantizer *q = context;
     const nibl_quant_tensor *t = &q->recipe.tensors[q->gathering->at];
@@ -89,13 +68,9 @@ static void encode_job(void *context, uint32_t worker, uint32_t workers) {
             const uint32_t begin = i * TOGETHER, end = q->gathering->gathered - begin < TOGETHER
                                                            ? q->gathering->gathered
                                                            : begin + TOGETHER;
-            if (!nibl_kind_is_float(t->from->kind)) {
-                encode_panel(q, t, d, begin, end);
-                continue;
-            }
             for (uint32_t row = begin; row < end; row++) {
-                if (!nibl_decode_floats(t->from, q->gathering->rows + row * q->gathering->row_bytes,
-                                        (uint32_t)t->cols, d->values))
+                if (!nibl_decode_row(q->kernels, t->from, q->gathering->rows + row * q->gathering->row_bytes,
+                                     (uint32_t)t->cols, d->panel, d->values))
                     refuse(d, q->gathering->rows_done + row, true);
                 else
                     encode_row(q, t, d, row);
@@ -110,21 +85,7 @@ static const uint8_t *source_row(void *context, uint32_t worker, uint32_t row, f
     const nibl_gathering *g = q->gathering;
     const nibl_quant_tensor *t = &q->recipe.tensors[g->at];
     const desk *d = &g->desks[worker];
-    const uint8_t *source = g->rows + row * g->row_bytes;
-    if (nibl_kind_is_float(t->from->kind)) {
-        nibl_decode_floats(t->from, source, (uint32_t)t->cols, x);
-    } else {
-        bool finite = true;
-        nibl_matrix w = {.data = d->panel,
-                         .rows = TOGETHER,
-                         .cols = (uint32_t)t->cols,
-                         .kind = (uint8_t)t->from->kind,
-                         .scale = (uint8_t)t->from->scale,
-                         .layout = (uint8_t)t->from->layout,
-                         .factor = 1};
-        q->kernels->pack_row(&w, 0, source, &finite);
-        q->kernels->unpack_row(x, &w, 0);
-    }
+    nibl_decode_row(q->kernels, t->from, g->rows + row * g->row_bytes, (uint32_t)t->cols, d->panel, x);
     return g->place + nibl_row_interleaved(t->halves, row) * g->out_bytes;
 }
 
@@ -230,8 +191,7 @@ static nibl_status make_desks(nibl_quantizer *q, uint32_t threads) {
     uint64_t values = 0, panel = 0;
     for (size_t i = 0; i < q->recipe.count; i++) {
         const nibl_quant_tensor *t = &q->recipe.tensors[i];
-        const nibl_matrix w = {
-            .cols = (uint32_t)t->cols, .kind = (uint8_t)t->from->kind, .scale = (uint8_t)t->from->scale};
+        const nibl_matrix w = nibl_matrix_of(t->from, TOGETHER, (uint32_t)t->cols);
         const uint64_t bytes = nibl_kind_is_float(t->from->kind) ? 0 : nibl_panel_bytes(&w);
         values = 4 * t->cols > values ? 4 * t->cols : values;
         panel = bytes > panel ? bytes : panel;

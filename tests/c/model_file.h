@@ -37,6 +37,18 @@ static inline nibl_model *load_file(const char *path) {
     return model;
 }
 
+/* Appends what the quantizer has put out to bytes that grow; returns how many. */
+static inline size_t take_output(nibl_quantizer *q, uint8_t **bytes, size_t *length) {
+    const void *out;
+    size_t more = 0;
+    nibl_quantizer_output(q, &out, &more);
+    if (more == 0) return 0;
+    *bytes = realloc(*bytes, *length + more);
+    memcpy(*bytes + *length, out, more);
+    *length += more;
+    return more;
+}
+
 /* Hash of the last logits of a fixed sequence; frees the model. threads 0 = as many as there are. */
 static inline uint64_t logits_hash(nibl_model *model, uint32_t threads) {
     int32_t ids[40];

@@ -165,14 +165,8 @@ static nibl_status quantize_with(nibl_model *model, const nibl_quantize_options 
     nibl_status status = nibl_model_quantizer_new(model, &options, tokens, TOKENS, WINDOW, &q);
     if (status < 0) return status;
     for (status = NIBL_MORE; status == NIBL_MORE;) {
-        const void *bytes;
-        size_t length;
         status = nibl_quantizer_step(q);
-        nibl_quantizer_output(q, &bytes, &length);
-        if (status < 0 || length == 0) continue;
-        o->bytes = realloc(o->bytes, o->length + length);
-        memcpy(o->bytes + o->length, bytes, length);
-        o->length += length;
+        if (status >= 0) take_output(q, &o->bytes, &o->length);
     }
     if (status == NIBL_OK) CHECK_EQ(o->length, nibl_quantizer_size(q));
     nibl_quantizer_free(q);

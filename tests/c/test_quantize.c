@@ -27,16 +27,6 @@ static void drop(output *o) {
     *o = (output){0};
 }
 
-static void take_output(nibl_quantizer *q, output *o) {
-    const void *bytes;
-    size_t length = 0;
-    nibl_quantizer_output(q, &bytes, &length);
-    if (length == 0) return;
-    o->bytes = realloc(o->bytes, o->length + length);
-    memcpy(o->bytes + o->length, bytes, length);
-    o->length += length;
-}
-
 /* Quantizes a model; its output is the caller's after a success. */
 static nibl_status quantize(const char *folder, const char *name, run r, output *o) {
     model_files m = {.folder = folder, .options = {.spoilt = r.spoilt, .piece = r.piece}, .file = UINT32_MAX};
@@ -49,7 +39,7 @@ static nibl_status quantize(const char *folder, const char *name, run r, output 
     for (bool done = false; status >= 0 && !done;) {
         if (!q && nibl_loader_header_ready(loader)) status = nibl_quantizer_new(loader, &r.options, &q);
         if (status >= 0) status = answer_loader(&m, loader, &done);
-        if (q && status >= 0) take_output(q, o);
+        if (q && status >= 0) take_output(q, &o->bytes, &o->length);
     }
     if (status >= 0) {
         size_t needed = 0;
