@@ -15,7 +15,7 @@
 
 #include "core/cli/generate.h"
 #include "core/cli/json.h"
-#include "core/cli/sha256.h"
+#include "core/cli/digest.h"
 
 typedef struct nibl_cli_receipt_file {
     nibl_cli_text name; /* without a folder */

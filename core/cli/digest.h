@@ -1,6 +1,6 @@
 /* SHA-256 (FIPS 180-4): what tells one model file from another. */
-#ifndef NIBL_CLI_SHA256_H
-#define NIBL_CLI_SHA256_H
+#ifndef NIBL_CLI_DIGEST_H
+#define NIBL_CLI_DIGEST_H
 
 #include <stddef.h>
 #include <stdint.h>

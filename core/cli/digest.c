@@ -1,4 +1,4 @@
-#include "core/cli/sha256.h"
+#include "core/cli/digest.h"
 
 #include "core/cli/cli.h"
 #include "core/cli/console.h"
