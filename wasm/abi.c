@@ -67,7 +67,7 @@ double nibl_abi_quantizer_size(const nibl_quantizer *quantizer) {
 }
 
 /* out: {architecture, name (both addresses of C strings), parameters, packed_bytes, context_length, layers,
- * vocabulary, bos, eos, add_bos} */
+ * vocabulary, bos, eos, add_bos, width} */
 nibl_status nibl_abi_model_info(const nibl_model *model, double *out) {
     nibl_model_info info = {.size = sizeof info};
     nibl_status status = nibl_model_get_info(model, &info);
@@ -82,6 +82,7 @@ nibl_status nibl_abi_model_info(const nibl_model *model, double *out) {
     out[7] = info.bos;
     out[8] = info.eos;
     out[9] = info.add_bos;
+    out[10] = info.width;
     return NIBL_OK;
 }
 
