@@ -97,7 +97,13 @@ nibl_status nibl_abi_session_new(nibl_model *model, uint32_t context_length, uin
     return nibl_session_new(model, &options, out);
 }
 
-/* Tokens of the session that are not computed yet. */
+/* Tokens of the session that are computed, and that are not yet. */
+size_t nibl_abi_session_computed(const nibl_session *session) {
+    size_t computed = 0;
+    nibl_session_length(session, NULL, &computed);
+    return computed;
+}
+
 size_t nibl_abi_session_pending(const nibl_session *session) {
     size_t tokens = 0, computed = 0;
     nibl_session_length(session, &tokens, &computed);

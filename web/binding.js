@@ -416,6 +416,11 @@ export class Binding {
     return this.#withBytes(new Uint8Array(view.buffer), (list) => this.call('nibl_step', list, sessions.length, units))
   }
 
+  /** @param {Pointer} session @returns {number} tokens that are computed */
+  computed(session) {
+    return this.#enter('nibl_abi_session_computed', [session])
+  }
+
   /** @param {Pointer} session @returns {number} tokens that are not computed yet */
   pending(session) {
     return this.#enter('nibl_abi_session_pending', [session])

@@ -33,6 +33,9 @@ export function engineCalls() {
     files: (_, context) => engine.files(context),
     ready: (_, context) => engine.ready(context),
     generate: ([request], context) => engine.generate(request, context),
+    embed: ([text, how], context) => engine.embed(text, how, context),
+    save: ([text], context) => engine.save(text, context),
+    restore: ([state], context) => engine.restore(state, context),
     tokenize: ([text, options]) => engine.tokenize(text, options),
     detokenize: ([tokens, options]) => engine.detokenize(tokens, options),
   }
