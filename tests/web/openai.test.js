@@ -117,7 +117,7 @@ test('HTTP that is no request of the API', async (t) => {
   assert.equal(await statusOf('/v1/chat/completions', post), 400)
   assert.equal(await statusOf('/v1/chat/completions'), 404)
   assert.equal(await statusOf('/v1/chat/completions', { ...post, body: 'null' }), 400)
-  assert.equal(await statusOf('/v1/embeddings', post), 404)
+  assert.equal(await statusOf('/v1/images/generations', post), 404)
   assert.equal(await statusOf('/models'), 200)
 })
 
