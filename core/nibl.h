@@ -444,8 +444,10 @@ void nibl_quantizer_free(nibl_quantizer *quantizer);
  * tokens (count 0) no method may look at them. The model outlives the quantizer, is not used for anything else meanwhile, and is the same afterwards. Memory: the activations
  * and KV cache of the calibration, and one layer's Hessians. Errors as above; NIBL_E_UNSUPPORTED for models whose file is
  * quantized in several tensors per matrix. */
-/* Whether the types or the format of the options need nibl_model_quantizer_new, with or without a calibration. */
+/* Whether the types or the format of the options need nibl_model_quantizer_new, with or without a calibration; and whether
+ * their methods, which all are known, need one with. */
 bool nibl_quantize_needs_model(const nibl_quantize_options *options);
+bool nibl_quantize_needs_text(const nibl_quantize_options *options);
 
 nibl_status nibl_model_quantizer_new(nibl_model *model, const nibl_quantize_options *options,
                                      const int32_t *tokens, size_t count, uint32_t window,
