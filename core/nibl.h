@@ -490,6 +490,7 @@ const char *nibl_quantizer_file(const nibl_quantizer *quantizer);
  * for), bytes before and after; sums and bits per weight; the recipe as it stands in the file. With `measure`, of what has
  * come out: the `error` of matrices (root mean square of what rounding changed, relative to that of the weights as they were
  * rounded), and with a calibration the `inputs`: of each the channels with the largest root mean square and the median.
+ * `uncalibrated`: how many matrices of a tensor were rounded as without a text, because that does not reach them.
  * Lengths as in nibl_loader_inspect. */
 nibl_status nibl_quantizer_report(const nibl_quantizer *quantizer, char *json, size_t capacity,
                                   size_t *needed);

@@ -137,6 +137,8 @@ static int read_calibration(const nibl_cli_model *model, const quantize_options 
         code = nibl_cli_fail_library(o->calibration);
     nibl_cli_text_free(&text);
     tokens->count = count < (size_t)o->calibration_tokens ? count : (size_t)o->calibration_tokens;
+    if (code == NIBL_EXIT_OK && count == 0)
+        code = nibl_cli_fail("%s: there is no text to calibrate with", o->calibration);
     if (code == NIBL_EXIT_OK && tokens->count < (size_t)o->calibration_tokens)
         fprintf(stderr, "nibl: %s: only %zu tokens\n", o->calibration, tokens->count);
     return code;
@@ -281,6 +283,19 @@ static void print_salient(const nibl_cli_document *d) {
            (int)channel->length, channel->bytes, (int)name->length, name->bytes, most);
 }
 
+/* Matrices that the calibration text did not reach. */
+static void print_uncalibrated(const nibl_cli_document *d, size_t tensors) {
+    size_t count = 0, first = 0;
+    for (size_t t = tensors + 1; t < d->nodes[tensors].next; t = d->nodes[t].next) {
+        if (!nibl_cli_document_member(d, t, "uncalibrated")) continue;
+        if (count++ == 0) first = nibl_cli_document_member(d, t, "name");
+    }
+    if (count == 0) return;
+    printf("%zu tensor%s: the text hardly reaches %.*s%s, which %s rounded as without it\n", count,
+           count > 1 ? "s" : "", (int)d->nodes[first].length, d->nodes[first].bytes,
+           count > 1 ? " and others" : "", count > 1 ? "are" : "is");
+}
+
 /* Ten lines at most. */
 static void print_summary(const nibl_cli_document *d, const char *path, double seconds) {
     const double mb = 1e-6,
@@ -297,7 +312,8 @@ static void print_summary(const nibl_cli_document *d, const char *path, double s
     printf("recipe: %.*s\n", (int)d->nodes[recipe].length, d->nodes[recipe].bytes);
     print_loss(d, tensors);
     print_salient(d);
-    unsigned lines = 6;
+    print_uncalibrated(d, tensors);
+    unsigned lines = 5;
     for (size_t t = tensors + 1; t < d->nodes[tensors].next && lines > 0; t = d->nodes[t].next)
         lines -= print_exceptions(d, tensors, t);
 }

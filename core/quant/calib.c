@@ -126,6 +126,23 @@ const nibl_site *nibl_calib_site(const nibl_calib *c, const nibl_matrix *first) 
     return NULL;
 }
 
+/* Forgets what next to nothing was seen of. */
+static void drop_unseen(nibl_calib *c) {
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < c->site_count; i++) {
+        const nibl_site site = c->sites[i];
+        double sum = 0;
+        for (uint32_t j = 0; j < site.cols; j++) sum += (double)site.squares[j];
+        if (sum > 0) {
+            c->sites[kept++] = site;
+        } else {
+            nibl_free(site.sums);
+            nibl_free(site.squares);
+        }
+    }
+    c->site_count = kept;
+}
+
 static nibl_status open_sites(nibl_calib *c, const nibl_layer *l) {
     const nibl_matrix *const firsts[] = {&l->wq, &l->wo, nibl_calib_first_ffn(l), l->down};
     free_sites(c);
@@ -172,10 +189,8 @@ nibl_status nibl_calib_layer(nibl_calib *c) {
         if (!isfinite(sum))
             return nibl_fail(NIBL_E_NUMERIC, "layer %u: calibration computes values that are not finite",
                              layer);
-        if (!(sum > 0))
-            return nibl_fail(NIBL_E_ARGUMENT, "layer %u: an input is zero for all of the calibration text",
-                             layer);
     }
+    drop_unseen(c);
     return NIBL_OK;
 }
 

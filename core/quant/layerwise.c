@@ -225,6 +225,7 @@ static nibl_status quantize_layer(nibl_quantizer *q, nibl_layer *layer, size_t b
         nibl_work *w = &l->works[l->work_count++];
         *w = (nibl_work){.tensor = &q->recipe.tensors[i], .matrix = b->matrix};
         w->site = nibl_calib_site(&l->calib, nibl_calib_first(layer, b->matrix));
+        w->tensor->uncalibrated += l->calibrated && !w->site;
         w->bytes = nibl_alloc(w->tensor->bytes);
         if (!w->bytes) return nibl_fail_memory(w->tensor->bytes, "the layer");
     }
