@@ -164,8 +164,9 @@ static nibl_status run_layer(nibl_calib *c, nibl_layer *layer) {
     layer->index = 0;
     const nibl_status status = nibl_run_advance(c->run, &units);
     layer->index = index;
-    return status == NIBL_NEED_DATA ? nibl_fail(NIBL_E_ARGUMENT, "the model's weights have not all arrived")
-                                    : status;
+    return status == NIBL_NEED_DATA && units > 0
+               ? nibl_fail(NIBL_E_ARGUMENT, "the model's weights have not all arrived")
+               : status;
 }
 
 nibl_status nibl_calib_layer(nibl_calib *c) {
