@@ -5,193 +5,15 @@
  */
 #include "core/encode_grid.h"
 #include "core/quant/awq.h"
-#include "core/quant/calib.h"
-#include "core/quant/folder.h"
-#include "core/quant/gptq.h"
 #include "core/quant/integers.h"
-#include "core/quant/quant.h"
-#include "core/quant/rotate.h"
-#include "core/rows.h"
+#include "core/quant/layerwise.h"
 #include "core/session.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MATRICES = 7 };
 static const double DAMP = 0.01;
-
-/* A matrix of the layer at hand on its way. */
-typedef struct work {
-    nibl_quant_tensor *tensor;
-    nibl_matrix *matrix, original;
-    const nibl_site *site; /* NULL: nothing is known of its input */
-    const float *in, *out; /* its columns are multiplied by `in`, its rows divided by `out`; NULL = 1 */
-    uint8_t *bytes; /* encoded rows */
-    const float *norm; /* of matrices outside of layers that are turned: their columns are multiplied by it */
-    bool turned;
-    nibl_block *whole; /* the scale of the matrix, where it has one for all rows */
-} work;
-
-struct nibl_layerwise {
-    nibl_model *model;
-    bool calibrated;
-    nibl_calib calib;
-    nibl_folder *folder; /* the output; NULL = GGUF */
-    bool more; /* of it after the tensors */
-    size_t binding; /* the next one */
-    float *scales[NIBL_MAX_SITES]; /* of AWQ, by site */
-    work works[MATRICES];
-    uint32_t work_count;
-    nibl_factor factor; /* of the site at hand */
-    /* one per worker */
-    float *room; /* of 16 rows the values (16, widest), of one the weights (widest), NIBL_GPTQ_ROOM(widest) */
-    nibl_block *blocks; /* of 16 rows */
-    uint64_t room_width, block_width;
-    /* of a model that is turned (rotate.h) */
-    nibl_rotation *rotation; /* NULL = it is not */
-    float *ones; /* (width): norms */
-    nibl_layer plain_layer; /* the layer at hand as it was */
-    nibl_matrix turned[NIBL_ROTATED], plain[NIBL_ROTATED];
-    nibl_layer *turned_layer; /* it; NULL = none */
-    nibl_binding *bindings; /* the model's own, where a head was added to them */
-    /* the rows at work */
-    const work *at;
-    uint64_t bad_row;
-};
-
-static float *scale_of(const nibl_layerwise *l, const nibl_site *site) {
-    return site ? l->scales[site - l->calib.sites] : NULL;
-}
-
-/* ---- Rows ---- */
-
-static void weigh(const nibl_quantizer *q, const work *w, const float *x, float *weights) {
-    const nibl_site *site = w->site;
-    const uint32_t n = site->cols;
-    double sigma = 0, mean = 0;
-    for (uint32_t j = 0; j < n; j++) {
-        sigma += (double)(x[j] * x[j]) / n;
-        mean += (double)site->squares[j] / n;
-    }
-    for (uint32_t j = 0; j < n; j++) {
-        weights[j] = site->squares[j] + 1e-6f * (float)mean;
-        if (w->in) weights[j] /= w->in[j] * w->in[j];
-        if (q->method.magnitude) weights[j] *= sqrtf((float)sigma + x[j] * x[j]);
-    }
-}
-
-/* Row of the matrix as it is to be rounded, and what its weights count. */
-static void read_row(const nibl_quantizer *q, const work *w, uint32_t row, float *x, float *weights) {
-    const uint32_t n = w->matrix->cols;
-    q->kernels->unpack_row(x, w->matrix, row);
-    for (uint32_t j = 0; w->in && j < n; j++) x[j] *= w->in[j];
-    for (uint32_t j = 0; w->out && j < n; j++) x[j] /= w->out[row];
-    if (w->turned) {
-        for (uint32_t j = 0; w->norm && j < n; j++) x[j] *= w->norm[j];
-        nibl_rotation_apply(q->layerwise->rotation, x, 1, weights);
-    }
-    if (w->site) weigh(q, w, x, weights);
-}
-
-static uint64_t room_of(const nibl_layerwise *l) {
-    return (NIBL_TILE + 1) * l->room_width + NIBL_GPTQ_ROOM(l->room_width);
-}
-
-/* Rows [begin, end), 16 at most; returns the first that has a value too large, or `end`. */
-static uint32_t encode_rows(nibl_quantizer *q, uint32_t worker, uint32_t begin, uint32_t end) {
-    nibl_layerwise *l = q->layerwise;
-    const work *w = l->at;
-    const uint32_t n = w->matrix->cols;
-    const nibl_dtype *to = w->tensor->to;
-    const nibl_grid *grid = nibl_grid_of(to);
-    const bool rounded = grid && w->site && q->method.gptq; /* here, and by columns */
-    const uint32_t blocks = n / to->block;
-    float *room = l->room + worker * room_of(l), *weights = room + NIBL_TILE * l->room_width;
-    const nibl_gptq_rows rows = {.grid = grid,
-                                 .block = to->block,
-                                 .rows = end - begin,
-                                 .x = room,
-                                 .stride = (size_t)l->room_width,
-                                 .blocks = l->blocks + (size_t)worker * NIBL_TILE * l->block_width,
-                                 .block_stride = (size_t)l->block_width,
-                                 .room = weights + l->room_width};
-    for (uint32_t r = 0; r < rows.rows; r++) {
-        float *x = room + r * l->room_width;
-        read_row(q, w, begin + r, x, weights);
-        if (!grid) {
-            if (!nibl_encode_values(q->kernels, to, x, NULL, n, false,
-                                    w->bytes + (size_t)blocks * to->bytes * (begin + r)))
-                return begin + r;
-        } else if (!nibl_choose_row(q->kernels, to, x, w->site ? weights : NULL, n, q->method.search,
-                                    w->whole, &rows.blocks[r * rows.block_stride])) {
-            return begin + r;
-        }
-    }
-    if (!grid) return end;
-    if (rounded) nibl_gptq_round(&l->factor, q->kernels, &rows);
-    for (uint32_t r = 0; r < rows.rows; r++)
-        for (uint32_t i = 0; i < blocks; i++)
-            (to->layout == NIBL_LAYOUT_PLAIN ? nibl_write_integers : nibl_write_block)(
-                to, &rows.blocks[r * rows.block_stride + i],
-                w->bytes + ((size_t)blocks * (begin + r) + i) * to->bytes);
-    return end;
-}
-
-/* The scale of all rows of a matrix. */
-static nibl_status choose_whole(nibl_quantizer *q, const work *w, nibl_block *whole) {
-    const nibl_grid *g = nibl_grid_of(w->tensor->to);
-    const uint64_t count = (uint64_t)w->matrix->rows * w->matrix->cols;
-    float *x = nibl_alloc(8 * count);
-    if (!x) return nibl_fail_memory(8 * count, "a matrix");
-    float *weights = x + count;
-    for (uint32_t row = 0; row < w->matrix->rows; row++)
-        read_row(q, w, row, x + (size_t)row * w->matrix->cols, weights + (size_t)row * w->matrix->cols);
-    const bool fits = g->choose(g, x, w->site ? weights : NULL, (uint32_t)count, q->method.search, whole);
-    nibl_free(x);
-    return fits ? NIBL_OK : nibl_quant_refuse(w->tensor, 0, false);
-}
-
-static void encode_job(void *context, uint32_t worker, uint32_t workers) {
-    nibl_quantizer *q = context;
-    nibl_layerwise *l = q->layerwise;
-    const uint32_t rows = l->at->matrix->rows;
-    nibl_claims claims =
-        nibl_pool_divide(l->model->pool, worker, workers, (rows + NIBL_TILE - 1) / NIBL_TILE, 1);
-    for (uint32_t first, last; nibl_pool_claim(&claims, &first, &last);)
-        for (uint32_t i = first; i < last; i++) {
-            const uint32_t begin = i * NIBL_TILE, end = rows - begin < NIBL_TILE ? rows : begin + NIBL_TILE,
-                           done = encode_rows(q, worker, begin, end);
-            if (done < end) l->bad_row = done; /* any of several */
-        }
-}
-
-/* For nibl_loss_measure: a row of the matrix at work. */
-static const uint8_t *source_row(void *context, uint32_t worker, uint32_t row, float *x) {
-    const nibl_quantizer *q = context;
-    const nibl_layerwise *l = q->layerwise;
-    const work *w = l->at;
-    read_row(q, w, row, x, l->room + worker * room_of(l));
-    return w->bytes + (size_t)(w->matrix->cols / w->tensor->to->block) * w->tensor->to->bytes * row;
-}
-
-static nibl_status encode_matrix(nibl_quantizer *q, work *w) {
-    nibl_layerwise *l = q->layerwise;
-    const nibl_grid *grid = nibl_grid_of(w->tensor->to);
-    nibl_block whole = {0};
-    w->whole = NULL;
-    if (grid && grid->choose && grid->group > w->matrix->cols) {
-        NIBL_TRY(choose_whole(q, w, &whole));
-        w->whole = &whole;
-    }
-    l->at = w;
-    l->bad_row = UINT64_MAX;
-    nibl_pool_run(l->model->pool, encode_job, q);
-    if (l->bad_row != UINT64_MAX) return nibl_quant_refuse(w->tensor, l->bad_row, false);
-    return q->measure ? nibl_loss_measure(l->model->pool, q->kernels, w->tensor->to, w->matrix->rows,
-                                          w->matrix->cols, source_row, q, &w->tensor->loss)
-                      : NIBL_OK;
-}
 
 /* ---- A layer ---- */
 
@@ -250,8 +72,8 @@ static nibl_status find_scales(nibl_quantizer *q, const nibl_layer *layer) {
     nibl_layerwise *l = q->layerwise;
     for (uint32_t s = 0; s < l->calib.site_count; s++) {
         const nibl_site *site = &l->calib.sites[s];
-        const nibl_matrix *matrices[MATRICES];
-        const nibl_dtype *types[MATRICES];
+        const nibl_matrix *matrices[NIBL_LAYER_MATRICES];
+        const nibl_dtype *types[NIBL_LAYER_MATRICES];
         uint32_t count = 0;
         if (!folds(l->model, layer, site->first)) continue;
         for (uint32_t i = 0; i < l->work_count; i++) {
@@ -270,10 +92,10 @@ static nibl_status find_scales(nibl_quantizer *q, const nibl_layer *layer) {
 
 static void fold_scales(nibl_layerwise *l, const nibl_layer *layer) {
     for (uint32_t i = 0; i < l->work_count; i++) {
-        work *w = &l->works[i];
-        w->in = scale_of(l, w->site);
-        if (w->matrix == &layer->wv) w->out = scale_of(l, nibl_calib_site(&l->calib, &layer->wo));
-        if (w->matrix == layer->up) w->out = scale_of(l, nibl_calib_site(&l->calib, layer->down));
+        nibl_work *w = &l->works[i];
+        w->in = nibl_layerwise_scale(l, w->site);
+        if (w->matrix == &layer->wv) w->out = nibl_layerwise_scale(l, nibl_calib_site(&l->calib, &layer->wo));
+        if (w->matrix == layer->up) w->out = nibl_layerwise_scale(l, nibl_calib_site(&l->calib, layer->down));
     }
 }
 
@@ -284,7 +106,7 @@ static nibl_status encode_layer(nibl_quantizer *q) {
         const nibl_site *site = &l->calib.sites[s];
         bool factored = false;
         for (uint32_t i = 0; i < l->work_count && status == NIBL_OK; i++) {
-            work *w = &l->works[i];
+            nibl_work *w = &l->works[i];
             if (w->site != site) continue;
             if (q->method.gptq && !factored) {
                 float *inverse = NULL; /* the inputs are divided by the scale */
@@ -298,17 +120,17 @@ static nibl_status encode_layer(nibl_quantizer *q) {
                 nibl_free(inverse);
                 factored = true;
             }
-            if (status == NIBL_OK) status = encode_matrix(q, w);
+            if (status == NIBL_OK) status = nibl_layerwise_encode(q, w);
         }
         nibl_factor_free(&l->factor);
     }
     for (uint32_t i = 0; i < l->work_count && status == NIBL_OK; i++)
-        if (!l->works[i].site) status = encode_matrix(q, &l->works[i]);
+        if (!l->works[i].site) status = nibl_layerwise_encode(q, &l->works[i]);
     return status;
 }
 
 /* The matrix as its encoded rows make it. */
-static nibl_status pack_work(const nibl_quantizer *q, work *w) {
+static nibl_status pack_work(const nibl_quantizer *q, nibl_work *w) {
     const nibl_dtype *to = w->tensor->to;
     nibl_matrix m = nibl_matrix_of(to, w->matrix->rows, w->matrix->cols);
     const uint64_t bytes = (uint64_t)nibl_panel_bytes(&m) * nibl_panels(&m);
@@ -321,11 +143,6 @@ static nibl_status pack_work(const nibl_quantizer *q, work *w) {
     return finite ? NIBL_OK : nibl_quant_refuse(w->tensor, 0, false);
 }
 
-/* x may be NULL: an architecture may lack the norm. */
-static void divide(float *out, const float *x, const float *scale, uint32_t n) {
-    for (uint32_t i = 0; x && i < n; i++) out[i] = scale ? x[i] / scale[i] : x[i];
-}
-
 /* Computes the layer as it will be. */
 static nibl_status compute_again(nibl_quantizer *q, nibl_layer *layer) {
     nibl_layerwise *l = q->layerwise;
@@ -336,9 +153,11 @@ static nibl_status compute_again(nibl_quantizer *q, nibl_layer *layer) {
     for (uint32_t i = 0; i < l->work_count; i++) l->works[i].original = *l->works[i].matrix;
     for (uint32_t i = 0; i < l->work_count && status == NIBL_OK; i++) status = pack_work(q, &l->works[i]);
     if (status == NIBL_OK) {
-        divide(scaled, norms[0], scale_of(l, nibl_calib_site(&l->calib, &layer->wq)), width);
-        divide(scaled + width, norms[1], scale_of(l, nibl_calib_site(&l->calib, nibl_calib_first_ffn(layer))),
-               width);
+        nibl_layerwise_divide(scaled, norms[0],
+                              nibl_layerwise_scale(l, nibl_calib_site(&l->calib, &layer->wq)), width);
+        nibl_layerwise_divide(
+            scaled + width, norms[1],
+            nibl_layerwise_scale(l, nibl_calib_site(&l->calib, nibl_calib_first_ffn(layer))), width);
         if (norms[0]) layer->attn_norm = scaled;
         if (norms[1]) layer->ffn_norm = scaled + width;
         status = nibl_calib_again(&l->calib);
@@ -403,8 +222,8 @@ static nibl_status quantize_layer(nibl_quantizer *q, nibl_layer *layer, size_t b
     for (size_t i = begin; i < end; i++) {
         const nibl_binding *b = &l->model->bindings[i];
         if (!b->matrix) continue;
-        work *w = &l->works[l->work_count++];
-        *w = (work){.tensor = &q->recipe.tensors[i], .matrix = b->matrix};
+        nibl_work *w = &l->works[l->work_count++];
+        *w = (nibl_work){.tensor = &q->recipe.tensors[i], .matrix = b->matrix};
         w->site = nibl_calib_site(&l->calib, nibl_calib_first(layer, b->matrix));
         w->bytes = nibl_alloc(w->tensor->bytes);
         if (!w->bytes) return nibl_fail_memory(w->tensor->bytes, "the layer");
@@ -418,116 +237,20 @@ static nibl_status quantize_layer(nibl_quantizer *q, nibl_layer *layer, size_t b
     return q->method.gptq && end < l->model->binding_count ? compute_again(q, layer) : NIBL_OK;
 }
 
-/* ---- The output ---- */
-
-/* The rows of a tensor, as its type has them. */
-static nibl_status write_rows(nibl_quantizer *q, size_t index, const uint8_t *rows) {
-    const nibl_layerwise *l = q->layerwise;
-    const size_t bytes = (size_t)q->recipe.tensors[index].bytes,
-                 gap = (NIBL_QUANT_ALIGNMENT - bytes % NIBL_QUANT_ALIGNMENT) % NIBL_QUANT_ALIGNMENT;
-    uint8_t *place;
-    if (l->folder) {
-        const nibl_slice header = nibl_folder_open(l->folder, index);
-        const size_t length = nibl_folder_bytes(l->folder, index);
-        NIBL_TRY(nibl_quant_extend(q, header.length + length, &place));
-        if (header.length > 0) memcpy(place, header.bytes, header.length);
-        nibl_folder_write(l->folder, index, rows, place + header.length);
-        return NIBL_OK;
-    }
-    NIBL_TRY(nibl_quant_extend(q, bytes + gap, &place));
-    memcpy(place, rows, bytes);
-    memset(place + bytes, 0, gap);
-    return NIBL_OK;
-}
-
-/* As Hugging Face's files have it: biases in the order of their rows, norms less 1 where their model adds it. */
-static void turn_vector(const nibl_model *m, const nibl_binding *b, float *x, float *room, uint32_t count) {
-    const bool turned =
-        (b->slot == NIBL_SLOT_BQ || b->slot == NIBL_SLOT_BK) && m->arch->rope == NIBL_ROPE_INTERLEAVED;
-    if (nibl_slot_forms[b->slot].norm && m->arch->norms_from_zero)
-        for (uint32_t i = 0; i < count; i++) x[i] -= 1.0f;
-    if (!turned) return;
-    memcpy(room, x, count * sizeof *x);
-    for (uint32_t i = 0; i < count; i++) x[i] = room[nibl_row_interleaved(m->hyper.head_width, i)];
-}
-
-static nibl_status write_vector(nibl_quantizer *q, size_t index) {
-    nibl_layerwise *l = q->layerwise;
-    const nibl_binding *b = &l->model->bindings[index];
-    const nibl_quant_tensor *t = &q->recipe.tensors[index];
-    const nibl_layer *layer = b->layer;
-    const nibl_matrix *first = !layer                           ? NULL
-                               : b->vector == &layer->attn_norm ? &layer->wq
-                               : b->vector == &layer->ffn_norm  ? nibl_calib_first_ffn(layer)
-                                                                : NULL;
-    const uint32_t count = (uint32_t)(t->rows * t->cols);
-    float *x = nibl_alloc(8ull * count);
-    uint8_t *bytes = nibl_alloc(t->bytes);
-    nibl_status status = x && bytes ? NIBL_OK : nibl_fail_memory(8ull * count, "a vector");
-    if (status == NIBL_OK) {
-        const bool folded = l->rotation && b->slot == NIBL_SLOT_OUTPUT_NORM;
-        divide(x, folded ? l->ones : *b->vector,
-               first ? scale_of(l, nibl_calib_site(&l->calib, first)) : NULL, count);
-        if (l->folder) turn_vector(l->model, b, x, x + count, count);
-        if (!nibl_encode_values(q->kernels, t->to, x, NULL, count, false, bytes))
-            status = nibl_quant_refuse(t, 0, false);
-    }
-    if (status == NIBL_OK) status = write_rows(q, index, bytes);
-    nibl_free(x);
-    nibl_free(bytes);
-    return status;
-}
-
-/* A matrix outside of layers. */
-static nibl_status write_matrix(nibl_quantizer *q, size_t index) {
-    nibl_quant_tensor *t = &q->recipe.tensors[index];
-    work w = {
-        .tensor = t, .matrix = q->layerwise->model->bindings[index].matrix, .bytes = nibl_alloc(t->bytes)};
-    w.turned = q->layerwise->rotation != NULL;
-    if (q->layerwise->model->bindings[index].slot == NIBL_SLOT_HEAD)
-        w.norm = q->layerwise->model->output_norm;
-    if (!w.bytes) return nibl_fail_memory(t->bytes, "a matrix");
-    nibl_status status = encode_matrix(q, &w);
-    if (status == NIBL_OK) status = write_rows(q, index, w.bytes);
-    nibl_free(w.bytes);
-    return status;
-}
-
-static nibl_status write_work(nibl_quantizer *q, size_t index) {
-    const nibl_layerwise *l = q->layerwise;
-    uint32_t i = 0;
-    while (l->works[i].tensor != &q->recipe.tensors[index]) i++;
-    return write_rows(q, index, l->works[i].bytes);
-}
-
-static nibl_status write_document(nibl_quantizer *q) {
-    nibl_layerwise *l = q->layerwise;
-    uint8_t *place;
-    nibl_slice text;
-    l->more = nibl_folder_document(l->folder, &text);
-    NIBL_TRY(nibl_quant_extend(q, text.length, &place));
-    memcpy(place, text.bytes, text.length);
-    return l->more ? NIBL_MORE : NIBL_OK;
-}
-
-const char *nibl_quantizer_file(const nibl_quantizer *q) {
-    return q->layerwise && q->layerwise->folder ? nibl_folder_file(q->layerwise->folder) : NULL;
-}
-
 nibl_status nibl_quantizer_step(nibl_quantizer *q) {
     nibl_layerwise *l = q->layerwise;
     if (!l) return nibl_fail(NIBL_E_ARGUMENT, "this quantizer works on what its loader is fed");
     const nibl_model *m = l->model;
-    if (l->binding == m->binding_count) return l->more ? write_document(q) : NIBL_OK;
+    if (l->binding == m->binding_count) return l->more ? nibl_layerwise_write_document(q) : NIBL_OK;
     nibl_layer *layer = m->bindings[l->binding].layer;
     size_t end = l->binding + 1;
     while (layer && end < m->binding_count && m->bindings[end].layer == layer) end++;
     if (layer) NIBL_TRY(quantize_layer(q, layer, l->binding, end));
     for (; l->binding < end; l->binding++) {
         const nibl_binding *b = &m->bindings[l->binding];
-        NIBL_TRY(!b->matrix ? write_vector(q, l->binding)
-                 : layer    ? write_work(q, l->binding)
-                            : write_matrix(q, l->binding));
+        NIBL_TRY(!b->matrix ? nibl_layerwise_write_vector(q, l->binding)
+                 : layer    ? nibl_layerwise_write_work(q, l->binding)
+                            : nibl_layerwise_write_matrix(q, l->binding));
     }
     free_works(l);
     return end == m->binding_count && !l->more ? NIBL_OK : NIBL_MORE;
@@ -639,9 +362,9 @@ static nibl_status begin(nibl_quantizer *q, nibl_model *model, const nibl_quanti
             l->block_width = t->cols / t->to->block;
     }
     const uint64_t workers = nibl_pool_workers(model->pool);
-    l->room = nibl_alloc(workers * room_of(l) * sizeof *l->room);
+    l->room = nibl_alloc(workers * nibl_layerwise_room(l) * sizeof *l->room);
     l->blocks = nibl_alloc_zero(workers * NIBL_TILE * (l->block_width + 1) * sizeof *l->blocks);
-    if (!l->room || !l->blocks) return nibl_fail_memory(workers * room_of(l) * 4, "the workers");
+    if (!l->room || !l->blocks) return nibl_fail_memory(workers * nibl_layerwise_room(l) * 4, "the workers");
     if (!l->calibrated) return NIBL_OK;
     const nibl_status status =
         nibl_calib_begin(&l->calib, model, tokens, count, window, q->method.awq || q->method.gptq);

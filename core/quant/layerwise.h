@@ -1,0 +1,77 @@
+/* A model in memory on its way, layer by layer: what layerwise.c (the order of work), rounding.c (the rows of a matrix) and
+ * writing.c (what comes out) share. */
+#ifndef NIBL_LAYERWISE_H
+#define NIBL_LAYERWISE_H
+
+#include "core/quant/calib.h"
+#include "core/quant/folder.h"
+#include "core/quant/gptq.h"
+#include "core/quant/quant.h"
+#include "core/quant/rotate.h"
+
+enum { NIBL_LAYER_MATRICES = 7 };
+
+/* A matrix of the layer at hand on its way. */
+typedef struct nibl_work {
+    nibl_quant_tensor *tensor;
+    nibl_matrix *matrix, original;
+    const nibl_site *site; /* NULL: nothing is known of its input */
+    const float *in, *out; /* its columns are multiplied by `in`, its rows divided by `out`; NULL = 1 */
+    uint8_t *bytes; /* encoded rows */
+    const float *norm; /* of matrices outside of layers that are turned: their columns are multiplied by it */
+    bool turned;
+    nibl_block *whole; /* the scale of the matrix, where it has one for all rows */
+} nibl_work;
+
+struct nibl_layerwise {
+    nibl_model *model;
+    bool calibrated;
+    nibl_calib calib;
+    nibl_folder *folder; /* the output; NULL = GGUF */
+    bool more; /* of it after the tensors */
+    size_t binding; /* the next one */
+    float *scales[NIBL_MAX_SITES]; /* of AWQ, by site */
+    nibl_work works[NIBL_LAYER_MATRICES];
+    uint32_t work_count;
+    nibl_factor factor; /* of the site at hand */
+    /* one per worker */
+    float *room; /* of 16 rows the values (16, widest), of one the weights (widest), NIBL_GPTQ_ROOM(widest) */
+    nibl_block *blocks; /* of 16 rows */
+    uint64_t room_width, block_width;
+    /* of a model that is turned (rotate.h) */
+    nibl_rotation *rotation; /* NULL = it is not */
+    float *ones; /* (width): norms */
+    nibl_layer plain_layer; /* the layer at hand as it was */
+    nibl_matrix turned[NIBL_ROTATED], plain[NIBL_ROTATED];
+    nibl_layer *turned_layer; /* it; NULL = none */
+    nibl_binding *bindings; /* the model's own, where a head was added to them */
+    /* the rows at work */
+    const nibl_work *at;
+    uint64_t bad_row;
+};
+
+static inline float *nibl_layerwise_scale(const nibl_layerwise *l, const nibl_site *site) {
+    return site ? l->scales[site - l->calib.sites] : NULL;
+}
+
+/* x may be NULL: an architecture may lack the norm. */
+static inline void nibl_layerwise_divide(float *out, const float *x, const float *scale, uint32_t n) {
+    for (uint32_t i = 0; x && i < n; i++) out[i] = scale ? x[i] / scale[i] : x[i];
+}
+
+/* Floats that a worker needs (nibl_layerwise.room). */
+uint64_t nibl_layerwise_room(const nibl_layerwise *l);
+
+/* ---- rounding.c ---- */
+
+/* Rounds a matrix to its tensor's type, into its bytes. */
+nibl_status nibl_layerwise_encode(nibl_quantizer *q, nibl_work *w);
+
+/* ---- writing.c: the next tensor, or the next document behind the tensors ---- */
+
+nibl_status nibl_layerwise_write_vector(nibl_quantizer *q, size_t index);
+nibl_status nibl_layerwise_write_matrix(nibl_quantizer *q, size_t index); /* outside of layers */
+nibl_status nibl_layerwise_write_work(nibl_quantizer *q, size_t index);
+nibl_status nibl_layerwise_write_document(nibl_quantizer *q);
+
+#endif
