@@ -7,7 +7,6 @@
  * @property {boolean} [imatrix]  llama.cpp's, of the calibration text
  * @property {boolean} [mixed]    calibrated with a text that is half code
  * @property {boolean} [twin]     of the model with outliers put in
- * @property {string} [evaluate]  options of `nibl eval`
  * @property {Most} [most]
  * @property {{ row: string, by: number }} [beats]  its KL is lower by this share
  * @property {{ row: string, by: number }} [recovers]  this share of what that row loses, in KL
@@ -18,6 +17,7 @@
  * @property {string} title
  * @property {string} [rest]       options of all recipes: types of embedding and head
  * @property {string} [llamaRest]  the same for llama-quantize
+ * @property {string} [evaluate]   options of `nibl eval`
  * @property {boolean} [decode]    decode time is measured
  * @property {boolean} [domains]   by domain, on the texts of the command's own
  * @property {boolean} [elsewhere] files are run by llama.cpp, too
@@ -94,6 +94,18 @@ export const tables = {
       'q4_0 awq,gptq': { recipe: 'q4_0 --method awq,gptq' },
       'iq4_nl awq,gptq': { recipe: 'iq4_nl --method awq,gptq' },
       'iq4_nl awq,gptq, half code': { recipe: 'iq4_nl --method awq,gptq', mixed: true },
+    },
+  },
+  outliers: {
+    title: 'Outliers: channels of norms x 50, their columns / 50 (exact activations)',
+    rest: floats,
+    evaluate: '--activations f32',
+    rows: {
+      'without outliers, rtn': { recipe: 'q4_0' },
+      'not rounded': { recipe: 'f32', twin: true, most: { kl: 1e-6 } },
+      rtn: { recipe: 'q4_0', twin: true },
+      awq: { recipe: 'q4_0 --method awq', twin: true, recovers: { row: 'rtn', by: 0.9 } },
+      'awq,gptq': { recipe: 'q4_0 --method awq,gptq', twin: true, recovers: { row: 'rtn', by: 0.9 } },
     },
   },
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // Measures what quantizing SmolLM2-135M loses, and prints it beside the bars of quality-rows.js.
 //
-//   node tests/bench/quality.js [TABLE...] [--rows 'A;B'] [--chunks N] [--program PATH] [--list]
+//   node tests/bench/quality.js [TABLE...] [--rows 'A;B'] [--chunks N] [--program PATH] [--threads N] [--list]
 //
 // The reference is the published Q4_1 file; text: Moby-Dick, chapters 1 to 19, the first 8 windows of 512 tokens, the second
 // half of each scored; calibration: chapters 60 to 89, 8,192 tokens. What was measured is kept below .toolchain by recipe and
@@ -17,6 +17,7 @@ import { gunzipSync } from 'node:zlib'
 import { build } from '../../wasm/build.js'
 import { SetupError, inTemporary, main, root, run, sha256Of } from '../../wasm/setup.js'
 import { fetchModel } from '../../demo/fetch.js'
+import { putOutliers } from './outliers.js'
 import { installPeer, llamaImatrix, llamaPerplexity, llamaQuantize } from './peers.js'
 import { tables } from './quality-rows.js'
 
@@ -57,11 +58,14 @@ const { values: options, positionals } = parseArgs({
     rows: { type: 'string' },
     chunks: { type: 'string', default: '8' },
     program: { type: 'string' },
+    threads: { type: 'string' },
     list: { type: 'boolean', default: false },
   },
 })
 
 const nibl = options.program ?? join(root, 'build/native/nibl')
+
+const threads = options.threads ? ['-t', options.threads] : []
 
 /** @param {string} text */
 const digest = (text) => createHash('sha256').update(text).digest('hex').slice(0, 20)
@@ -156,14 +160,23 @@ const bytesOf = (path) =>
 async function imatrixOf({ source, texts, tools }) {
   const path = join(kept, `imatrix-${tools.llama}.gguf`)
   if (fs.existsSync(path)) return path
-  await output([llamaImatrix, '-m', source, '-f', texts.calibration, '-c', '512', '-b', '512', '--chunks', '16', '-o', `${path}.part`])
+  await output([llamaImatrix, '-m', source, '-f', texts.calibration, '-c', '512', '-b', '512', '--chunks', '16', '-o', `${path}.part`, ...threads])
   fs.renameSync(`${path}.part`, path)
+  return path
+}
+
+/** The model with outliers, as floats. @param {Bench} bench */
+async function twinOf({ source, folder }) {
+  const path = join(folder, 'twin.gguf')
+  if (fs.existsSync(path)) return path
+  await output([nibl, 'quantize', source, path, 'f32', ...words('--embedding f32 --head f32 --allow-requantize'), ...threads])
+  putOutliers(path)
   return path
 }
 
 /** Makes a row's file; gives the bits of a weight of its body. @param {Bench} bench @param {Table} table @param {Row} row @param {string} out */
 async function make(bench, table, row, out) {
-  const source = row.twin ? bench.texts.twin : bench.source
+  const source = row.twin ? await twinOf(bench) : bench.source
   if (row.llama) {
     const [type, ...given] = words(row.llama)
     const imatrix = row.imatrix ? ['--imatrix', await imatrixOf(bench)] : []
@@ -172,7 +185,7 @@ async function make(bench, table, row, out) {
   }
   const calibrated = /--method (?!rtn)/.test(row.recipe ?? '')
   const calibration = calibrated ? ['--calibration', row.mixed ? bench.texts.mixed : bench.texts.calibration] : []
-  const command = [nibl, 'quantize', source, out, ...words(row.recipe ?? ''), ...words(table.rest ?? ''), ...calibration]
+  const command = [nibl, 'quantize', source, out, ...words(row.recipe ?? ''), ...words(table.rest ?? ''), ...calibration, ...threads]
   const { tensors } = JSON.parse(firstLine(await output([...command, '--allow-requantize', '--json'])))
   let [bytes, weights] = [0, 0]
   for (const t of tensors) {
@@ -189,7 +202,7 @@ const firstLine = (text) => text.split('\n', 1)[0]
 /** @param {Bench} bench @param {Table} table @param {Row} row @param {string} out @returns {Promise<Loss[]>} */
 async function evaluate({ source, texts }, table, row, out) {
   const what = table.domains ? [] : ['-f', `prose=${texts.evaluation}`, '--chunks', options.chunks]
-  const command = [nibl, 'eval', out, ...what, '--reference', source, ...words(row.evaluate ?? ''), '--json']
+  const command = [nibl, 'eval', out, ...what, '--reference', source, ...words(table.evaluate ?? ''), '--json', ...threads]
   return (await output(command))
     .split('\n')
     .filter((line) => line.startsWith('{'))
@@ -206,7 +219,7 @@ async function decodeTime(out) {
 async function elsewhere({ texts, folder }, out) {
   const [saved, tokensFile, logitsFile] = ['llama.logits', 'tokens', 'nibl.logits'].map((name) => join(folder, name))
   const chunks = options.chunks
-  const told = await output([llamaPerplexity, '-m', out, '-f', texts.evaluation, '-c', '512', '-b', '512', '--chunks', chunks, '--kl-divergence-base', saved])
+  const told = await output([llamaPerplexity, '-m', out, '-f', texts.evaluation, '-c', '512', '-b', '512', '--chunks', chunks, '--kl-divergence-base', saved, ...threads])
   const perplexity = Number(/Final estimate: PPL = ([\d.]+)/.exec(told)?.[1])
   const file = fs.openSync(saved, 'r')
   const read = (/** @type {number} */ at, /** @type {number} */ length) => {
@@ -221,7 +234,7 @@ async function elsewhere({ texts, folder }, out) {
   const sequence = (/** @type {number} */ i) => [Buffer.from(Uint32Array.of(window).buffer), tokens.subarray(4 * window * i, 4 * window * (i + 1))]
   const sequences = Array.from({ length: compared }, (_, i) => sequence(i)).flat()
   fs.writeFileSync(tokensFile, Buffer.concat([Buffer.from(Uint32Array.of(compared).buffer), ...sequences]))
-  await output([nibl, 'eval', out, '--tokens', tokensFile, '--logits', logitsFile])
+  await output([nibl, 'eval', out, '--tokens', tokensFile, '--logits', logitsFile, ...threads])
   const logits = fs.openSync(logitsFile, 'r')
   const [first, rowBytes] = [window >> 1, 2 * (2 * ((vocabulary + 1) >> 1) + 4)]
   const ours = Buffer.alloc(4 * vocabulary)
