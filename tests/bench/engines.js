@@ -3,6 +3,7 @@
 import { gzipSync } from 'node:zlib'
 import * as fs from 'node:fs'
 import { join } from 'node:path'
+import { published } from '../../demo/publish.js'
 import { pageSizes } from '../../wasm/build.js'
 import { root } from '../../wasm/setup.js'
 import { openLlama, openNibl } from './host-command.js'
@@ -47,7 +48,7 @@ const ort = '.toolchain/peers/node_modules/onnxruntime-web/dist'
 
 /** @param {string[]} files below the root */
 const gzip = (...files) => files.reduce((sum, file) => sum + gzipSync(fs.readFileSync(join(root, file))).length, 0)
-const page = () => pageSizes().find(({ variant }) => variant === 'relaxed-threads')?.total ?? 0
+const page = () => pageSizes(published).find(({ variant }) => variant === 'relaxed-threads')?.total ?? 0
 
 /** @type {(module: string) => Engine['open']} */
 const inChromium = (module) => (item) => openInChromium(`tests/bench/${module}`, item)

@@ -6,17 +6,12 @@
 #include "core/tokenizer.h"
 #include "core/unicode.h"
 #include "tests/c/gguf_builder.h"
+#include "tests/c/hostile.h"
 #include "tests/c/test.h"
 
 #define FIXTURE(name) "tests/fixtures/tokenizer/" name
 
 void nibl_test_fail_alloc(int64_t n);
-
-static inline uint64_t memory_now(void) {
-    uint64_t now;
-    nibl_memory(&now, NULL);
-    return now;
-}
 
 /* The header that the bytes begin with; exits where they begin with none. */
 static inline nibl_gguf *header_of(const builder *b) {

@@ -2,20 +2,8 @@
 #include "core/dtype.h"
 #include "core/gguf.h"
 #include "tests/c/gguf_builder.h"
+#include "tests/c/hostile.h"
 #include "tests/c/test.h"
-
-static uint64_t memory_now(void) {
-    uint64_t now;
-    nibl_memory(&now, NULL);
-    return now;
-}
-
-static uint64_t random_state = 1;
-
-static uint32_t random_below(uint32_t limit) {
-    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(random_state >> 33) % limit;
-}
 
 /* Feeds in pieces of `chunk` bytes (0: random ones) until the parser is content or refuses. */
 static nibl_status feed(nibl_gguf *g, const builder *b, size_t chunk, size_t *header) {

@@ -2,25 +2,13 @@
  * call a typed error with all memory returned. */
 #include "core/model.h"
 #include "tests/c/gguf_builder.h"
+#include "tests/c/hostile.h"
 #include "tests/c/test.h"
 
 #define FIXTURE(type) "tests/fixtures/tiny-llama-" type ".gguf"
 static const char *const fixtures[] = {FIXTURE("f32"),  FIXTURE("f16"),  FIXTURE("bf16"),
                                        FIXTURE("q8_0"), FIXTURE("q4_0"), FIXTURE("q4_1")};
 enum { FIXTURES = sizeof fixtures / sizeof *fixtures };
-
-static uint64_t memory_now(void) {
-    uint64_t now;
-    nibl_memory(&now, NULL);
-    return now;
-}
-
-static uint64_t random_state = 1;
-
-static uint32_t random_below(uint32_t limit) {
-    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(random_state >> 33) % limit;
-}
 
 /* ---- Ways to load ---- */
 

@@ -3,23 +3,7 @@
  * the same weights, and no memory may be left over. Run with -malloc_limit_mb=64: no claim of a file may
  * lead to a large allocation. */
 #include "core/model.h"
-
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-enum { WEIGHTS_MAX = 4 << 20 };
-
-#define EXPECT(condition)                                                                                    \
-    do {                                                                                                     \
-        if (!(condition)) {                                                                                  \
-            fprintf(stderr, "%s:%d: expected %s; %s\n", __FILE__, __LINE__, #condition,                      \
-                    nibl_last_message());                                                                    \
-            abort();                                                                                         \
-        }                                                                                                    \
-    } while (0)
+#include "tests/fuzz/fuzz.h"
 
 static uint32_t random_state;
 

@@ -3,10 +3,9 @@
 #include "core/alphabet.h"
 #include "core/matcher.h"
 #include "tests/c/gguf_builder.h"
+#include "tests/fuzz/fuzz.h"
 
 #include <math.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* All bytes, and what JSON is full of. */
 static const char *const words[] = {"{\"",  "\":",  "\",\"", "\"}", "[{\"", "}]",

@@ -3,23 +3,9 @@
  * same way, and no memory may be left over. */
 #include "core/hf.h"
 #include "core/model.h"
+#include "tests/fuzz/fuzz.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-enum { WEIGHTS_MAX = 4 << 20, FILES = NIBL_HF_DOCUMENTS + 2 /* two files of weights */ };
-
-#define EXPECT(condition)                                                                                    \
-    do {                                                                                                     \
-        if (!(condition)) {                                                                                  \
-            fprintf(stderr, "%s:%d: expected %s; %s\n", __FILE__, __LINE__, #condition,                      \
-                    nibl_last_message());                                                                    \
-            abort();                                                                                         \
-        }                                                                                                    \
-    } while (0)
+enum { FILES = NIBL_HF_DOCUMENTS + 2 /* two files of weights */ };
 
 typedef struct part {
     const uint8_t *bytes;

@@ -1,9 +1,6 @@
 /* JSON: parses the input and reads all of it in every way there is. */
 #include "core/json.h"
-
-#include <stdlib.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "tests/fuzz/fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     uint64_t before, after;

@@ -5,8 +5,7 @@
 #include "core/tokenizer.h"
 #include "core/unicode.h"
 #include "tests/c/gguf_builder.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "tests/fuzz/fuzz.h"
 
 typedef struct span {
     const uint8_t *bytes;

@@ -1,10 +1,7 @@
 /* tokenizer.json: what it becomes in a header, and the tokenizer that this makes. */
 #include "core/hf.h"
 #include "core/tokenizer.h"
-
-#include <stdlib.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "tests/fuzz/fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     uint64_t before, after;
