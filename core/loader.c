@@ -85,8 +85,11 @@ const char *nibl_loader_file_name(const nibl_loader *loader, uint32_t file) {
 
 /* Of a model whose weights come and go only the open part. */
 static void limit_source(const nibl_loader *loader) {
-    if (loader->model && loader->model->parts)
-        nibl_source_limit(loader->source, nibl_model_open_end(loader->model));
+    nibl_model *m = loader->model;
+    if (!m || !m->parts) return;
+    nibl_source_limit(loader->source, nibl_model_open_end(m));
+    if (m->again) nibl_source_rewind(loader->source, nibl_model_part_end(m, 0));
+    m->again = false;
 }
 
 nibl_status nibl_loader_want(const nibl_loader *loader, uint64_t *address, uint64_t *length) {

@@ -553,18 +553,21 @@ nibl_status nibl_model_hold_part(nibl_model *m, const nibl_binding *b) {
     return place(m, begin, nibl_model_part_end(m, begin), &m->parts[b->section]);
 }
 
-bool nibl_model_part_ready(const nibl_model *m, size_t index) {
-    bool ready = true;
-    for (size_t i = index; i < nibl_model_part_end(m, index); i++)
-        ready = ready && m->bindings[i].rows_done == m->bindings[i].rows;
-    return ready;
+bool nibl_model_part_ready(const nibl_model *m, uint32_t part) {
+    for (size_t i = 0; i < m->binding_count; i++)
+        if (m->bindings[i].section == part && m->bindings[i].rows_done < m->bindings[i].rows) return false;
+    return true;
 }
 
 void nibl_model_drop_part(nibl_model *m, uint32_t part) {
     nibl_free(m->parts[part]);
     m->parts[part] = NULL;
-    for (size_t i = 0; i < m->binding_count; i++)
-        if (m->bindings[i].section == part) ++*m->bindings[i].missing; /* for good */
+    for (size_t i = 0; i < m->binding_count; i++) {
+        nibl_binding *b = &m->bindings[i];
+        if (b->section != part) continue;
+        *b->missing += b->rows_done == b->rows;
+        b->rows_done = 0;
+    }
 }
 
 static nibl_status build(nibl_model *m, bool parts) {

@@ -91,6 +91,7 @@ struct nibl_model {
     uint8_t **
         parts; /* of a model whose weights come and go: in place of that block one per part; NULL = not there */
     uint32_t open; /* rows of parts behind this one are not taken then */
+    bool again; /* rows of parts that were dropped are to come once more */
     const nibl_dtype *quantize; /* what matrices of floats become on arrival; NULL = they stay */
     nibl_row_encoder encode_row; /* set with it: a program that never quantizes need not hold encoders */
     uint8_t *staging; /* one row of it */
@@ -120,8 +121,8 @@ void nibl_model_divide(nibl_model *model, bool tensors);
 size_t nibl_model_part_end(const nibl_model *model, size_t index);
 size_t nibl_model_open_end(const nibl_model *model);
 
-/* Whether the part that begins with this binding has arrived. Frees the weights of a part, which will not come back. */
-bool nibl_model_part_ready(const nibl_model *model, size_t index);
+/* Whether all of a part has arrived. Frees its weights: it is as before its first row. */
+bool nibl_model_part_ready(const nibl_model *model, uint32_t part);
 void nibl_model_drop_part(nibl_model *model, uint32_t part);
 
 /* Gives the part of a binding its place, where it has none. */

@@ -168,7 +168,7 @@ nibl_status nibl_loader_begin(nibl_loader *loader, nibl_model **out);
 
 /* The same of a model that is only quantized (nibl_model_quantizer_new): weights come and go layer by layer. The loader wants
  * those that nibl_quantizer_step waits for, no others (bytes before their turn are ignored), and what that has done with is
- * freed. For sources that can be read from anywhere; nothing else of the model than its tokenizer and metadata is to be used. */
+ * freed; where the head is rounded by what it sees, all weights are wanted twice. For sources that can be read from anywhere; nothing else of the model than its tokenizer and metadata is to be used. */
 nibl_status nibl_loader_begin_parts(nibl_loader *loader, nibl_model **out);
 
 void nibl_model_free(nibl_model *model);

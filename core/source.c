@@ -87,6 +87,17 @@ void nibl_source_in_order(nibl_source *s) { s->in_order = true; }
 
 void nibl_source_limit(nibl_source *s, size_t item) { s->limit = item < s->count ? item : s->count; }
 
+void nibl_source_rewind(nibl_source *s, size_t item) {
+    for (size_t rank = item; rank < s->count; rank++) {
+        piece *p = &s->pieces[s->order[rank]];
+        s->arrived -= p->next - p->begin;
+        p->next = p->begin;
+        nibl_free(p->partial);
+        p->partial = NULL;
+    }
+    if (s->needed > item) s->needed = item;
+}
+
 bool nibl_source_complete(const nibl_source *s) { return s->needed == s->count; }
 
 void nibl_source_progress(const nibl_source *s, uint64_t *arrived, uint64_t *total) {

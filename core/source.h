@@ -31,6 +31,9 @@ void nibl_source_in_order(nibl_source *source);
 /* Items from this one on, by the order of need, are not wanted now: their bytes are ignored, and wanted again. */
 void nibl_source_limit(nibl_source *source, size_t item);
 
+/* Items from this one on, by the order of need, are taken and wanted again from their beginning. */
+void nibl_source_rewind(nibl_source *source, size_t item);
+
 bool nibl_source_complete(const nibl_source *source);
 void nibl_source_progress(const nibl_source *source, uint64_t *arrived, uint64_t *total); /* bytes */
 

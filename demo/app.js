@@ -310,7 +310,8 @@ function adviceFor(error) {
 }
 
 /** What stands under the last answer. @param {HTMLElement} output @param {Model} opened */
-function addFoot(output, { stats }) {
+function addFoot(output, opened) {
+  const { stats } = opened
   const again = document.createElement('button')
   again.type = 'button'
   again.className = 'quiet again'
@@ -325,7 +326,35 @@ function addFoot(output, { stats }) {
   })
   const item = output.isConnected ? output.parentElement : messageList.lastElementChild
   if (stats.finish === 'length') again.title = 'The answer was cut at its longest allowed length'
-  item?.append(again)
+  const foot = document.createElement('div')
+  foot.className = 'foot'
+  foot.append(again)
+  if (output.isConnected) foot.append(receiptButton(opened))
+  item?.append(foot)
+}
+
+/** Saves what anybody can repeat the last answer from. @param {Model} opened */
+function receiptButton(opened) {
+  const { stats } = opened
+  const button = document.createElement('button')
+  button.type = 'button'
+  button.className = 'quiet'
+  button.textContent = 'Receipt'
+  button.title = 'A file from which anybody can repeat this answer, bit for bit: nibl verify'
+  button.addEventListener('click', async () => {
+    button.disabled = true
+    announce('Making the receipt')
+    try {
+      const receipt = await opened.receipt(stats)
+      const { save } = await import('./save.js')
+      await save(new Blob([JSON.stringify(receipt, null, 1)], { type: 'application/json' }), 'receipt.json')
+      announce('The receipt is ready')
+    } catch (error) {
+      showError(error)
+    }
+    button.disabled = false
+  })
+  return button
 }
 
 function stop() {

@@ -2,6 +2,7 @@
  * the file. Fetched when somebody opens it. */
 import { load, quantize } from 'nibl'
 import { mergeReport, reportHtml } from '../web/report.js'
+import { save } from './save.js'
 import { sourceOf, titleOf } from './sources.js'
 
 /** @typedef {import('../web/nibl.d.ts').QuantizationReport} QuantizationReport */
@@ -34,21 +35,6 @@ function choice(text, options) {
 
 /** @param {number} bytes */
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`
-
-/** Lets the visitor keep a file: where they say, or among the downloads. @param {Blob} blob @param {string} name */
-async function save(blob, name) {
-  const picker = /** @type {any} */ (globalThis).showSaveFilePicker
-  if (picker) {
-    const handle = await picker({ suggestedName: name }).catch((/** @type {Error} */ error) => {
-      if (error.name !== 'AbortError') throw error
-    })
-    if (handle) await blob.stream().pipeTo(await handle.createWritable())
-    return
-  }
-  const link = element('a', { href: URL.createObjectURL(blob), download: name })
-  link.click()
-  setTimeout(() => URL.revokeObjectURL(link.href), 60_000)
-}
 
 /**
  * Shows the lab in `place` until it is closed.

@@ -396,8 +396,8 @@ export class Binding {
 
   /** @param {Pointer} model
    * @param {{ temperature: number, topK: number, topP: number, minP: number, repeatPenalty: number, seed: number,
-   *   logitBias: [number, number][] }} options */
-  newSampler(model, { temperature, topK, topP, minP, repeatPenalty, seed, logitBias }) {
+   *   repeatWindow?: number, logitBias: [number, number][] }} options */
+  newSampler(model, { temperature, topK, topP, minP, repeatPenalty, seed, repeatWindow = 0, logitBias }) {
     const bias = new DataView(new ArrayBuffer(8 * logitBias.length))
     logitBias.forEach(([token, value], index) => {
       bias.setInt32(8 * index, token, true)
@@ -407,7 +407,7 @@ export class Binding {
     return this.#withBytes(new Uint8Array(bias.buffer), (pointer) => {
       const list = [pointer, logitBias.length]
       return this.#make(
-        'nibl_abi_sampler_new', model, temperature, topK, topP, minP, repeatPenalty, 0, ...seeds, ...list,
+        'nibl_abi_sampler_new', model, temperature, topK, topP, minP, repeatPenalty, repeatWindow, ...seeds, ...list,
       )
     })
   }

@@ -122,7 +122,6 @@ export class Shelf {
     } catch (failure) {
       await this.fail(failure)
     }
-    this.#open.clear()
   }
 
   // ---- The hub's lists, for when it cannot be reached ----
@@ -197,6 +196,10 @@ export class CachedSource {
 
   get sha256() {
     return this.#file.sha256
+  }
+
+  async again() {
+    return Boolean((await this.#entry)?.complete)
   }
 
   async resolve() {

@@ -30,6 +30,8 @@ export class Engine {
   #grammars = []
   /** @type {{ take: () => void }[]} */
   #waiting = []
+  /** @type {Promise<import('./identify.js').ModelFile[]> | undefined} */
+  #files
 
   /** @param {Loading} loading @param {number[]} sessions @param {AbortController} download */
   constructor(loading, sessions, download) {
@@ -100,6 +102,12 @@ export class Engine {
     return { bytes: this.#loading.bytes }
   }
 
+  /** The files that it was read from. @param {CallContext} context */
+  async files(context) {
+    await this.ready(context)
+    return (this.#files ??= (await import('./identify.js')).identify(this.#loading.input))
+  }
+
   /** @param {string} text @param {{ special: boolean, bos: boolean }} options */
   tokenize(text, options) {
     return this.#binding.tokenize(this.#model, text, options)
@@ -126,7 +134,8 @@ export class Engine {
         await this.#batch.run(generation, signal)
       } finally {
         generation.end()
-        emit({ stats: { ...generation.stats, memory: this.#memory() } })
+        const { text, tokens: sampled } = generation
+        emit({ stats: { ...generation.stats, memory: this.#memory() }, answer: { prompt: [...tokens], tokens: sampled, text } })
       }
     } finally {
       if (grammar) this.#giveBack(grammar)

@@ -17,6 +17,8 @@ import { StopMatcher } from './stop.js'
  * @property {number} repeatPenalty
  * @property {number} seed
  * @property {boolean} speculate
+ * @property {number} [repeatWindow]
+ * @property {number} [cut] tokens after which it ends, whatever else it may have
  * @property {string[]} stop
  * @property {[number, number][]} logitBias
  * @property {{ format: 0 | 1, text: string }} [grammar]
@@ -41,6 +43,9 @@ export class Generation {
   #length
 
   stats = emptyStats()
+  /** Sampled, the end token included. @type {number[]} */
+  tokens = []
+  text = ''
 
   /** @param {Place} place @param {GenerateRequest} request @param {number} session @param {Int32Array} tokens the prompt
    * @param {number} [grammar] */
@@ -88,20 +93,23 @@ export class Generation {
 
   #choose() {
     const { binding, model, contextLength, emit } = this.#place
-    const { maxTokens } = this.#request
+    const { maxTokens, cut } = this.#request
     if (maxTokens === 0) {
       this.stats.finish = 'length'
       return false
     }
     const { token, logprob } = binding.sample(this.#sampler, this.session)
+    this.tokens.push(token)
+    this.stats.hash = binding.hash(this.session)
     const end = binding.isEnd(model, token)
     const done = end || binding.isDone(this.#sampler)
     const full = this.#length + this.#count === contextLength
-    const last = ++this.#count === maxTokens || done || full
+    const last = ++this.#count === maxTokens || this.#count === cut || done || full
     let raw = end ? '' : binding.decode(this.#decoder, token)
     if (last) raw += binding.decode(this.#decoder, -1)
     const { text, stopped } = this.#matcher.push(raw)
     const rest = last && !stopped ? this.#matcher.end() : ''
+    this.text += text + rest
     /* An end token is no part of the answer, but text may have been waiting for it. */
     if (!end || text || rest) emit({ piece: { text: text + rest, token, logprob } })
     if (stopped || last) {
@@ -121,7 +129,6 @@ export class Generation {
   end() {
     this.#release()
     Object.assign(this.stats.decode, this.#place.binding.guesses(this.session))
-    this.stats.hash = this.#place.binding.hash(this.session)
   }
 }
 

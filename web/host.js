@@ -30,6 +30,7 @@ export function engineCalls() {
     },
     quantized: () => quantizing.next(),
     quantizeReport: () => quantizing.report(),
+    files: (_, context) => engine.files(context),
     ready: (_, context) => engine.ready(context),
     generate: ([request], context) => engine.generate(request, context),
     tokenize: ([text, options]) => engine.tokenize(text, options),

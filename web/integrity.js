@@ -35,6 +35,8 @@ export class CheckedSource {
   #size = 0
   /** @type {Stream | null} */
   #stream = null
+  /** @type {string | null} */
+  checked = null
 
   /** @param {Source} source @param {true | Record<string, string>} expected by file name; '' is the first file */
   constructor(source, expected, isFirst = true) {
@@ -49,6 +51,10 @@ export class CheckedSource {
 
   get fileName() {
     return this.#source.fileName
+  }
+
+  again() {
+    return this.#source.again?.() ?? false
   }
 
   async resolve() {
@@ -106,7 +112,7 @@ export class CheckedSource {
       const rest = await this.open({ start: this.#hashed, end: this.#size })
       while (await rest.read());
     }
-    const found = this.#hash.digest('hex')
+    const found = (this.checked = this.#hash.digest('hex'))
     if (found === wanted) return
     throw new NiblError('INTEGRITY', `${this.name} has the SHA-256 ${found}, but ${wanted} is expected. It was not used; is it the right file?`)
   }

@@ -143,6 +143,10 @@ export class Loading {
     this.onProgress({ phase: 'download', loaded, total: last ? loaded : size && Math.max(size, loaded) })
   }
 
+  get input() {
+    return this.#input
+  }
+
   get bytes() {
     return this.#input.loaded
   }

@@ -214,9 +214,70 @@ export interface Model {
   countTokens(prompt: string | Message[]): Promise<number>
   /** `special` (default true): write special tokens too. */
   detokenize(tokens: Iterable<number>, options?: { special?: boolean }): Promise<string>
+  /**
+   * What verify() repeats an answer from: that whose `stats` these were, by default the last. Its model's files are hashed
+   * for it, once, where they can be read again without a network: a cached URL, a File, a path (`integrity` hashes them
+   * already); else it has no SHA-256 of them.
+   */
+  receipt(stats?: Stats): Promise<Receipt>
   /** Stops everything and gives the memory back. */
   close(): void
 }
+
+/** How an answer came about; JSON. The native program writes and reads the same. */
+export interface Receipt {
+  readonly receipt: 1
+  /** The version that made it. */
+  readonly nibl: string
+  /** `sha256`: null where the file was not at hand. */
+  readonly model: { readonly name: string; readonly architecture: string; readonly files: { name: string; size: number; sha256: string | null }[] }
+  /** `text`: what was tokenized, special tokens recognised, BOS put in front where `bos` says so; `messages` as they were given. */
+  readonly prompt: { readonly messages?: Message[]; readonly tools?: object[]; readonly text: string; readonly bos: boolean; readonly tokens: number[] }
+  readonly settings: {
+    readonly contextLength: number
+    readonly kv: 'i8' | 'f16' | 'f32'
+    readonly activations: 'i8' | 'f32'
+    readonly quantize?: string
+    /** null: no limit. */
+    readonly maxTokens: number | null
+    readonly temperature: number
+    readonly topK: number
+    readonly topP: number
+    readonly minP: number
+    readonly repeatPenalty: number
+    /** Tokens that it looks back at. */
+    readonly repeatWindow: number
+    readonly stop: string[]
+    /** Token and bias; null is -Infinity. */
+    readonly logitBias: [number, number | null][]
+    readonly grammar?: { readonly format: 'gbnf' | 'json-schema'; readonly text: string }
+  }
+  readonly seed: number
+  /** All that were sampled, the end token included. */
+  readonly tokens: number[]
+  readonly text: string
+  readonly finish: Stats['finish']
+  /** Of the logits from which these tokens were sampled. */
+  readonly hash: string
+  /** What ran; the result does not depend on it. */
+  readonly made?: { readonly binary: string; readonly threads: number }
+}
+
+export interface Verification {
+  readonly equal: boolean
+  /** All files of the model had the SHA-256 that the receipt tells. */
+  readonly identified: boolean
+  readonly tokens: number
+  readonly hash: string
+  /** The first one; `at`: index of the token or file. */
+  readonly difference: { what: 'model' | 'prompt' | 'tokens' | 'text' | 'hash'; at: number; receipt: string; here: string } | null
+}
+
+/**
+ * Repeats an answer from its receipt (an object, or JSON) and compares the model's files, the prompt's tokens, every token, the
+ * text and the hash of all logits. The options are load()'s; settings are the receipt's. Fails with BAD_RECEIPT for what is none.
+ */
+export function verify(receipt: Receipt | string, source: Source, options?: LoadOptions): Promise<Verification>
 
 export function load(source: Source, options?: LoadOptions): Promise<Model>
 
@@ -452,6 +513,7 @@ export type ErrorCode =
   | 'TIMEOUT' /* no byte came for `timeout` ms */
   | 'OUT_OF_MEMORY'
   | 'CONTEXT_FULL' /* the prompt is longer than the context */
+  | 'BAD_RECEIPT' /* verify() was given something else */
   | 'BAD_GRAMMAR' /* a grammar or schema that is wrong or not supported, or too few tokens for it */
   | 'NOT_FINITE' /* the model computed infinities */
   | 'UNSUPPORTED_ENGINE' /* no WebAssembly SIMD */

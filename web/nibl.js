@@ -56,7 +56,7 @@ export async function load(source, given = {}) {
     const seconds = options.early ? 0 : (performance.now() - start) / 1000
     if (advice && !advised.has(advice)) console.info(advice)
     advised.add(advice)
-    return new Model({ link, close }, info, { ...stats, load: { seconds, bytes } }, start, calls)
+    return new Model({ link, close }, info, { ...stats, load: { seconds, bytes } }, start, calls, args[1])
   } catch (error) {
     close()
     throw error
@@ -109,12 +109,25 @@ export async function quantize(source, given = {}) {
   }
 }
 
+/** @type {typeof import('./nibl.d.ts').verify} */
+export async function verify(receipt, source, given = {}) {
+  const { repeat } = await import('./receipt.js')
+  return repeat(receipt, ({ integrity, ...settings }) => {
+    /* A cache forgets what fails this, and can be read again. */
+    const check = given.cache ? {} : { integrity }
+    return open(source, readOptions(loadOptions, { ...given, ...settings, ...check, early: false, sessions: 1 }))
+  })
+}
+
 /** @implements {PublicModel} */
 class Model {
   #link
   #close
   #template
   #addBos
+  #loaded
+  /** Of every answer, by its stats. @type {WeakMap<object, any>} */
+  #answers = new WeakMap()
 
   /**
    * @param {import('./connect.js').Connection} connection
@@ -122,8 +135,10 @@ class Model {
    * @param {any} stats
    * @param {number} start of the load
    * @param {{ onEvent: (event: any) => void, signal?: AbortSignal }} loading
+   * @param {any} loaded the load's options
    */
-  constructor({ link, close }, { bosToken, eosToken, addBos, ...info }, stats, start, { onEvent, signal }) {
+  constructor({ link, close }, { bosToken, eosToken, addBos, ...info }, stats, start, { onEvent, signal }, loaded) {
+    this.#loaded = loaded
     this.#link = link
     this.#close = close
     this.#addBos = addBos
@@ -134,7 +149,7 @@ class Model {
     this.stats = stats
     this.ready = link.call('ready', [], { onEvent, signal }).then((/** @type {any} */ { bytes }) => {
       const seconds = this.stats.load.seconds || (performance.now() - start) / 1000
-      this.stats = { ...this.stats, load: { seconds, bytes } }
+      this.stats.load = { seconds, bytes }
     })
     this.ready.catch(() => {})
   }
@@ -155,15 +170,19 @@ class Model {
    * @returns {AsyncGenerator<Piece, void, void>} */
   async *#stream(prompt, tools, request, signal) {
     throwIfAborted(signal)
+    const messages = Array.isArray(prompt) ? [...prompt] : undefined /* as they are now */
     const text = typeof prompt === 'string' ? prompt : await renderChat(this.#template, prompt, tools)
     /** @type {Piece[]} */
     const pieces = []
     let wake = () => {}
     let running = true
     let own = this.stats
-    const onEvent = (/** @type {any} */ { piece, stats }) => {
+    const onEvent = (/** @type {any} */ { piece, stats, answer }) => {
       if (piece) pieces.push(piece)
-      if (stats) this.stats = own = { ...stats, load: this.stats.load }
+      if (stats) {
+        this.stats = own = { ...stats, load: this.stats.load }
+        this.#answers.set(own, { request: { ...request, text, bos: this.#addBos }, messages, tools, answer })
+      }
       wake()
     }
     /* Leaving the loop early stops the engine as an abort does. */
@@ -193,6 +212,14 @@ class Model {
       signal?.removeEventListener('abort', abort)
       leaving.abort()
     }
+  }
+
+  /** @param {import('./nibl.d.ts').Stats} [stats] */
+  async receipt(stats = this.stats) {
+    const parts = this.#answers.get(stats)
+    if (!parts) throw new NiblError('BAD_ARGUMENT', 'There is no receipt: no answer of this model had these stats.')
+    const files = await this.#link.call('files', [])
+    return (await import('./receipt.js')).receiptOf({ ...parts, info: this.info, loaded: this.#loaded, stats, files })
   }
 
   /** @param {string} text @param {{ special?: boolean, bos?: boolean }} [options] @returns {Promise<number[]>} */

@@ -118,6 +118,13 @@ export class Input {
     return this.#sizes.every(Boolean) ? this.#sizes.reduce((sum, size) => sum + size, 0) : 0
   }
 
+  /** Those that were read, file 0 first; size 0 if unknown. */
+  get files() {
+    return [this.#source, ...this.#siblings.slice(1)]
+      .map((source, file) => ({ source, size: this.#sizes[file] ?? 0 }))
+      .filter(({ source, size }, file) => source && (file === 0 || size > 0))
+  }
+
   /** @param {Source} source @param {{ offset: number, length: number }} range */
   async #open(source, { offset, length }) {
     const start = offset % FILE

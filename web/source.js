@@ -55,6 +55,8 @@ class BlobSource {
     throw alone(this.name, fileName)
   }
 
+  again = () => true
+
   /** @param {Range} [range] */
   async open(range) {
     const part = range ? this.#blob.slice(range.start, range.end) : this.#blob
@@ -77,6 +79,8 @@ class FilesSource {
     this.#limits = limits
     this.#first = this.sibling(this.name)
   }
+
+  again = () => true
 
   /** @param {Range} [range] */
   open(range) {
@@ -101,6 +105,8 @@ class PathSource {
     this.fileName = fileNameOf(path)
     this.#limits = limits
   }
+
+  again = () => true
 
   async resolve() {
     if (!isNode) return

@@ -24,6 +24,8 @@ import { NiblError, throwIfAborted } from './errors.js'
  * @property {(range?: Range) => Promise<T>} open
  * @property {(fileName: string) => Source<T>} sibling another file of the same folder; throws where it knows of none
  * @property {() => Promise<void>} [verify] checks what was read (integrity.js)
+ * @property {string | null} [checked] the SHA-256 that it had then
+ * @property {() => boolean | Promise<boolean>} [again] whether it can be read again without a network
  */
 
 export const CHUNK = 512 << 10

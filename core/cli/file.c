@@ -113,7 +113,7 @@ static int open_sibling(source *s, uint32_t file) {
 }
 
 static int load_ranges(source *s) {
-    for (bool done = false; !done;) {
+    for (bool done = false; !done || s->receiver;) { /* a receiver may want bytes once more */
         uint64_t address, wanted;
         if (nibl_loader_want(s->model->loader, &address, &wanted) < 0)
             return nibl_cli_fail_library(s->model->path);

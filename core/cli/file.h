@@ -42,6 +42,7 @@ int nibl_cli_model_read(const char *path, const nibl_cli_receiver *receiver, nib
 int nibl_cli_read_file(const char *path, size_t limit, nibl_cli_text *out);
 
 bool nibl_cli_is_folder(const char *path);
+bool nibl_cli_is_file(const char *path); /* a regular one */
 
 /* The regular files of a folder, sorted; hidden ones are none. Free it in any case. */
 typedef struct nibl_cli_names {

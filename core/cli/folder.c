@@ -15,6 +15,11 @@ bool nibl_cli_is_folder(const char *path) {
     return stat(path, &status) == 0 && S_ISDIR(status.st_mode);
 }
 
+bool nibl_cli_is_file(const char *path) {
+    struct stat status;
+    return stat(path, &status) == 0 && S_ISREG(status.st_mode);
+}
+
 static bool is_empty(const char *path) {
     DIR *folder = opendir(path);
     int entries = 0;

@@ -76,7 +76,10 @@ static int decode(writer *w) {
         int32_t token;
         if (nibl_sample(g->sampler, g->session, &token, NULL) < 0) return nibl_cli_fail_library("sampling");
         answer->finish = NIBL_CLI_FINISH_END;
-        if (nibl_is_end_token(g->model, token)) return NIBL_EXIT_OK;
+        if (nibl_is_end_token(g->model, token)) {
+            answer->end_token = token;
+            return NIBL_EXIT_OK;
+        }
         if (!nibl_cli_tokens_append(&answer->tokens, &token, 1)) return NIBL_EXIT_FAILED;
         bool stopped = false;
         int code = take(w, token, &stopped);
@@ -101,6 +104,7 @@ int nibl_cli_generate(const nibl_cli_generator *generator, const nibl_cli_tokens
                       nibl_cli_answer *answer) {
     double start = nibl_cli_seconds();
     answer->prompt_tokens = prompt->count;
+    answer->end_token = -1;
     nibl_status status =
         nibl_session_set_tokens(generator->session, prompt->ids, prompt->count, &answer->reused_tokens);
     answer->too_long = status == NIBL_E_CONTEXT;

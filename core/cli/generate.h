@@ -29,6 +29,7 @@ const char *nibl_cli_finish_name(nibl_cli_finish finish); /* "end", "stop", ... 
 typedef struct nibl_cli_answer {
     nibl_cli_text text;     /* without the stop string */
     nibl_cli_tokens tokens; /* without the end token */
+    int32_t end_token;      /* that was sampled; -1 = none */
     nibl_cli_finish finish;
     bool too_long; /* the prompt exceeds the context: nothing was computed */
     size_t prompt_tokens, reused_tokens; /* reused: found in the KV cache */

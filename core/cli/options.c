@@ -214,7 +214,8 @@ int nibl_cli_parse(const nibl_cli_verb *verb, int argc, char **argv, void *optio
         if (code != NIBL_EXIT_OK) return code;
     }
     if (!path)
-        return nibl_cli_fail_usage(verb->name, "MODEL is missing: the path of a model file, or - for stdin");
+        return nibl_cli_fail_usage(verb->name, "%.*s is missing: the path of a file, or - for stdin",
+                                   (int)strcspn(verb->arguments, " "), verb->arguments);
     *model = path;
     return NIBL_EXIT_OK;
 }

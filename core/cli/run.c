@@ -1,6 +1,7 @@
 #include "core/cli/chat.h"
 #include "core/cli/console.h"
 #include "core/cli/json.h"
+#include "core/cli/receipt.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -11,7 +12,7 @@ enum { MAX_PROMPT = 64 << 20, MAX_GRAMMAR = 1 << 20 };
 
 typedef struct run_options {
     nibl_cli_settings settings;
-    const char *prompt, *file, *system, *schema, *grammar;
+    const char *prompt, *file, *system, *schema, *grammar, *receipt;
     int64_t limit, seed, top_k, repeat_window;
     double temperature, top_p, min_p, repeat_penalty;
     nibl_cli_texts stop;
@@ -69,6 +70,8 @@ static const nibl_cli_option table[] = {
     {"--logits-hash", NIBL_CLI_FLAG, FIELD(logits_hash), NULL, 0, 0, NULL, "tell the hash of all logits"},
     {"--json", NIBL_CLI_FLAG, FIELD(json), NULL, 0, 0, NULL,
      "one JSON object per answer on stdout, at its end"},
+    {"--receipt", NIBL_CLI_TEXT, FIELD(receipt), "FILE", 0, 0, NULL,
+     "write what `nibl verify` repeats the answer from"},
 };
 
 /* All that one run holds. */
@@ -76,6 +79,9 @@ typedef struct context {
     const run_options *o;
     nibl_cli_model model;
     nibl_cli_generator generator;
+    nibl_sampler_options sampling;
+    nibl_logit_bias *biases;
+    nibl_cli_text grammar;
     uint64_t seed;
     bool chat;
     size_t prefilled, decoded; /* tokens computed in all, and their time */
@@ -97,6 +103,9 @@ static int check(const run_options *o, const char *model) {
     if (strcmp(model, "-") == 0 && stdin_prompt)
         return nibl_cli_fail_usage(verb,
                                    "the model comes from stdin, so the prompt must come from -p or a file");
+    if (o->receipt && (o->raw || strcmp(model, "-") == 0))
+        return nibl_cli_fail_usage(verb,
+                                   "--receipt needs a model that is a file, and an answer without --raw");
     if (o->schema && o->grammar)
         return nibl_cli_fail_usage(verb, "--json-schema and --grammar contradict each other");
     for (size_t i = 0; i < o->stop.count; i++)
@@ -132,29 +141,32 @@ static int make_sampler(context *c) {
                                     .repeat_penalty = (float)o->repeat_penalty,
                                     .repeat_window = (uint32_t)o->repeat_window,
                                     .seed = c->seed};
-    nibl_logit_bias *biases = NULL;
     if (o->ignore_end) {
-        biases = end_biases(&c->model, &options.logit_bias_count);
-        if (!biases) return nibl_cli_fail("out of memory");
-        options.logit_bias = biases;
+        c->biases = end_biases(&c->model, &options.logit_bias_count);
+        if (!c->biases) return nibl_cli_fail("out of memory");
+        options.logit_bias = c->biases;
     }
+    c->sampling = options;
     nibl_status status = nibl_sampler_new(c->model.model, &options, &c->generator.sampler);
-    free(biases);
     return status < 0 ? nibl_cli_fail_library("the sampler") : NIBL_EXIT_OK;
+}
+
+/* Tokens that the session holds. */
+static uint32_t context_of(const context *c) {
+    const uint32_t most = c->model.info.context_length < 4096 ? c->model.info.context_length : 4096;
+    return c->o->settings.context ? (uint32_t)c->o->settings.context : most;
 }
 
 static int make_grammar(context *c) {
     const char *path = c->o->schema ? c->o->schema : c->o->grammar;
-    const uint32_t most = c->model.info.context_length < 4096 ? c->model.info.context_length : 4096;
-    nibl_cli_text text = {0};
+    c->generator.context = context_of(c);
     if (!path) return NIBL_EXIT_OK;
-    int code = nibl_cli_read_file(path, MAX_GRAMMAR, &text);
-    c->generator.context = c->o->settings.context ? (uint32_t)c->o->settings.context : most;
+    int code = nibl_cli_read_file(path, MAX_GRAMMAR, &c->grammar);
     if (code == NIBL_EXIT_OK &&
         nibl_grammar_new(c->model.model, c->o->schema ? NIBL_GRAMMAR_JSON_SCHEMA : NIBL_GRAMMAR_GBNF,
-                         text.bytes ? text.bytes : "", text.length, &c->generator.grammar) < 0)
+                         c->grammar.bytes ? c->grammar.bytes : "", c->grammar.length,
+                         &c->generator.grammar) < 0)
         code = nibl_cli_fail_library(path);
-    nibl_cli_text_free(&text);
     return code;
 }
 
@@ -248,6 +260,61 @@ static int answer_prompt(context *c, const nibl_cli_tokens *prompt, nibl_cli_ans
     return NIBL_EXIT_OK;
 }
 
+/* All files of the model that are there, hashed. */
+static int add_files(context *c, nibl_cli_receipt *receipt) {
+    nibl_cli_text path = {0};
+    const char *model = c->model.path, *slash = strrchr(model, '/');
+    const bool is_folder = nibl_cli_is_folder(model);
+    int code = is_folder ? NIBL_EXIT_OK : nibl_cli_receipt_add_file(receipt, model);
+    const char *name;
+    for (uint32_t i = is_folder ? 0 : 1; code == NIBL_EXIT_OK; i++) {
+        if (!(name = nibl_loader_file_name(c->model.loader, i))) break;
+        path.length = 0;
+        const bool ok = is_folder
+                            ? nibl_cli_join(model, name, &path)
+                            : nibl_cli_text_append(&path, model, slash ? (size_t)(slash + 1 - model) : 0) &&
+                                  nibl_cli_text_append(&path, name, strlen(name));
+        if (!ok)
+            code = NIBL_EXIT_FAILED;
+        else if (nibl_cli_is_file(path.bytes))
+            code = nibl_cli_receipt_add_file(receipt, path.bytes);
+    }
+    nibl_cli_text_free(&path);
+    return code;
+}
+
+/* Texts and tokens are borrowed, so of the receipt only its files are freed. */
+static int write_receipt(context *c, const nibl_cli_text *prompt, const nibl_cli_tokens *tokens,
+                         nibl_cli_answer *answer) {
+    const run_options *o = c->o;
+    const char *quantize = o->settings.quantize ? o->settings.quantize : "";
+    nibl_cli_receipt receipt = {.prompt = *prompt,
+                                .prompt_tokens = *tokens,
+                                .bos = !c->chat && c->model.info.add_bos,
+                                .text = answer->text,
+                                .grammar = c->grammar,
+                                .grammar_format = c->generator.grammar ? (o->schema ? 1 : 0) : -1,
+                                .quantize = {.bytes = (char *)quantize, .length = strlen(quantize)},
+                                .session = nibl_cli_session_options(&o->settings, context_of(c)),
+                                .sampler = c->sampling,
+                                .limit = o->limit,
+                                .stop_count = o->stop.count,
+                                .finish = answer->finish,
+                                .hash = nibl_session_hash(c->generator.session)};
+    for (size_t i = 0; i < o->stop.count; i++)
+        receipt.stop[i] =
+            (nibl_cli_text){.bytes = (char *)o->stop.items[i], .length = strlen(o->stop.items[i])};
+    if (answer->end_token >= 0 && !nibl_cli_tokens_append(&answer->tokens, &answer->end_token, 1))
+        return NIBL_EXIT_FAILED;
+    receipt.tokens = answer->tokens;
+    int code = add_files(c, &receipt);
+    if (code == NIBL_EXIT_OK) code = nibl_cli_receipt_write(o->receipt, &receipt, &c->model.info);
+    const nibl_cli_receipt files = {.files = receipt.files, .file_count = receipt.file_count};
+    receipt = files;
+    nibl_cli_receipt_free(&receipt);
+    return code;
+}
+
 static int answer_once(context *c, const nibl_cli_text *prompt) {
     nibl_cli_answer answer = {0};
     nibl_cli_chat chat = {0};
@@ -265,6 +332,8 @@ static int answer_once(context *c, const nibl_cli_text *prompt) {
     if (code == NIBL_EXIT_OK) code = answer_prompt(c, c->chat ? &chat.tokens : &tokens, &answer);
     if (code == NIBL_EXIT_OK && answer.finish == NIBL_CLI_FINISH_INTERRUPTED)
         code = nibl_cli_fail("interrupted");
+    if (code == NIBL_EXIT_OK && c->o->receipt)
+        code = write_receipt(c, c->chat ? &chat.text : prompt, c->chat ? &chat.tokens : &tokens, &answer);
     nibl_cli_answer_free(&answer);
     nibl_cli_chat_free(&chat);
     nibl_cli_tokens_free(&tokens);
@@ -350,6 +419,8 @@ static int work(context *c, const char *path) {
     bool has_prompt = o->prompt || o->file;
     bool interactive = !has_prompt && nibl_cli_stdin_is_terminal();
     bool conversation = interactive || (!has_prompt && o->chat);
+    if (conversation && o->receipt)
+        return nibl_cli_fail_usage(nibl_cli_run.name, "--receipt is of one answer: give -p or -f");
     if (interactive && o->no_chat)
         return nibl_cli_fail_usage(nibl_cli_run.name,
                                    "--no-chat needs a prompt: -p, -f, or stdin that is no terminal");
@@ -387,6 +458,8 @@ static int run(const char *model, const void *given) {
     nibl_grammar_free(c.generator.grammar);
     nibl_session_free(c.generator.session);
     nibl_cli_model_close(&c.model);
+    nibl_cli_text_free(&c.grammar);
+    free(c.biases);
     return code;
 }
 
