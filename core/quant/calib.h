@@ -42,6 +42,11 @@ nibl_status nibl_calib_layer(nibl_calib *c);
 /* Computes it once more, with the weights that it has now. */
 nibl_status nibl_calib_again(nibl_calib *c);
 
+/* Before the first layer: computes another one on the way to the head, of whose input *out gets the sums: the caller's to free.
+ * NIBL_MORE until it is there; then the first layer is next again. */
+nibl_status nibl_calib_toward_head(nibl_calib *c, nibl_site *out);
+void nibl_site_free(nibl_site *site);
+
 /* The first of the matrices that the feed-forward block begins with. */
 static inline const nibl_matrix *nibl_calib_first_ffn(const nibl_layer *l) {
     return l->gate && l->gate->rows ? l->gate : l->up;
@@ -53,7 +58,7 @@ static inline const nibl_matrix *nibl_calib_first(const nibl_layer *l, const nib
     return matrix == l->up ? nibl_calib_first_ffn(l) : matrix;
 }
 
-/* The input of a matrix; NULL where it was never multiplied. */
+/* The input of a matrix; NULL where it was never multiplied, or zero for all of the text. */
 const nibl_site *nibl_calib_site(const nibl_calib *c, const nibl_matrix *first);
 
 #endif
