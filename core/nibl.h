@@ -399,7 +399,7 @@ typedef struct nibl_quantize_options {
      * nibl_model_quantizer_new, where the squares of clip are weighted by the activity of the inputs. imatrix: by that
      * and by the magnitude of a weight. awq (arXiv:2306.00978): active inputs are scaled up before rounding, and what comes
      * before them takes that back. gptq (arXiv:2210.17323): the error of a column is made good by those rounded after
-     * it. rotate (QuaRot's folded rotations, arXiv:2404.00456), before the others: the residual stream and the heads between
+     * it, and by both the head, or the embedding that is it, is rounded for what it is multiplied with. rotate (QuaRot's folded rotations, arXiv:2404.00456), before the others: the residual stream and the heads between
      * values and outputs are turned so that no weight stands out, norms folded in; a head that was the embedding becomes a tensor
      * of its own. Pays with gptq. */
     const char *method;
