@@ -46,7 +46,9 @@ struct nibl_allotment {
     nibl_calib calib;
     bool by_columns;
     nibl_site head; /* what the head is multiplied with, once the layers are computed */
-    nibl_factor factor; /* of the site at hand */
+    nibl_factor
+        factors[NIBL_MAX_SITES + 1]; /* in place of the sums of the layer's sites, and of the head's */
+    const nibl_factor *factor; /* of the matrix at hand; NULL = it is rounded as it stands */
     /* the positions that are scored, of the first tokens */
     nibl_run *run;
     nibl_kv *caches;
@@ -156,7 +158,7 @@ static bool pack_panel(nibl_allotment *a, uint32_t worker, uint32_t first, uint3
                              &rows.blocks[r * rows.block_stride]))
             return false;
     }
-    if (a->factor.panels) nibl_gptq_round(&a->factor, a->model->kernels, &rows);
+    if (a->factor) nibl_gptq_round(a->factor, a->model->kernels, &rows);
     for (uint32_t r = 0; r < rows.rows; r++) {
         nibl_matrix part = a->packed;
         bool finite = true;
@@ -224,11 +226,26 @@ static nibl_status weigh(item *t, const nibl_site *site) {
 }
 
 /* What is known of the input of an item's matrix, the embedding's where it is the head. */
-static const nibl_site *site_of(const nibl_allotment *a, const item *t) {
+static nibl_site *site_of(nibl_allotment *a, const item *t) {
     const nibl_model *m = a->model;
     if (t->binding->layer)
-        return nibl_calib_site(&a->calib, nibl_calib_first(t->binding->layer, t->binding->matrix));
+        return (nibl_site *)nibl_calib_site(&a->calib,
+                                            nibl_calib_first(t->binding->layer, t->binding->matrix));
     return t->binding->matrix == (m->tied ? &m->embedding : &m->head) ? &a->head : NULL;
+}
+
+static nibl_status find_factor(nibl_allotment *a, nibl_site *site) {
+    const nibl_model *m = a->model;
+    a->factor = NULL;
+    if (!site || !a->by_columns) return NIBL_OK;
+    nibl_factor *f = &a->factors[site == &a->head ? NIBL_MAX_SITES : site - a->calib.sites];
+    a->factor = f;
+    return f->order ? NIBL_OK
+                    : nibl_factor_make(m->pool, m->kernels, site->sums, NULL, site->cols, NIBL_DAMP, f);
+}
+
+static void free_factors(nibl_allotment *a) {
+    for (uint32_t i = 0; i <= NIBL_MAX_SITES; i++) nibl_factor_free(&a->factors[i]);
 }
 
 static nibl_status measure_item(nibl_allotment *a, item *t) {
@@ -237,14 +254,12 @@ static nibl_status measure_item(nibl_allotment *a, item *t) {
     const nibl_matrix original = *b->matrix, head = m->head;
     const bool embeds = b->matrix == &m->embedding;
     const uint32_t first = b->layer ? (uint32_t)(b->layer - m->layers) : embeds ? 0 : m->hyper.layers - 1;
-    const nibl_site *site = site_of(a, t);
+    nibl_site *site = site_of(a, t);
     nibl_status status = site ? weigh(t, site) : NIBL_OK;
     if (status == NIBL_OK) find_errors(a, t);
     a->item = t;
-    if (status == NIBL_OK && site && a->by_columns)
-        status = nibl_factor_make(m->pool, m->kernels, site->sums, NULL, site->cols, NIBL_DAMP, &a->factor);
+    if (status == NIBL_OK) status = find_factor(a, site);
     if (status == NIBL_OK) status = pack(a);
-    nibl_factor_free(&a->factor);
     if (status == NIBL_OK) {
         *b->matrix = a->packed;
         if (embeds && m->tied) m->head = a->packed;
@@ -270,6 +285,7 @@ nibl_status nibl_allotment_step(nibl_allotment *a, double *done) {
     if (!a->reference) {
         NIBL_TRY(begin_reference(a));
     } else if (a->at < a->count && a->layer < layers && a->layer <= layer_of(a, &a->items[a->at])) {
+        free_factors(a);
         NIBL_TRY(nibl_calib_layer(&a->calib));
         a->layer++;
     } else if (a->at < a->count) {
@@ -501,7 +517,7 @@ void nibl_allotment_free(nibl_allotment *a) {
     if (!a) return;
     nibl_calib_free(&a->calib);
     nibl_site_free(&a->head);
-    nibl_factor_free(&a->factor);
+    free_factors(a);
     nibl_run_free(a->run);
     for (uint32_t i = 0; a->caches && i < a->cache_count; i++) nibl_kv_free(&a->caches[i]);
     for (size_t i = 0; i < a->count; i++) nibl_free(a->items[i].weights);

@@ -130,6 +130,20 @@ const nibl_site *nibl_calib_site(const nibl_calib *c, const nibl_matrix *first) 
     return NULL;
 }
 
+/* Forgets what nothing was seen of. */
+static void drop_unseen(nibl_calib *c) {
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < c->site_count; i++) {
+        double sum = 0;
+        for (uint32_t j = 0; j < c->sites[i].cols; j++) sum += (double)c->sites[i].squares[j];
+        if (sum > 0)
+            c->sites[kept++] = c->sites[i];
+        else
+            nibl_site_free(&c->sites[i]);
+    }
+    c->site_count = kept;
+}
+
 static nibl_status open_site(nibl_calib *c, const nibl_matrix *first) {
     const uint64_t cols = first->cols, size = nibl_panel_size(first->cols);
     nibl_site *site = &c->sites[c->site_count++];
@@ -153,8 +167,9 @@ static nibl_status run_layer(nibl_calib *c, nibl_layer *layer) {
     layer->index = 0;
     const nibl_status status = nibl_run_advance(c->run, &units);
     layer->index = index;
-    return status == NIBL_NEED_DATA ? nibl_fail(NIBL_E_ARGUMENT, "the model's weights have not all arrived")
-                                    : status;
+    return status == NIBL_NEED_DATA && units > 0
+               ? nibl_fail(NIBL_E_ARGUMENT, "the model's weights have not all arrived")
+               : status;
 }
 
 /* Sums become whole and squares means; returns the sum of those. */
@@ -183,10 +198,8 @@ nibl_status nibl_calib_layer(nibl_calib *c) {
         if (!isfinite(sum))
             return nibl_fail(NIBL_E_NUMERIC, "layer %u: calibration computes values that are not finite",
                              layer);
-        if (!(sum > 0))
-            return nibl_fail(NIBL_E_ARGUMENT, "layer %u: an input is zero for all of the calibration text",
-                             layer);
     }
+    drop_unseen(c);
     return NIBL_OK;
 }
 

@@ -60,7 +60,7 @@ static inline const nibl_matrix *nibl_calib_first(const nibl_layer *l, const nib
     return matrix == l->up ? nibl_calib_first_ffn(l) : matrix;
 }
 
-/* The input of a matrix; NULL where it was never multiplied. */
+/* The input of a matrix; NULL where it was never multiplied, or zero for all of the text. */
 const nibl_site *nibl_calib_site(const nibl_calib *c, const nibl_matrix *first);
 
 #endif

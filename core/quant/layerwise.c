@@ -213,6 +213,7 @@ static nibl_status quantize_layer(nibl_quantizer *q, nibl_layer *layer, size_t b
         nibl_work *w = &l->works[l->work_count++];
         *w = (nibl_work){.tensor = &q->recipe.tensors[i], .matrix = b->matrix};
         w->site = nibl_calib_site(&l->calib, nibl_calib_first(layer, b->matrix));
+        w->tensor->uncalibrated += l->calibrated && !w->site;
         w->bytes = nibl_alloc(w->tensor->bytes);
         if (!w->bytes) return nibl_fail_memory(w->tensor->bytes, "the layer");
     }
@@ -225,19 +226,35 @@ static nibl_status quantize_layer(nibl_quantizer *q, nibl_layer *layer, size_t b
     return q->method.gptq && end < l->model->binding_count ? compute_again(q, layer) : NIBL_OK;
 }
 
+/* A layer on the way to the head; weights that come and go come once more afterwards. */
+static nibl_status see_head(nibl_quantizer *q) {
+    nibl_layerwise *l = q->layerwise;
+    nibl_model *m = l->model;
+    uint32_t layer;
+    nibl_run_stream(l->calib.run, false, &layer);
+    const bool last = layer + 1 == m->hyper.layers;
+    m->open = layer + 1 + last;
+    if (!nibl_model_part_ready(m, 0) || !nibl_model_part_ready(m, layer + 1) ||
+        !nibl_model_part_ready(m, m->open))
+        return NIBL_NEED_DATA;
+    const nibl_status status = nibl_calib_toward_head(&l->calib, &l->head);
+    for (uint32_t part = layer + 1; m->parts && part <= m->open; part++) nibl_model_drop_part(m, part);
+    l->wants_head = !last;
+    m->again = last && m->parts;
+    return status == NIBL_OK ? NIBL_MORE : status;
+}
+
 nibl_status nibl_quantizer_step(nibl_quantizer *q) {
     nibl_layerwise *l = q->layerwise;
     if (!l) return nibl_fail(NIBL_E_ARGUMENT, "this quantizer works on what its loader is fed");
     const nibl_model *m = l->model;
-    if (l->wants_head) {
-        const nibl_status status = nibl_calib_toward_head(&l->calib, &l->head);
-        l->wants_head = status == NIBL_MORE;
-        return status == NIBL_OK ? NIBL_MORE : status;
-    }
+    if (l->wants_head) return see_head(q);
     if (l->binding == m->binding_count) return l->more ? nibl_layerwise_write_document(q) : NIBL_OK;
-    nibl_layer *layer = m->bindings[l->binding].layer;
-    size_t end = l->binding + 1;
-    while (layer && end < m->binding_count && m->bindings[end].layer == layer) end++;
+    const nibl_binding *first = &m->bindings[l->binding];
+    nibl_layer *layer = first->layer;
+    const uint32_t part = l->model->open = first->section;
+    const size_t end = layer ? nibl_model_part_end(m, l->binding) : l->binding + 1;
+    if (!nibl_model_part_ready(m, part)) return NIBL_NEED_DATA;
     if (layer) NIBL_TRY(quantize_layer(q, layer, l->binding, end));
     for (; l->binding < end; l->binding++) {
         const nibl_binding *b = &m->bindings[l->binding];
@@ -246,6 +263,9 @@ nibl_status nibl_quantizer_step(nibl_quantizer *q) {
                             : nibl_layerwise_write_matrix(q, l->binding));
     }
     free_works(l);
+    if (m->parts && (layer || l->by_tensor)) nibl_model_drop_part(l->model, part);
+    if (m->parts && part == 1 && !l->by_tensor && !l->bindings)
+        nibl_model_drop_part(l->model, 0); /* the embedding is in the stream */
     return end == m->binding_count && !l->more ? NIBL_OK : NIBL_MORE;
 }
 
@@ -312,7 +332,8 @@ static nibl_status untie(nibl_quantizer *q) {
     nibl_binding *longer = nibl_alloc(bytes);
     if (!longer) return nibl_fail_memory(bytes, "the list of tensors");
     memcpy(longer, m->bindings, (size_t)bytes - sizeof *longer);
-    longer[m->binding_count] = (nibl_binding){.slot = NIBL_SLOT_HEAD, .matrix = &m->embedding};
+    longer[m->binding_count] =
+        (nibl_binding){.slot = NIBL_SLOT_HEAD, .matrix = &m->embedding, .missing = &m->missing_embedding};
     l->bindings = m->bindings;
     m->bindings = longer;
     m->binding_count++;
@@ -344,10 +365,13 @@ static nibl_status begin(nibl_quantizer *q, nibl_model *model, const nibl_quanti
     NIBL_TRY(nibl_method_read(o->method, count > 0, &q->method));
     NIBL_TRY(order_tensors(model, &q->recipe));
     NIBL_TRY(nibl_session_grow_pool(model, o->threads));
+    const bool by_tensor = count == 0 && !q->method.rotate;
+    nibl_model_divide(model, by_tensor);
     nibl_layerwise *l = q->layerwise = nibl_alloc_zero(sizeof *l);
     if (!l) return nibl_fail_memory(sizeof *l, "the quantizer");
     q->free_layerwise = free_layerwise;
     l->model = model;
+    l->by_tensor = by_tensor;
     l->calibrated = count > 0;
     if (q->method.rotate) NIBL_TRY(begin_rotation(q));
     if (q->recipe.folder) {
@@ -383,8 +407,6 @@ nibl_status nibl_model_quantizer_new(nibl_model *model, const nibl_quantize_opti
                                      const int32_t *tokens, size_t count, uint32_t window,
                                      nibl_quantizer **out) {
     nibl_quantizer *q = NULL;
-    if (!nibl_model_complete(model))
-        return nibl_fail(NIBL_E_ARGUMENT, "the model's weights have not all arrived");
     NIBL_TRY(nibl_quant_new(model->gguf, options, &nibl_quant_integers, &q));
     const nibl_status status = begin(q, model, options, tokens, count, window);
     if (status < 0)

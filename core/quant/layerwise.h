@@ -26,6 +26,7 @@ typedef struct nibl_work {
 struct nibl_layerwise {
     nibl_model *model;
     bool calibrated;
+    bool by_tensor; /* one after the other: nothing looks at layers */
     nibl_calib calib;
     nibl_folder *folder; /* the output; NULL = GGUF */
     bool more; /* of it after the tensors */

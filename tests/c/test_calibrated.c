@@ -52,11 +52,11 @@ static void codes_are_those_of_the_paper(void) {
         const float *hessian = take(&at, (size_t)cols * cols), *weights = take(&at, (size_t)rows * cols),
                     *scales = take(&at, rows * cols / 32), *codes = take(&at, (size_t)rows * cols),
                     *margin = take(&at, (size_t)rows * cols);
-        float *panels = in_panels(hessian, cols);
         for (uint32_t threads = 1; threads < 4; threads++) {
             nibl_pool *pool = NULL;
             CHECK_EQ(nibl_pool_new(threads, &pool), NIBL_OK);
             nibl_factor factor;
+            float *panels = in_panels(hessian, cols);
             CHECK_EQ(nibl_factor_make(pool, kernels(), panels, NULL, cols, 0.01, &factor), NIBL_OK);
             float *room = malloc((size_t)NIBL_GPTQ_ROOM(cols) * sizeof *room);
             const nibl_grid *grid = nibl_grid_of(nibl_dtype_by_id(2));
@@ -78,8 +78,8 @@ static void codes_are_those_of_the_paper(void) {
             free(room);
             nibl_factor_free(&factor);
             nibl_pool_free(pool);
+            free(panels);
         }
-        free(panels);
     }
     CHECK(counted > 2000);
     free(bytes);
