@@ -548,6 +548,10 @@ nibl_status nibl_evaluation_add_packed(nibl_evaluation *evaluation, const float 
 /* Natural log of a token's probability under logits [vocabulary]: what answers to choose from are scored with. */
 nibl_status nibl_log_probability(const float *logits, uint32_t vocabulary, int32_t token, double *out);
 
+/* KL(reference, model) of one position in nats, of two rows of logits [vocabulary]; what nibl_evaluation_add takes the mean of.
+ * NIBL_E_NUMERIC where a logit is not finite. */
+nibl_status nibl_divergence(const float *logits, const float *reference, uint32_t vocabulary, double *out);
+
 /* Everything so far; more may be added afterwards. NIBL_E_ARGUMENT before the second position: there is no error yet. */
 nibl_status nibl_evaluation_get(nibl_evaluation *evaluation, nibl_evaluation_result *result);
 
