@@ -34,7 +34,7 @@ export const FIRST_RANGE = 1 << 20
 /** @typedef {{ planner: Planner, header: Chunk[], compiled: Compiled, choice: Choice, plan: Plan | null,
  *   unsupported: unknown }} Planned */
 /** `extra`: bytes that calibrating takes. @typedef {{ contextLength: number, kv: 'i8' | 'f16' | 'f32', sessions: number, quantize?: string,
- *   configOnly?: boolean, wasmUrl?: string, extra?: number }} PlanOptions */
+ *   evaluate?: boolean, configOnly?: boolean, wasmUrl?: string, extra?: number }} PlanOptions */
 
 /** Bytes of addresses that each file of a model has: NIBL_ADDRESS_BITS. */
 const FILE = 2 ** 40
@@ -340,8 +340,8 @@ export async function planHeader({ planner, header, compiled, choice }, input, o
   } catch (error) {
     return { ...planned, unsupported: error }
   }
-  const { wasmUrl, quantize = options.extra !== undefined } = options
-  planned.compiled = await unlessAborted(compileBinary(planned.choice.binary, { wasmUrl, quantize }), signal)
+  const { wasmUrl, evaluate, quantize = options.extra !== undefined } = options
+  planned.compiled = await unlessAborted(compileBinary(planned.choice.binary, { wasmUrl, evaluate, quantize }), signal)
   planned.planner = await Planner.of(planned.compiled, input, options)
   planned.planner.feed(planned.header)
   planned.plan = planned.planner.plan(options, planned.choice)

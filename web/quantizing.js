@@ -10,6 +10,17 @@ const STEP = 1 << 20 /* bytes of output, about, per step */
 
 /** @typedef {import('./binding.js').QuantizeOptions} QuantizeOptions */
 
+/** @param {Uint8Array[]} parts */
+function joined(parts) {
+  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0))
+  let at = 0
+  for (const part of parts) {
+    whole.set(part, at)
+    at += part.length
+  }
+  return whole
+}
+
 export class Quantizing {
   #input
   #binding
@@ -96,8 +107,8 @@ export class Quantizing {
         this.#status = chunk ? this.#binding.feed(this.#loader, chunk) : OK
         parts.push(this.#binding.quantizerOutput(this.#quantizer))
       }
-      const whole = await new Blob(parts).arrayBuffer()
-      if (whole.byteLength > 0) return { file: null, bytes: new Uint8Array(whole) }
+      const whole = parts.length === 1 ? parts[0] : joined(parts)
+      if (whole.length > 0) return { file: null, bytes: whole }
       await this.#input.complete()
       await this.#input.end()
       return null

@@ -42,8 +42,7 @@ static const nibl_cli_option table[] = {
      "another type for some, as '*.ffn_down.weight=q6_k'; the first that fits counts"},
     {"--method", NIBL_CLI_TEXT, FIELD(method), "LIST", 0, 0, "rtn",
      "of rtn (each type's rule), clip (the scales that lose least), rotate (turned first), and with a text "
-     "imatrix, awq, gptq: "
-     "awq,gptq"},
+     "imatrix, awq, gptq: awq,gptq; best: that, of iq4_nl where no TYPE is told, which lost least"},
     {"--recipe", NIBL_CLI_TEXT, FIELD(recipe), "FILE", 0, 0, NULL,
      "types, exceptions and methods from a file: the JSON that quantized files carry (nibl.recipe), or a "
      "report"},
@@ -76,6 +75,10 @@ typedef struct job {
     nibl_cli_folder folder; /* or this */
     nibl_cli_text config; /* of a source that is a folder */
     uint64_t written;
+    const quantize_options *given;
+    nibl_allotment *allotment; /* of mixed precision */
+    nibl_cli_model *model; /* of what is quantized layer by layer */
+    double start;
 } job;
 
 /* Takes what came out. */
@@ -90,14 +93,14 @@ static int write_output(void *context) {
     return length > 0 ? nibl_cli_output_write(&j->output, bytes, length) : NIBL_EXIT_OK;
 }
 
-static int begin(void *context, const nibl_cli_model *model) {
+static int begin(void *context, nibl_cli_model *model) {
     job *j = context;
     if (nibl_quantizer_new(model->loader, &j->options, &j->quantizer) < 0)
         return nibl_cli_fail_library(model->path);
     return nibl_cli_output_open(j->path, &j->output);
 }
 
-/* ---- A model in memory, with a calibration text or for types that need it ---- */
+/* ---- Layer by layer, with a calibration text or for types that need it ---- */
 
 /* Files that a folder has besides config.json and its weights. */
 static int copy_documents(job *j, const char *path) {
@@ -151,6 +154,8 @@ static int read_calibration(const nibl_cli_model *model, const quantize_options 
         code = nibl_cli_fail_library(o->calibration);
     nibl_cli_text_free(&text);
     tokens->count = count < (size_t)o->calibration_tokens ? count : (size_t)o->calibration_tokens;
+    if (code == NIBL_EXIT_OK && count == 0)
+        code = nibl_cli_fail("%s: there is no text to calibrate with", o->calibration);
     if (code == NIBL_EXIT_OK && own)
         fprintf(stderr, "nibl: calibrated with a small text of the command's own, most of it English prose: "
                         "--calibration names one like those the model will see\n");
@@ -159,10 +164,10 @@ static int read_calibration(const nibl_cli_model *model, const quantize_options 
     return code;
 }
 
-static void show_steps(const job *j, double start) {
+static void show_steps(const job *j) {
     const double done = (double)j->written / (double)nibl_quantizer_size(j->quantizer),
-                 left = (nibl_cli_seconds() - start) * (1 - done) / done;
-    if (nibl_cli_stderr_is_terminal())
+                 left = (nibl_cli_seconds() - j->start) * (1 - done) / done;
+    if (nibl_cli_stderr_is_terminal() && done > 0)
         fprintf(stderr, "\rquantizing %3.0f %%  %.0f s left\033[K", 100 * done, left);
 }
 
@@ -184,13 +189,13 @@ static int measure_tensors(const nibl_cli_model *model, nibl_allotment *allotmen
 }
 
 /* Types for so many bytes of the whole file: its header depends on them. */
-static int choose_types(const nibl_cli_model *model, const quantize_options *o, job *j,
-                        const nibl_cli_tokens *tokens, uint32_t window, nibl_allotment *allotment) {
+static int choose_types(const nibl_cli_model *model, job *j, const nibl_cli_tokens *tokens, uint32_t window) {
+    const quantize_options *o = j->given;
     uint64_t size = (uint64_t)(o->bits / 8 * (double)model->info.parameters);
     if (o->size && !nibl_cli_parse_size(o->size, &size))
         return nibl_cli_fail_usage(nibl_cli_quantize.name, "--size must be a size as 75MB or 800MiB");
     for (uint64_t left = size;;) {
-        if (nibl_allotment_choose(allotment, left, &j->options.tensors, &j->options.tensor_count) < 0 ||
+        if (nibl_allotment_choose(j->allotment, left, &j->options.tensors, &j->options.tensor_count) < 0 ||
             nibl_model_quantizer_new(model->model, &j->options, tokens->ids, tokens->count, window,
                                      &j->quantizer) < 0)
             return nibl_cli_fail_library(model->path);
@@ -202,35 +207,69 @@ static int choose_types(const nibl_cli_model *model, const quantize_options *o, 
     }
 }
 
-static int quantize_model(const char *path, const quantize_options *o, job *j, nibl_cli_model *model,
-                          nibl_allotment **allotment) {
+static bool is_mixed(const quantize_options *o) { return o->size || o->bits > 0; }
+
+/* The model is there, its weights need not be: makes the quantizer and opens the output. */
+static int begin_model(job *j) {
+    const nibl_cli_model *model = j->model;
+    const quantize_options *o = j->given;
     nibl_cli_tokens tokens = {0};
-    const double start = nibl_cli_seconds();
-    const bool mixed = o->size || o->bits > 0;
-    int code = nibl_cli_model_open(path, NULL, false, model);
-    if (code == NIBL_EXIT_OK) code = read_config(path, j);
-    if (code == NIBL_EXIT_OK && o->calibration) code = read_calibration(model, o, &tokens);
+    int code = o->calibration ? read_calibration(model, o, &tokens) : NIBL_EXIT_OK;
     const uint32_t window = model->info.context_length < WINDOW ? model->info.context_length : WINDOW;
-    if (code == NIBL_EXIT_OK && (mixed ? nibl_allotment_new(model->model, &j->options, o->types, tokens.ids,
-                                                            tokens.count, window, allotment)
-                                       : nibl_model_quantizer_new(model->model, &j->options, tokens.ids,
-                                                                  tokens.count, window, &j->quantizer)) < 0)
+    if (code == NIBL_EXIT_OK &&
+        (is_mixed(o) ? nibl_allotment_new(model->model, &j->options, o->types, tokens.ids, tokens.count,
+                                          window, &j->allotment)
+                     : nibl_model_quantizer_new(model->model, &j->options, tokens.ids, tokens.count, window,
+                                                &j->quantizer)) < 0)
         code = nibl_cli_fail_library(model->path);
-    if (code == NIBL_EXIT_OK && mixed) code = measure_tensors(model, *allotment);
-    if (code == NIBL_EXIT_OK && mixed) code = choose_types(model, o, j, &tokens, window, *allotment);
+    if (code == NIBL_EXIT_OK && is_mixed(o)) code = measure_tensors(model, j->allotment);
+    if (code == NIBL_EXIT_OK && is_mixed(o)) code = choose_types(model, j, &tokens, window);
     nibl_cli_tokens_free(&tokens);
-    if (code == NIBL_EXIT_OK)
-        code = nibl_quantizer_file(j->quantizer) ? nibl_cli_folder_open(j->path, &j->folder)
-                                                 : nibl_cli_output_open(j->path, &j->output);
+    if (code != NIBL_EXIT_OK) return code;
+    return nibl_quantizer_file(j->quantizer) ? nibl_cli_folder_open(j->path, &j->folder)
+                                             : nibl_cli_output_open(j->path, &j->output);
+}
+
+/* As many steps as the weights that are there allow. */
+static int step_model(void *context) {
+    job *j = context;
+    int code = NIBL_EXIT_OK;
     for (nibl_status status = NIBL_MORE; code == NIBL_EXIT_OK && status == NIBL_MORE;) {
         status = nibl_quantizer_step(j->quantizer);
-        code = status < 0 ? nibl_cli_fail_library(model->path) : write_output(j);
-        show_steps(j, start);
+        code = status < 0 ? nibl_cli_fail_library(j->model->path) : write_output(j);
+        show_steps(j);
         if (nibl_cli_interrupted()) code = nibl_cli_fail("interrupted");
+    }
+    return code;
+}
+
+static int begin_layers(void *context, nibl_cli_model *model) {
+    job *j = context;
+    j->model = model;
+    if ((model->sequential ? nibl_loader_begin(model->loader, &model->model)
+                           : nibl_loader_begin_parts(model->loader, &model->model)) < 0 ||
+        nibl_model_get_info(model->model, &model->info) < 0)
+        return nibl_cli_fail_library(model->path);
+    const int code = begin_model(j);
+    return code == NIBL_EXIT_OK ? step_model(j) : code;
+}
+
+/* Mixed precision is measured of all layers before the first one is rounded. */
+static int quantize_model(const char *path, job *j, nibl_cli_model *model) {
+    const nibl_cli_receiver receiver = {NULL, begin_layers, step_model, j};
+    j->start = nibl_cli_seconds();
+    int code = read_config(path, j);
+    j->model = model;
+    if (code == NIBL_EXIT_OK)
+        code = is_mixed(j->given) ? nibl_cli_model_open(path, NULL, false, model)
+                                  : nibl_cli_model_read(path, &receiver, model);
+    if (code == NIBL_EXIT_OK && is_mixed(j->given)) {
+        code = begin_model(j);
+        if (code == NIBL_EXIT_OK) code = step_model(j);
     }
     if (code == NIBL_EXIT_OK && j->config.bytes && j->folder.temporary.bytes) code = copy_documents(j, path);
     if (nibl_cli_stderr_is_terminal()) fputs("\r\033[K", stderr);
-    model->seconds = nibl_cli_seconds() - start;
+    model->seconds = nibl_cli_seconds() - j->start;
     return code;
 }
 
@@ -298,6 +337,19 @@ static void print_salient(const nibl_cli_document *d) {
            (int)channel->length, channel->bytes, (int)name->length, name->bytes, most);
 }
 
+/* Matrices that the calibration text did not reach. */
+static void print_uncalibrated(const nibl_cli_document *d, size_t tensors) {
+    size_t count = 0, first = 0;
+    for (size_t t = tensors + 1; t < d->nodes[tensors].next; t = d->nodes[t].next) {
+        if (!nibl_cli_document_member(d, t, "uncalibrated")) continue;
+        if (count++ == 0) first = nibl_cli_document_member(d, t, "name");
+    }
+    if (count == 0) return;
+    printf("%zu tensor%s: the text hardly reaches %.*s%s, which %s rounded as without it\n", count,
+           count > 1 ? "s" : "", (int)d->nodes[first].length, d->nodes[first].bytes,
+           count > 1 ? " and others" : "", count > 1 ? "are" : "is");
+}
+
 /* Ten lines at most. */
 static void print_summary(const nibl_cli_document *d, const char *path, double seconds) {
     const double mb = 1e-6,
@@ -314,7 +366,8 @@ static void print_summary(const nibl_cli_document *d, const char *path, double s
     printf("recipe: %.*s\n", (int)d->nodes[recipe].length, d->nodes[recipe].bytes);
     print_loss(d, tensors);
     print_salient(d);
-    unsigned lines = 6;
+    print_uncalibrated(d, tensors);
+    unsigned lines = 5;
     for (size_t t = tensors + 1; t < d->nodes[tensors].next && lines > 0; t = d->nodes[t].next)
         lines -= print_exceptions(d, tensors, t);
 }
@@ -393,6 +446,7 @@ static int quantize(const char *path, const void *given) {
             "--recipe says what types and methods are: TYPE, --embedding, --head, --tensor and "
             "--method are not for it");
     job j = {.path = o->output,
+             .given = o,
              .options = {.size = sizeof j.options,
                          .type = o->type,
                          .embedding = o->embedding,
@@ -407,7 +461,6 @@ static int quantize(const char *path, const void *given) {
                          .measure = o->report != NULL}};
     nibl_cli_model model = {0};
     const nibl_cli_receiver receiver = {"quantizing", begin, write_output, &j};
-    nibl_allotment *allotment = NULL;
     nibl_cli_recipe recipe = {0};
     int code = read_tensors(o, tensors, room);
     if (code == NIBL_EXIT_OK && o->recipe) code = nibl_cli_recipe_read(o->recipe, &j.options, &recipe);
@@ -415,7 +468,7 @@ static int quantize(const char *path, const void *given) {
         told.calibration = OWN_TEXT;
     if (code == NIBL_EXIT_OK)
         code = o->calibration || nibl_quantize_needs_model(&j.options)
-                   ? quantize_model(path, o, &j, &model, &allotment)
+                   ? quantize_model(path, &j, &model)
                    : nibl_cli_model_read(path, &receiver, &model);
     if (code == NIBL_EXIT_OK && j.written != nibl_quantizer_size(j.quantizer))
         code = nibl_cli_fail("%s: %" PRIu64 " bytes came out instead of %" PRIu64, path, j.written,
@@ -427,7 +480,7 @@ static int quantize(const char *path, const void *given) {
     nibl_cli_text_free(&j.config);
     if (code == NIBL_EXIT_OK) code = report(&j, &model, o);
     nibl_quantizer_free(j.quantizer);
-    nibl_allotment_free(allotment);
+    nibl_allotment_free(j.allotment);
     nibl_cli_model_close(&model);
     nibl_cli_recipe_free(&recipe);
     for (size_t i = 0; i < NIBL_CLI_MAX_TEXTS; i++) free(room[i]);

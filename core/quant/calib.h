@@ -42,6 +42,13 @@ nibl_status nibl_calib_layer(nibl_calib *c);
 /* Computes it once more, with the weights that it has now. */
 nibl_status nibl_calib_again(nibl_calib *c);
 
+/* Behind the last layer: the sums of the head's input, the caller's to free. */
+nibl_status nibl_calib_head(nibl_calib *c, nibl_site *out);
+/* Before the first layer: computes the next one on the way there, without sites. NIBL_MORE until *out is known; then the first
+ * layer is next again. */
+nibl_status nibl_calib_toward_head(nibl_calib *c, nibl_site *out);
+void nibl_site_free(nibl_site *site);
+
 /* The first of the matrices that the feed-forward block begins with. */
 static inline const nibl_matrix *nibl_calib_first_ffn(const nibl_layer *l) {
     return l->gate && l->gate->rows ? l->gate : l->up;
@@ -53,7 +60,7 @@ static inline const nibl_matrix *nibl_calib_first(const nibl_layer *l, const nib
     return matrix == l->up ? nibl_calib_first_ffn(l) : matrix;
 }
 
-/* The input of a matrix; NULL where it was never multiplied. */
+/* The input of a matrix; NULL where it was never multiplied, or zero for all of the text. */
 const nibl_site *nibl_calib_site(const nibl_calib *c, const nibl_matrix *first);
 
 #endif

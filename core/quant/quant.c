@@ -346,6 +346,7 @@ static void write_tensor(nibl_writer *w, const nibl_quant_tensor *t) {
                    (unsigned long long)t->cols, t->wanted_block);
     nibl_print(w, ",\"source_bytes\":%llu,\"bytes\":%llu", (unsigned long long)t->source->bytes,
                (unsigned long long)t->bytes);
+    if (t->uncalibrated > 0) nibl_print(w, ",\"uncalibrated\":%u", t->uncalibrated);
     if (t->loss.weights > 0) {
         nibl_print(w, ",\"error\":");
         write_decimal(w, sqrt(t->loss.error / t->loss.weights));

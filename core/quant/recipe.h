@@ -18,6 +18,8 @@ typedef struct nibl_quant_tensor {
     bool from_zero; /* a vector of what is added to 1 */
     uint64_t bytes; /* of the output, without the gap that follows */
     nibl_loss loss; /* where it is measured */
+    uint32_t
+        uncalibrated; /* of its matrices so many were rounded as without a text, which hardly reaches them */
 } nibl_quant_tensor;
 
 /* What the list of methods asks for. */
