@@ -213,7 +213,8 @@ static nibl_status compute_layer(nibl_allotment *a) {
     for (size_t i = 0; i < a->count; i++) {
         item *t = &a->items[i];
         if (t->binding->layer != layer) continue;
-        const nibl_site *site = nibl_calib_site(&a->calib, nibl_calib_first(layer, t->binding->matrix));
+        const nibl_site *site =
+            nibl_calib_site(&a->calib, nibl_calib_first(a->model, layer, t->binding->matrix));
         if (!site) continue;
         t->weights = nibl_alloc(4ull * site->cols);
         if (!t->weights) return nibl_fail_memory(4ull * site->cols, "the activity of inputs");
@@ -409,7 +410,7 @@ static nibl_status begin(nibl_allotment *a, const nibl_quantize_options *o, cons
     if (m->quantization.method || m->transposed || m->hyper.experts > 0 || m->hyper.conv_layers > 0)
         return nibl_fail(NIBL_E_UNSUPPORTED, "architecture %s cannot be calibrated yet", m->arch->name);
     NIBL_TRY(read_types(a, types));
-    NIBL_TRY(nibl_recipe_choose(m->gguf, o, NULL, &a->recipe));
+    NIBL_TRY(nibl_recipe_choose(m->gguf, NULL, 0, o, NULL, &a->recipe));
     NIBL_TRY(find_items(a, o));
     NIBL_TRY(copy_given(a, o));
     NIBL_TRY(nibl_session_grow_pool(a->model, o->threads));
