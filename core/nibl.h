@@ -394,7 +394,7 @@ typedef struct nibl_tensor_type {
  * iq4_xs, tq1_0, tq2_0, mxfp4, nvfp4. Strings are read during nibl_quantizer_new only. */
 typedef struct nibl_quantize_options {
     size_t size;
-    const char *type; /* of matrices; NULL = "q4_0" */
+    const char *type; /* of matrices; NULL = "q4_0", with method best iq4_nl, also of embedding and head */
     const char *embedding; /* NULL = "q8_0", or `head` where the embedding is the head too */
     const char *head; /* NULL = "q8_0" */
     const nibl_tensor_type *tensors; /* exceptions; the first that matches counts */
@@ -404,9 +404,10 @@ typedef struct nibl_quantize_options {
      * nibl_model_quantizer_new, where the squares of clip are weighted by the activity of the inputs. imatrix: by that
      * and by the magnitude of a weight. awq (arXiv:2306.00978): active inputs are scaled up before rounding, and what comes
      * before them takes that back. gptq (arXiv:2210.17323): the error of a column is made good by those rounded after
-     * it. rotate (QuaRot's folded rotations, arXiv:2404.00456), before the others: the residual stream and the heads between
-     * values and outputs are turned so that no weight stands out, norms folded in; a head that was the embedding becomes a tensor
-     * of its own. Pays with gptq. */
+     * it. Clip with a text, imatrix and gptq round the head, too, or the embedding that is it, by its inputs. rotate (QuaRot's folded
+     * rotations, arXiv:2404.00456), before the others: the residual stream and the heads between values and outputs are
+     * turned so that no weight stands out, norms folded in; a head that was the embedding becomes a tensor of its own. Pays
+     * with gptq and one scale a row. best: what lost least where it was measured: awq,gptq, and iq4_nl where no type is told. */
     const char *method;
     uint32_t threads; /* 0 = 1. The result does not depend on it. */
     /* "gguf" or "safetensors"; NULL: as the types demand. Another output of nibl_model_quantizer_new is a Hugging Face folder
@@ -546,6 +547,10 @@ nibl_status nibl_evaluation_add_packed(nibl_evaluation *evaluation, const float 
 
 /* Natural log of a token's probability under logits [vocabulary]: what answers to choose from are scored with. */
 nibl_status nibl_log_probability(const float *logits, uint32_t vocabulary, int32_t token, double *out);
+
+/* KL(reference, model) of one position in nats, of two rows of logits [vocabulary]; what nibl_evaluation_add takes the mean of.
+ * NIBL_E_NUMERIC where a logit is not finite. */
+nibl_status nibl_divergence(const float *logits, const float *reference, uint32_t vocabulary, double *out);
 
 /* Everything so far; more may be added afterwards. NIBL_E_ARGUMENT before the second position: there is no error yet. */
 nibl_status nibl_evaluation_get(nibl_evaluation *evaluation, nibl_evaluation_result *result);

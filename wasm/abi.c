@@ -86,14 +86,33 @@ nibl_status nibl_abi_model_info(const nibl_model *model, double *out) {
 }
 
 nibl_status nibl_abi_session_new(nibl_model *model, uint32_t context_length, uint32_t chunk, uint32_t threads,
-                                 uint32_t kv_type, uint32_t activations, nibl_session **out) {
+                                 uint32_t kv_type, uint32_t activations, uint32_t logits,
+                                 nibl_session **out) {
     const nibl_session_options options = {.size = sizeof options,
                                           .context_length = context_length,
                                           .chunk = chunk,
                                           .threads = threads,
                                           .kv_type = kv_type,
-                                          .activations = activations};
+                                          .activations = activations,
+                                          .logits = logits};
     return nibl_session_new(model, &options, out);
+}
+
+/* A row of logits and the token that follows in the text. out: {log p of the token, log p of the likeliest one, that token, and
+ * where there is a reference's row the same three of it, and KL(reference, row)} */
+nibl_status nibl_abi_score(const float *logits, const float *reference, uint32_t vocabulary, int32_t next,
+                           double *out) {
+    const float *rows[] = {logits, reference};
+    for (int r = 0; r < 2 && rows[r]; r++) {
+        uint32_t top = 0;
+        for (uint32_t i = 1; i < vocabulary; i++)
+            if (rows[r][i] > rows[r][top]) top = i;
+        nibl_status status = nibl_log_probability(rows[r], vocabulary, next, &out[3 * r]);
+        if (status >= 0) status = nibl_log_probability(rows[r], vocabulary, (int32_t)top, &out[3 * r + 1]);
+        if (status < 0) return status;
+        out[3 * r + 2] = top;
+    }
+    return reference ? nibl_divergence(logits, reference, vocabulary, &out[6]) : NIBL_OK;
 }
 
 /* Tokens of the session that are not computed yet. */

@@ -342,9 +342,10 @@ export class Binding {
   /* ---- Sessions ---- */
 
   /** @param {Pointer} model
-   * @param {{ contextLength: number, chunk: number, threads: number, kv: 'i8' | 'f16' | 'f32', activations: 'i8' | 'f32' }} options */
-  newSession(model, { contextLength, chunk, threads, kv, activations }) {
-    const types = [KV_TYPES[kv], ACTIVATIONS[activations]]
+   * @param {{ contextLength: number, chunk: number, threads: number, kv: 'i8' | 'f16' | 'f32', activations: 'i8' | 'f32' }} options
+   * @param {boolean} [allLogits] of every position, not of the last alone */
+  newSession(model, { contextLength, chunk, threads, kv, activations }, allLogits = false) {
+    const types = [KV_TYPES[kv], ACTIVATIONS[activations], allLogits]
     return this.#make('nibl_abi_session_new', model, contextLength, chunk, threads, ...types)
   }
 
@@ -370,6 +371,31 @@ export class Binding {
       else view.setUint32(4 * i, session, true)
     })
     return this.#withBytes(new Uint8Array(view.buffer), (list) => this.call('nibl_step', list, sessions.length, units))
+  }
+
+  /** Of the positions computed last. @param {Pointer} session
+   * @returns {{ first: number, rows: number, pointer: Pointer }} `first`: a position; rows of floats behind each other */
+  logits(session) {
+    const [pointer, first, rows] = [0, 1, 2].map((i) => this.#scratch + this.#wordBytes * i)
+    this.call('nibl_session_logits', session, pointer, first, rows)
+    return { pointer: this.#word(0), first: this.#word(1), rows: this.#word(2) }
+  }
+
+  /** A copy. @param {Pointer} pointer @param {number} count */
+  floats(pointer, count) {
+    return new Float32Array(this.memory.buffer, pointer, count).slice()
+  }
+
+  /** @param {Pointer} row of logits @param {number} next the token that follows @param {number} vocabulary
+   * @param {Float32Array | null} reference a row of another model
+   * @returns {number[]} as nibl_abi_score has them */
+  score(row, next, vocabulary, reference) {
+    const score = (/** @type {Pointer} */ other) => {
+      this.call('nibl_abi_score', row, other, vocabulary, next, this.#scratch)
+      return Array.from({ length: reference ? 7 : 3 }, (_, i) => this.#f64(i))
+    }
+    if (!reference) return score(0)
+    return this.#withBytes(new Uint8Array(reference.buffer, reference.byteOffset, reference.byteLength), score)
   }
 
   /** @param {Pointer} session @returns {number} tokens that are not computed yet */

@@ -33,6 +33,7 @@ export function engineCalls() {
     files: (_, context) => engine.files(context),
     ready: (_, context) => engine.ready(context),
     generate: ([request], context) => engine.generate(request, context),
+    score: ([request], context) => engine.score(request, context),
     tokenize: ([text, options]) => engine.tokenize(text, options),
     detokenize: ([tokens, options]) => engine.detokenize(tokens, options),
   }

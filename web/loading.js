@@ -23,6 +23,7 @@ const PROGRESS_INTERVAL = 100 /* ms */
  * @property {'i8' | 'f16' | 'f32'} kv
  * @property {number} sessions
  * @property {string} [quantize]
+ * @property {boolean} [evaluate]
  * @property {'i8' | 'f32'} activations
  * @property {string} [wasmUrl]
  */

@@ -43,6 +43,8 @@ export interface LoadOptions {
   quantize?: 'q4_0' | (string & {})
   /** Format of the KV cache. 'i8' (default) is the fastest and smallest, 'f32' exact. */
   kv?: 'i8' | 'f16' | 'f32'
+  /** Makes score() possible: takes the binary that has it, and memory for one session more. Default: false. */
+  evaluate?: boolean
   /** Stops the load; in early mode the download as well. */
   signal?: AbortSignal
   /** How often what fails in passing (connection, silence, 429, 5xx) is tried again, each time after a longer pause. Default: 4. */
@@ -210,8 +212,16 @@ export interface Model {
   generate(prompt: string | Message[], options?: GenerateOptions): AsyncGenerator<Piece, void, void>
   /** `special` (default true): recognise special tokens written in the text; `bos` (default false): put BOS first. */
   tokenize(text: string, options?: { special?: boolean; bos?: boolean }): Promise<number[]>
-  /** Tokens that generate() would compute for it. */
+  /** The tokens that generate() would compute for it. */
+  encode(prompt: string | Message[]): Promise<number[]>
+  /** Their number. */
   countTokens(prompt: string | Message[]): Promise<number>
+  /**
+   * What the model makes of a text: of every token from index `first` (default 1) on how likely it was, and the token that was
+   * likeliest in its place; with a `reference`, a model of the same vocabulary, the same of that one, and the KL divergence
+   * KL(reference, this) of the two whole distributions. Both need `evaluate`.
+   */
+  score(tokens: Iterable<number>, options?: { first?: number; reference?: Model; signal?: AbortSignal }): Promise<TokenScore[]>
   /** `special` (default true): write special tokens too. */
   detokenize(tokens: Iterable<number>, options?: { special?: boolean }): Promise<string>
   /**
@@ -222,6 +232,16 @@ export interface Model {
   receipt(stats?: Stats): Promise<Receipt>
   /** Stops everything and gives the memory back. */
   close(): void
+}
+
+/** Natural logarithms of probabilities; `top` is a token. */
+export interface TokenScore {
+  readonly logprob: number
+  readonly topLogprob: number
+  readonly top: number
+  readonly reference?: { readonly logprob: number; readonly topLogprob: number; readonly top: number }
+  /** In nats. */
+  readonly kl?: number
 }
 
 /** How an answer came about; JSON. The native program writes and reads the same. */

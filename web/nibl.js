@@ -3,7 +3,7 @@ import { renderChat } from './chat.js'
 import { describeSource, pageAddress } from './describe.js'
 import { NiblError, abortReason, fromRecord, throwIfAborted } from './errors.js'
 import { readIntegrity } from './integrity.js'
-import { biasEntries, fitOptions, generateOptions, grammarOf, inspectOptions, loadOptions, quantizeOptions, readOptions } from './options.js'
+import { biasEntries, fitOptions, generateOptions, grammarOf, inspectOptions, loadOptions, quantizeOptions, readOptions, scoreOptions } from './options.js'
 import { connect } from './connect.js'
 
 export { openCache } from './cache.js'
@@ -119,8 +119,15 @@ export async function verify(receipt, source, given = {}) {
   })
 }
 
+/** @type {(model: any) => Link} */
+let linkOf
+
 /** @implements {PublicModel} */
 class Model {
+  static {
+    linkOf = (model) => model.#link
+  }
+
   #link
   #close
   #template
@@ -227,10 +234,30 @@ class Model {
     return [...(await this.#link.call('tokenize', [String(text), { special, bos }]))]
   }
 
+  /** @param {string | any[]} prompt @returns {Promise<number[]>} */
+  async encode(prompt) {
+    const chat = typeof prompt !== 'string'
+    return this.tokenize(chat ? await renderChat(this.#template, prompt) : prompt, { bos: !chat && this.#addBos })
+  }
+
   /** @param {string | any[]} prompt @returns {Promise<number>} */
   async countTokens(prompt) {
-    const chat = typeof prompt !== 'string'
-    return (await this.tokenize(chat ? await renderChat(this.#template, prompt) : prompt, { bos: !chat && this.#addBos })).length
+    return (await this.encode(prompt)).length
+  }
+
+  /** @param {Iterable<number>} tokens @param {any} [given] */
+  async score(tokens, given = {}) {
+    const { first, reference, signal } = readOptions(scoreOptions, given)
+    const text = [...tokens]
+    const { vocabulary, contextLength } = this.info
+    if (text.length <= first || text.length > contextLength || !text.every((token) => Number.isInteger(token) && token >= 0 && token < vocabulary)) {
+      throw new NiblError('BAD_ARGUMENT', `The tokens must be more than ${first}, at most ${contextLength}, and ids below ${vocabulary}.`)
+    }
+    if (reference && reference.info.vocabulary !== vocabulary) {
+      throw new NiblError('BAD_ARGUMENT', `The reference has ${reference.info.vocabulary} tokens, this model ${vocabulary}: their probabilities cannot be compared.`)
+    }
+    const { scoreText } = await import('./scores.js')
+    return scoreText(this.#link, reference && linkOf(reference), text, first, signal)
   }
 
   /** @param {Iterable<number>} tokens @param {{ special?: boolean }} [options] @returns {Promise<string>} */

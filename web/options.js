@@ -55,6 +55,7 @@ export const loadOptions = {
   binary: oneOf('simd128', 'relaxed'),
   worker: { fallback: true, ...flag },
   quantize: { check: (value) => typeof value === 'string' && value !== '', must: "be a type's name, as 'q4_0'" },
+  evaluate: { fallback: false, ...flag },
   timeout: { fallback: 30000, ...number(0, 2 ** 31 - 1) },
   retries: { fallback: 4, ...integer(0, 100) },
   cache: {
@@ -95,6 +96,13 @@ export const quantizeOptions = {
   measure: { fallback: false, ...flag },
   sink: instance(WritableStream),
   ...Object.fromEntries(quantizeNames.map((name) => [name, loadOptions[name]])),
+}
+
+/** @type {Record<string, Option>} */
+export const scoreOptions = {
+  first: { fallback: 1, ...integer(1, 2 ** 31 - 1) },
+  reference: { check: (value) => isObject(value?.info), must: 'be a model' },
+  signal: instance(AbortSignal),
 }
 
 /** @type {Record<string, Option>} */

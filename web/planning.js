@@ -34,7 +34,7 @@ export const FIRST_RANGE = 1 << 20
 /** @typedef {{ planner: Planner, header: Chunk[], compiled: Compiled, choice: Choice, plan: Plan | null,
  *   unsupported: unknown }} Planned */
 /** @typedef {{ contextLength: number, kv: 'i8' | 'f16' | 'f32', sessions: number, quantize?: string,
- *   configOnly?: boolean, wasmUrl?: string }} PlanOptions */
+ *   evaluate?: boolean, configOnly?: boolean, wasmUrl?: string }} PlanOptions */
 
 /** Bytes of addresses that each file of a model has: NIBL_ADDRESS_BITS. */
 const FILE = 2 ** 40

@@ -39,8 +39,7 @@ static const nibl_cli_option table[] = {
      "another type for some, as '*.ffn_down.weight=q6_k'; the first that fits counts"},
     {"--method", NIBL_CLI_TEXT, FIELD(method), "LIST", 0, 0, "rtn",
      "of rtn (each type's rule), clip (the scales that lose least), rotate (turned first), and with a text "
-     "imatrix, awq, gptq: "
-     "awq,gptq"},
+     "imatrix, awq, gptq: awq,gptq; best: that, of iq4_nl where no TYPE is told, which lost least"},
     {"--recipe", NIBL_CLI_TEXT, FIELD(recipe), "FILE", 0, 0, NULL,
      "types, exceptions and methods from a file: the JSON that quantized files carry (nibl.recipe), or a "
      "report"},

@@ -233,16 +233,21 @@ static void observe_head(void *context, uint32_t worker, uint32_t workers) {
     }
 }
 
-nibl_status nibl_calib_toward_head(nibl_calib *c, nibl_site *out) {
-    nibl_run *run = c->run;
-    NIBL_TRY(run_layer(c, &c->model->layers[run->layer]));
-    if (run->layer < c->model->hyper.layers) return NIBL_MORE;
+nibl_status nibl_calib_head(nibl_calib *c, nibl_site *out) {
     NIBL_TRY(open_site(c, &c->model->head));
     nibl_pool_run(c->model->pool, observe_head, c);
-    run->layer = run->row = 0;
-    run->embedded = false;
     *out = c->sites[--c->site_count];
     return isfinite(finish(out))
                ? NIBL_OK
                : nibl_fail(NIBL_E_NUMERIC, "calibration computes values that are not finite");
+}
+
+nibl_status nibl_calib_toward_head(nibl_calib *c, nibl_site *out) {
+    nibl_run *run = c->run;
+    NIBL_TRY(run_layer(c, &c->model->layers[run->layer]));
+    if (run->layer < c->model->hyper.layers) return NIBL_MORE;
+    NIBL_TRY(nibl_calib_head(c, out));
+    run->layer = run->row = 0;
+    run->embedded = false;
+    return NIBL_OK;
 }

@@ -40,8 +40,10 @@ nibl_status nibl_calib_layer(nibl_calib *c);
 /* Computes it once more, with the weights that it has now. */
 nibl_status nibl_calib_again(nibl_calib *c);
 
-/* Before the first layer: computes another one on the way to the head, of whose input *out gets the sums: the caller's to free.
- * NIBL_MORE until it is there; then the first layer is next again. */
+/* Behind the last layer: the sums of the head's input, the caller's to free. */
+nibl_status nibl_calib_head(nibl_calib *c, nibl_site *out);
+/* Before the first layer: computes the next one on the way there, without sites. NIBL_MORE until *out is known; then the first
+ * layer is next again. */
 nibl_status nibl_calib_toward_head(nibl_calib *c, nibl_site *out);
 void nibl_site_free(nibl_site *site);
 

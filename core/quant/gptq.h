@@ -24,6 +24,8 @@ typedef struct nibl_factor {
     float *panels; /* R_ki / R_ii at (k, i), k < i, both by order; the caller's */
 } nibl_factor;
 
+#define NIBL_DAMP 0.01 /* usual, of the mean of H's diagonal */
+
 /* From H (n, n) in panels times scale[i] scale[j] (NULL = 1), its diagonal raised by `damp` of its mean; where H stood is the
  * factor then. NIBL_E_NUMERIC where that is not positive definite. Free it in any case. */
 nibl_status nibl_factor_make(nibl_pool *pool, const nibl_kernels *kernels, float *sums, const float *scale,

@@ -61,6 +61,7 @@ static const struct {
     {"rotate", false, {.rotate = true}},
     {"awq", true, {.awq = true}},
     {"gptq", true, {.search = true, .gptq = true}},
+    {"best", true, {.search = true, .awq = true, .gptq = true}}, /* also types: choose() */
 };
 enum { METHODS = sizeof methods / sizeof *methods };
 
@@ -92,6 +93,10 @@ nibl_status nibl_method_read(const char *text, bool calibrated, nibl_method *out
     }
     return NIBL_OK;
 }
+
+/* What loses least of all that was measured at 4.5 bits (tests/bench/MEASURED.md, "Quantization"): every matrix in IQ4_NL. */
+static bool is_best(const nibl_quantize_options *o) { return o->method && strcmp(o->method, "best") == 0; }
+static const char best_type[] = "iq4_nl", best_method[] = "awq,gptq";
 
 /* ---- Names ---- */
 
@@ -224,8 +229,9 @@ static nibl_status mark_folder(const nibl_recipe *r) {
 
 static nibl_status choose(nibl_recipe *r, const nibl_quantize_options *o, bool *used) {
     bool tied = nibl_gguf_find_tensor(r->gguf, "output.weight") == NULL;
-    const char *rest = r->folder ? "f16" : "q8_0";
-    NIBL_TRY(find_type(r, o->type, r->folder ? "w4" : "q4_0", &r->type));
+    const bool best = is_best(o) && !o->type;
+    const char *rest = r->folder ? "f16" : best ? best_type : "q8_0";
+    NIBL_TRY(find_type(r, o->type, r->folder ? "w4" : best ? best_type : "q4_0", &r->type));
     NIBL_TRY(find_type(r, o->head, rest, &r->head));
     NIBL_TRY(find_type(r, o->embedding, tied && o->head ? o->head : rest, &r->embedding));
     for (size_t i = 0; i < r->count; i++) {
@@ -366,7 +372,7 @@ static void write_recipe(nibl_writer *w, const nibl_recipe *r, const nibl_quanti
         nibl_print(w, "]");
     }
     nibl_print(w, "],\"method\":");
-    write_text(w, o->method ? o->method : "rtn");
+    write_text(w, is_best(o) ? best_method : o->method ? o->method : "rtn");
     nibl_print(w, "}");
 }
 

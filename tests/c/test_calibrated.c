@@ -517,6 +517,23 @@ static void bytes_go_where_they_help(void) {
     nibl_model_free(source);
 }
 
+static void best_is_what_was_measured(void) {
+    nibl_model *source = load_file(TINY);
+    nibl_quantize_options options = {.size = sizeof options, .method = "best"};
+    output best, told;
+    CHECK_EQ(quantize_with(source, &options, &best), NIBL_OK);
+    options = (nibl_quantize_options){.size = sizeof options,
+                                      .type = "iq4_nl",
+                                      .embedding = "iq4_nl",
+                                      .head = "iq4_nl",
+                                      .method = "awq,gptq"};
+    CHECK_EQ(quantize_with(source, &options, &told), NIBL_OK);
+    CHECK(best.length == told.length && memcmp(best.bytes, told.bytes, best.length) == 0);
+    free(best.bytes);
+    free(told.bytes);
+    nibl_model_free(source);
+}
+
 static void wrong_calibrations_are_told(void) {
     nibl_model *source = load_file(TINY);
     const nibl_quantize_options options = {.size = sizeof options, .method = "gptq"};
@@ -573,6 +590,7 @@ static const test tests[] = {
     {"rotation changes nothing", rotation_changes_nothing},
     {"threads do not matter", threads_do_not_matter},
     {"bytes go where they help", bytes_go_where_they_help},
+    {"best is what was measured", best_is_what_was_measured},
     {"wrong calibrations are told", wrong_calibrations_are_told},
     {"memory that cannot be had is told", memory_that_cannot_be_had_is_told},
 };
