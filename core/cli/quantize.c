@@ -82,8 +82,7 @@ typedef struct job {
 } job;
 
 /* Takes what came out. */
-static int write_output(void *context) {
-    job *j = context;
+static int write_output(job *j) {
     const void *bytes;
     size_t length;
     nibl_quantizer_output(j->quantizer, &bytes, &length);
@@ -91,13 +90,6 @@ static int write_output(void *context) {
     const char *file = nibl_quantizer_file(j->quantizer);
     if (file && length > 0) return nibl_cli_folder_write(&j->folder, file, bytes, length);
     return length > 0 ? nibl_cli_output_write(&j->output, bytes, length) : NIBL_EXIT_OK;
-}
-
-static int begin(void *context, nibl_cli_model *model) {
-    job *j = context;
-    if (nibl_quantizer_new(model->loader, &j->options, &j->quantizer) < 0)
-        return nibl_cli_fail_library(model->path);
-    return nibl_cli_output_open(j->path, &j->output);
 }
 
 /* ---- Layer by layer, with a calibration text or for types that need it ---- */
@@ -252,6 +244,19 @@ static int begin_layers(void *context, nibl_cli_model *model) {
         return nibl_cli_fail_library(model->path);
     const int code = begin_model(j);
     return code == NIBL_EXIT_OK ? step_model(j) : code;
+}
+
+/* As a stream, or layer by layer where the source's tensors are not those of the output. */
+static int begin(void *context, nibl_cli_model *model) {
+    job *j = context;
+    const nibl_status status = nibl_quantizer_new(model->loader, &j->options, &j->quantizer);
+    if (status == NIBL_E_UNSUPPORTED && !model->sequential) return begin_layers(context, model);
+    return status < 0 ? nibl_cli_fail_library(model->path) : nibl_cli_output_open(j->path, &j->output);
+}
+
+static int take(void *context) {
+    job *j = context;
+    return j->model ? step_model(context) : write_output(context);
 }
 
 /* Mixed precision is measured of all layers before the first one is rounded. */
@@ -460,7 +465,7 @@ static int quantize(const char *path, const void *given) {
                          .requantize = o->requantize,
                          .measure = o->report != NULL}};
     nibl_cli_model model = {0};
-    const nibl_cli_receiver receiver = {"quantizing", begin, write_output, &j};
+    const nibl_cli_receiver receiver = {"quantizing", begin, take, &j};
     nibl_cli_recipe recipe = {0};
     int code = read_tensors(o, tensors, room);
     if (code == NIBL_EXIT_OK && o->recipe) code = nibl_cli_recipe_read(o->recipe, &j.options, &recipe);

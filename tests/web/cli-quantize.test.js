@@ -85,6 +85,18 @@ test('groups that do not divide rows become smaller ones, which is told', () => 
   refuse(['quantize', fixture('tiny-llama-f16.gguf'), path.join(folder, 'none'), 'w4g0'], 1, /'w4g0'; possible are/)
 })
 
+test('folders whose tensors are not those of a file', () => {
+  const hash = (/** @type {string} */ model) => json(['hash', model, '--prefill', '20', '--decode', '4'])[0].hash
+  for (const name of ['qwen3moe', 'gpt-oss', 'gpt2']) {
+    const hashes = [`arch/${name}`, `arch/${name}.gguf`].map((source) => {
+      const out = path.join(folder, 'architecture.gguf')
+      succeed(['quantize', fixture(source), out, '--head', 'f16', '--embedding', 'f16'])
+      return hash(out)
+    })
+    assert.equal(hashes[0], hashes[1])
+  }
+})
+
 /* ---- A file is whole or not there ---- */
 
 const source = fixture('tiny-llama-f16.gguf')
