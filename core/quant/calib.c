@@ -1,6 +1,7 @@
 #include "core/quant/calib.h"
 
 #include "core/quant/gptq.h"
+#include "core/run.h"
 
 #include <math.h>
 #include <string.h>
@@ -57,11 +58,14 @@ nibl_status nibl_calib_begin(nibl_calib *c, nibl_model *model, const int32_t *to
     return status;
 }
 
+void nibl_site_free(nibl_site *site) {
+    nibl_free(site->sums);
+    nibl_free(site->squares);
+    *site = (nibl_site){0};
+}
+
 static void free_sites(nibl_calib *c) {
-    for (uint32_t i = 0; i < c->site_count; i++) {
-        nibl_free(c->sites[i].sums);
-        nibl_free(c->sites[i].squares);
-    }
+    for (uint32_t i = 0; i < c->site_count; i++) nibl_site_free(&c->sites[i]);
     c->site_count = 0;
 }
 
@@ -126,17 +130,19 @@ const nibl_site *nibl_calib_site(const nibl_calib *c, const nibl_matrix *first) 
     return NULL;
 }
 
+static nibl_status open_site(nibl_calib *c, const nibl_matrix *first) {
+    const uint64_t cols = first->cols, size = nibl_panel_size(first->cols);
+    nibl_site *site = &c->sites[c->site_count++];
+    *site = (nibl_site){.first = first, .cols = first->cols, .squares = nibl_alloc_zero(4 * cols)};
+    if (c->hessians) site->sums = nibl_alloc_zero(4 * size * size);
+    return site->squares && (site->sums || !c->hessians) ? NIBL_OK
+                                                         : nibl_fail_memory(4 * size * size, "a Hessian");
+}
+
 static nibl_status open_sites(nibl_calib *c, const nibl_layer *l) {
     const nibl_matrix *const firsts[] = {&l->wq, &l->wo, nibl_calib_first_ffn(l), l->down};
     free_sites(c);
-    for (size_t i = 0; i < sizeof firsts / sizeof *firsts; i++) {
-        const uint64_t cols = firsts[i]->cols, size = nibl_panel_size(firsts[i]->cols);
-        nibl_site *site = &c->sites[c->site_count++];
-        *site = (nibl_site){.first = firsts[i], .cols = (uint32_t)cols, .squares = nibl_alloc_zero(4 * cols)};
-        if (c->hessians) site->sums = nibl_alloc_zero(4 * size * size);
-        if (!site->squares || (c->hessians && !site->sums))
-            return nibl_fail_memory(4 * size * size, "a Hessian");
-    }
+    for (size_t i = 0; i < sizeof firsts / sizeof *firsts; i++) NIBL_TRY(open_site(c, firsts[i]));
     return NIBL_OK;
 }
 
@@ -151,6 +157,17 @@ static nibl_status run_layer(nibl_calib *c, nibl_layer *layer) {
                                     : status;
 }
 
+/* Sums become whole and squares means; returns the sum of those. */
+static double finish(nibl_site *site) {
+    double sum = 0;
+    mirror(site);
+    for (uint32_t j = 0; j < site->cols; j++) {
+        site->squares[j] /= (float)(site->rows_seen ? site->rows_seen : 1);
+        sum += (double)site->squares[j];
+    }
+    return sum;
+}
+
 nibl_status nibl_calib_layer(nibl_calib *c) {
     uint32_t layer = 0, none = 0;
     NIBL_TRY(nibl_run_advance(c->run, &none)); /* embeds the tokens */
@@ -162,13 +179,7 @@ nibl_status nibl_calib_layer(nibl_calib *c) {
     NIBL_TRY(run_layer(c, &c->model->layers[layer]));
     nibl_run_observe(c->run, NULL, NULL);
     for (uint32_t i = 0; i < c->site_count; i++) {
-        nibl_site *site = &c->sites[i];
-        double sum = 0;
-        mirror(site);
-        for (uint32_t j = 0; j < site->cols; j++) {
-            site->squares[j] /= (float)(site->rows_seen ? site->rows_seen : 1);
-            sum += (double)site->squares[j];
-        }
+        double sum = finish(&c->sites[i]);
         if (!isfinite(sum))
             return nibl_fail(NIBL_E_NUMERIC, "layer %u: calibration computes values that are not finite",
                              layer);
@@ -184,4 +195,34 @@ nibl_status nibl_calib_again(nibl_calib *c) {
     float *x = nibl_run_stream(c->run, true, &layer);
     memcpy(x, c->stream, (size_t)c->rows * c->model->hyper.width * sizeof *x);
     return run_layer(c, &c->model->layers[layer]);
+}
+
+/* The rows behind the last layer as the head sees them: a chunk of them after the other, in place. */
+static void observe_head(void *context, uint32_t worker, uint32_t workers) {
+    nibl_calib *c = context;
+    const nibl_model *m = c->model;
+    const uint32_t width = m->hyper.width;
+    for (uint32_t first = 0; first < c->rows; first += CHUNK) {
+        const uint32_t rows = c->rows - first < CHUNK ? c->rows - first : CHUNK;
+        float *x = c->run->x + (size_t)first * width;
+        for (uint32_t t = worker; t < rows; t += workers)
+            nibl_normalise(c->run, x + t * width, x + t * width, m->output_norm, m->output_norm_bias, width);
+        nibl_pool_barrier(m->pool, worker);
+        observe(c, &m->head, x, width, rows, worker, workers);
+        nibl_pool_barrier(m->pool, worker);
+    }
+}
+
+nibl_status nibl_calib_toward_head(nibl_calib *c, nibl_site *out) {
+    nibl_run *run = c->run;
+    NIBL_TRY(run_layer(c, &c->model->layers[run->layer]));
+    if (run->layer < c->model->hyper.layers) return NIBL_MORE;
+    NIBL_TRY(open_site(c, &c->model->head));
+    nibl_pool_run(c->model->pool, observe_head, c);
+    run->layer = run->row = 0;
+    run->embedded = false;
+    *out = c->sites[--c->site_count];
+    return isfinite(finish(out))
+               ? NIBL_OK
+               : nibl_fail(NIBL_E_NUMERIC, "calibration computes values that are not finite");
 }

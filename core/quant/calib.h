@@ -42,6 +42,11 @@ nibl_status nibl_calib_layer(nibl_calib *c);
 /* Computes it once more, with the weights that it has now. */
 nibl_status nibl_calib_again(nibl_calib *c);
 
+/* Before the first layer: computes another one on the way to the head, of whose input *out gets the sums: the caller's to free.
+ * NIBL_MORE until it is there; then the first layer is next again. */
+nibl_status nibl_calib_toward_head(nibl_calib *c, nibl_site *out);
+void nibl_site_free(nibl_site *site);
+
 /* The first of the matrices that the feed-forward block begins with. */
 static inline const nibl_matrix *nibl_calib_first_ffn(const nibl_layer *l) {
     return l->gate && l->gate->rows ? l->gate : l->up;

@@ -13,8 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const double DAMP = 0.01;
-
 /* ---- A layer ---- */
 
 static int ascending(const void *a, const void *b) {
@@ -109,15 +107,7 @@ static nibl_status encode_layer(nibl_quantizer *q) {
             nibl_work *w = &l->works[i];
             if (w->site != site) continue;
             if (q->method.gptq && !factored) {
-                float *inverse = NULL; /* the inputs are divided by the scale */
-                if (w->in && !(inverse = nibl_alloc((uint64_t)site->cols * sizeof *inverse)))
-                    status =
-                        nibl_fail_memory((uint64_t)site->cols * sizeof *inverse, "the scales of a layer");
-                for (uint32_t j = 0; inverse && j < site->cols; j++) inverse[j] = 1 / w->in[j];
-                if (status == NIBL_OK)
-                    status = nibl_factor_make(l->model->pool, q->kernels, site->sums, inverse, site->cols,
-                                              DAMP, &l->factor);
-                nibl_free(inverse);
+                status = nibl_layerwise_factor(q, site, w->in);
                 factored = true;
             }
             if (status == NIBL_OK) status = nibl_layerwise_encode(q, w);
@@ -129,20 +119,6 @@ static nibl_status encode_layer(nibl_quantizer *q) {
     return status;
 }
 
-/* The matrix as its encoded rows make it. */
-static nibl_status pack_work(const nibl_quantizer *q, nibl_work *w) {
-    const nibl_dtype *to = w->tensor->to;
-    nibl_matrix m = nibl_matrix_of(to, w->matrix->rows, w->matrix->cols);
-    const uint64_t bytes = (uint64_t)nibl_panel_bytes(&m) * nibl_panels(&m);
-    m.data = nibl_alloc_zero(bytes);
-    if (!m.data) return nibl_fail_memory(bytes, "the layer");
-    bool finite = true;
-    for (uint32_t row = 0; row < m.rows; row++)
-        q->kernels->pack_row(&m, row, w->bytes + (size_t)(m.cols / to->block) * to->bytes * row, &finite);
-    *w->matrix = m;
-    return finite ? NIBL_OK : nibl_quant_refuse(w->tensor, 0, false);
-}
-
 /* Computes the layer as it will be. */
 static nibl_status compute_again(nibl_quantizer *q, nibl_layer *layer) {
     nibl_layerwise *l = q->layerwise;
@@ -151,7 +127,8 @@ static nibl_status compute_again(nibl_quantizer *q, nibl_layer *layer) {
     float *scaled = nibl_alloc(8ull * width);
     nibl_status status = scaled ? NIBL_OK : nibl_fail_memory(8ull * width, "the norms of a layer");
     for (uint32_t i = 0; i < l->work_count; i++) l->works[i].original = *l->works[i].matrix;
-    for (uint32_t i = 0; i < l->work_count && status == NIBL_OK; i++) status = pack_work(q, &l->works[i]);
+    for (uint32_t i = 0; i < l->work_count && status == NIBL_OK; i++)
+        status = nibl_layerwise_pack(q, &l->works[i]);
     if (status == NIBL_OK) {
         nibl_layerwise_divide(scaled, norms[0],
                               nibl_layerwise_scale(l, nibl_calib_site(&l->calib, &layer->wq)), width);
@@ -215,10 +192,21 @@ static void free_works(nibl_layerwise *l) {
     }
 }
 
+/* The first layer sees the embedding as it was rounded. */
+static nibl_status calibrate(nibl_layerwise *l) {
+    const nibl_matrix original = l->model->embedding;
+    if (l->embedding.data) l->model->embedding = l->embedding;
+    const nibl_status status = nibl_calib_layer(&l->calib);
+    l->model->embedding = original;
+    nibl_free(l->embedding.data);
+    l->embedding.data = NULL;
+    return status;
+}
+
 static nibl_status quantize_layer(nibl_quantizer *q, nibl_layer *layer, size_t begin, size_t end) {
     nibl_layerwise *l = q->layerwise;
     if (l->rotation) NIBL_TRY(turn_layer(l, layer));
-    if (l->calibrated) NIBL_TRY(nibl_calib_layer(&l->calib));
+    if (l->calibrated) NIBL_TRY(calibrate(l));
     for (size_t i = begin; i < end; i++) {
         const nibl_binding *b = &l->model->bindings[i];
         if (!b->matrix) continue;
@@ -241,6 +229,11 @@ nibl_status nibl_quantizer_step(nibl_quantizer *q) {
     nibl_layerwise *l = q->layerwise;
     if (!l) return nibl_fail(NIBL_E_ARGUMENT, "this quantizer works on what its loader is fed");
     const nibl_model *m = l->model;
+    if (l->wants_head) {
+        const nibl_status status = nibl_calib_toward_head(&l->calib, &l->head);
+        l->wants_head = status == NIBL_MORE;
+        return status == NIBL_OK ? NIBL_MORE : status;
+    }
     if (l->binding == m->binding_count) return l->more ? nibl_layerwise_write_document(q) : NIBL_OK;
     nibl_layer *layer = m->bindings[l->binding].layer;
     size_t end = l->binding + 1;
@@ -294,6 +287,8 @@ static void free_layerwise(nibl_layerwise *l) {
     nibl_rotation_free(l->rotation);
     nibl_free(l->ones);
     nibl_factor_free(&l->factor);
+    nibl_site_free(&l->head);
+    nibl_free(l->embedding.data);
     nibl_calib_free(&l->calib);
     nibl_folder_free(l->folder);
     nibl_free(l->room);
@@ -336,6 +331,14 @@ static nibl_status begin_rotation(nibl_quantizer *q) {
     return l->model->tied ? untie(q) : NIBL_OK;
 }
 
+/* Whether the head, or the embedding that is it, gets fewer bits. */
+static bool rounds_head(const nibl_quantizer *q) {
+    for (size_t i = 0; i < q->recipe.count; i++)
+        if (nibl_layerwise_is_head(q->layerwise->model, i) && nibl_grid_of(q->recipe.tensors[i].to))
+            return true;
+    return false;
+}
+
 static nibl_status begin(nibl_quantizer *q, nibl_model *model, const nibl_quantize_options *o,
                          const int32_t *tokens, size_t count, uint32_t window) {
     NIBL_TRY(nibl_method_read(o->method, count > 0, &q->method));
@@ -372,6 +375,7 @@ static nibl_status begin(nibl_quantizer *q, nibl_model *model, const nibl_quanti
         l->calib.enter = turn_stream;
         l->calib.context = l;
     }
+    l->wants_head = status == NIBL_OK && !l->rotation && q->method.search && rounds_head(q);
     return status;
 }
 

@@ -34,6 +34,9 @@ struct nibl_layerwise {
     nibl_work works[NIBL_LAYER_MATRICES];
     uint32_t work_count;
     nibl_factor factor; /* of the site at hand */
+    bool wants_head; /* the head is rounded by what it sees, which is not known yet */
+    nibl_site head; /* that */
+    nibl_matrix embedding; /* as it was rounded, until the first layer has seen it; or none */
     /* one per worker */
     float *room; /* of 16 rows the values (16, widest), of one the weights (widest), NIBL_GPTQ_ROOM(widest) */
     nibl_block *blocks; /* of 16 rows */
@@ -54,6 +57,12 @@ static inline float *nibl_layerwise_scale(const nibl_layerwise *l, const nibl_si
     return site ? l->scales[site - l->calib.sites] : NULL;
 }
 
+/* Whether the model's binding is multiplied with what comes last: the head, or an embedding that is it. */
+static inline bool nibl_layerwise_is_head(const nibl_model *m, size_t binding) {
+    const nibl_slot slot = m->bindings[binding].slot;
+    return slot == NIBL_SLOT_HEAD || (m->tied && m->bindings[binding].matrix == &m->embedding);
+}
+
 /* x may be NULL: an architecture may lack the norm. */
 static inline void nibl_layerwise_divide(float *out, const float *x, const float *scale, uint32_t n) {
     for (uint32_t i = 0; x && i < n; i++) out[i] = scale ? x[i] / scale[i] : x[i];
@@ -64,8 +73,14 @@ uint64_t nibl_layerwise_room(const nibl_layerwise *l);
 
 /* ---- rounding.c ---- */
 
+/* Prepares rounding by columns for matrices of a site, whose inputs were divided by `scale` (NULL = 1). */
+nibl_status nibl_layerwise_factor(nibl_quantizer *q, const nibl_site *site, const float *scale);
+
 /* Rounds a matrix to its tensor's type, into its bytes. */
 nibl_status nibl_layerwise_encode(nibl_quantizer *q, nibl_work *w);
+
+/* Packs those anew, to take the matrix's place: *w->matrix, whose old data stay the caller's. */
+nibl_status nibl_layerwise_pack(const nibl_quantizer *q, nibl_work *w);
 
 /* ---- writing.c: the next tensor, or the next document behind the tensors ---- */
 

@@ -4,6 +4,8 @@
 
 #include <math.h>
 
+static const double DAMP = 0.01; /* of the mean of H's diagonal, added to it */
+
 static void weigh(const nibl_quantizer *q, const nibl_work *w, const float *x, float *weights) {
     const nibl_site *site = w->site;
     const uint32_t n = site->cols;
@@ -129,4 +131,29 @@ nibl_status nibl_layerwise_encode(nibl_quantizer *q, nibl_work *w) {
     return q->measure ? nibl_loss_measure(l->model->pool, q->kernels, w->tensor->to, w->matrix->rows,
                                           w->matrix->cols, source_row, q, &w->tensor->loss)
                       : NIBL_OK;
+}
+
+nibl_status nibl_layerwise_factor(nibl_quantizer *q, const nibl_site *site, const float *scale) {
+    nibl_layerwise *l = q->layerwise;
+    float *inverse = NULL;
+    if (scale && !(inverse = nibl_alloc((uint64_t)site->cols * sizeof *inverse)))
+        return nibl_fail_memory((uint64_t)site->cols * sizeof *inverse, "the scales of a layer");
+    for (uint32_t j = 0; inverse && j < site->cols; j++) inverse[j] = 1 / scale[j];
+    const nibl_status status =
+        nibl_factor_make(l->model->pool, q->kernels, site->sums, inverse, site->cols, DAMP, &l->factor);
+    nibl_free(inverse);
+    return status;
+}
+
+nibl_status nibl_layerwise_pack(const nibl_quantizer *q, nibl_work *w) {
+    const nibl_dtype *to = w->tensor->to;
+    nibl_matrix m = nibl_matrix_of(to, w->matrix->rows, w->matrix->cols);
+    const uint64_t bytes = (uint64_t)nibl_panel_bytes(&m) * nibl_panels(&m);
+    m.data = nibl_alloc_zero(bytes);
+    if (!m.data) return nibl_fail_memory(bytes, "the layer");
+    bool finite = true;
+    for (uint32_t row = 0; row < m.rows; row++)
+        q->kernels->pack_row(&m, row, w->bytes + (size_t)(m.cols / to->block) * to->bytes * row, &finite);
+    *w->matrix = m;
+    return finite ? NIBL_OK : nibl_quant_refuse(w->tensor, 0, false);
 }

@@ -1,6 +1,7 @@
 /* What comes out of a model that is quantized layer by layer: tensors in the order of the forward pass, to a GGUF file or a
  * folder. */
 #include "core/encode.h"
+#include "core/encode_grid.h"
 #include "core/quant/layerwise.h"
 #include "core/rows.h"
 
@@ -65,16 +66,35 @@ nibl_status nibl_layerwise_write_vector(nibl_quantizer *q, size_t index) {
     return status;
 }
 
+/* For the first layer, which is calibrated with what it will see. */
+static nibl_status keep_embedding(nibl_quantizer *q, nibl_work *w) {
+    nibl_matrix packed = *w->matrix;
+    const uint8_t *original = packed.data;
+    w->matrix = &packed;
+    const nibl_status status = nibl_layerwise_pack(q, w);
+    if (packed.data != original) q->layerwise->embedding = packed;
+    return status;
+}
+
 /* A matrix outside of layers. */
 nibl_status nibl_layerwise_write_matrix(nibl_quantizer *q, size_t index) {
+    nibl_layerwise *l = q->layerwise;
     nibl_quant_tensor *t = &q->recipe.tensors[index];
-    nibl_work w = {
-        .tensor = t, .matrix = q->layerwise->model->bindings[index].matrix, .bytes = nibl_alloc(t->bytes)};
-    w.turned = q->layerwise->rotation != NULL;
-    if (q->layerwise->model->bindings[index].slot == NIBL_SLOT_HEAD)
-        w.norm = q->layerwise->model->output_norm;
+    nibl_work w = {.tensor = t,
+                   .matrix = l->model->bindings[index].matrix,
+                   .bytes = nibl_alloc(t->bytes),
+                   .turned = l->rotation != NULL};
+    if (l->model->bindings[index].slot == NIBL_SLOT_HEAD) w.norm = l->model->output_norm;
     if (!w.bytes) return nibl_fail_memory(t->bytes, "a matrix");
-    nibl_status status = nibl_layerwise_encode(q, &w);
+    nibl_status status = NIBL_OK;
+    if (l->head.squares && nibl_grid_of(t->to) && nibl_layerwise_is_head(l->model, index)) {
+        w.site = &l->head;
+        if (q->method.gptq) status = nibl_layerwise_factor(q, w.site, NULL);
+    }
+    if (status == NIBL_OK) status = nibl_layerwise_encode(q, &w);
+    nibl_factor_free(&l->factor);
+    if (status == NIBL_OK && w.matrix == &l->model->embedding && l->head.squares)
+        status = keep_embedding(q, &w);
     if (status == NIBL_OK) status = write_rows(q, index, w.bytes);
     nibl_free(w.bytes);
     return status;

@@ -3,7 +3,7 @@
 
 import * as fs from 'node:fs'
 import { availableParallelism } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { SetupError, aptInstall, fetchSources, root, run, setup } from '../../wasm/setup.js'
 
 const folder = join(root, '.toolchain/peers')
@@ -26,7 +26,12 @@ export const llamaPackage = {
   sha256: '832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e',
 }
 const llamaFolder = join(folder, `llama.cpp-${llamaPackage.sha256.slice(0, 12)}`)
-export const llamaBench = join(llamaFolder, 'llama-bench')
+const llamaTool = (/** @type {string} */ name) => join(llamaFolder, name)
+export const llamaBench = llamaTool('llama-bench')
+/** What its quantizer needs and what measures its files. */
+export const llamaQuantize = llamaTool('llama-quantize')
+export const llamaImatrix = llamaTool('llama-imatrix')
+export const llamaPerplexity = llamaTool('llama-perplexity')
 
 /** What npm wrote down of the packages that are installed. @returns {Record<string, { integrity: string }>} */
 function installed() {
@@ -45,13 +50,15 @@ async function installNpm() {
   }
 }
 
-/** llama-bench for this very CPU; the sources are gone afterwards. */
-async function buildLlama() {
-  if (fs.existsSync(llamaBench)) return
+/** Tools of llama.cpp for this very CPU, those that are missing; the sources are gone afterwards. @param {string[]} tools */
+async function buildLlama(tools) {
+  const missing = tools.filter((tool) => !fs.existsSync(tool))
+  if (!missing.length) return
   await setup(['native'])
   await aptInstall(['g++'])
   await fetchSources(llamaPackage, async (sources) => {
-    process.stderr.write('  llama.cpp: building llama-bench for this CPU, some ten minutes on two cores\n')
+    const names = missing.map((tool) => basename(tool))
+    process.stderr.write(`  llama.cpp: building ${names.join(', ')} for this CPU, some ten minutes on two cores\n`)
     const settings = {
       CMAKE_BUILD_TYPE: 'Release',
       GGML_NATIVE: 'ON',
@@ -64,12 +71,15 @@ async function buildLlama() {
     const build = join(sources, 'build')
     await run(['cmake', '-S', join(sources, 'vendor/llama.cpp'), '-B', build, ...options])
     const jobs = `-j${availableParallelism()}`
-    await run(['nice', '-n', '10', 'cmake', '--build', build, jobs, '--target', 'llama-bench'])
+    await run(['nice', '-n', '10', 'cmake', '--build', build, jobs, '--target', ...names])
     fs.mkdirSync(llamaFolder, { recursive: true })
-    fs.renameSync(join(build, 'bin/llama-bench'), llamaBench)
+    for (const tool of missing) fs.renameSync(join(build, 'bin', basename(tool)), tool)
   })
 }
 
-/** Brings the peers in their pinned versions; does nothing where they are there already.
- * @type {Record<'npm' | 'llama', () => Promise<void>>} */
-export const installPeer = { npm: installNpm, llama: buildLlama }
+/** Brings the peers in their pinned versions; does nothing where they are there already. */
+export const installPeer = {
+  npm: installNpm,
+  llama: () => buildLlama([llamaBench]),
+  llamaQuantizer: () => buildLlama([llamaQuantize, llamaImatrix, llamaPerplexity]),
+}

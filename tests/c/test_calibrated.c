@@ -18,6 +18,10 @@ void nibl_test_fail_alloc(int64_t n);
 
 static int32_t tokens[TOKENS];
 
+static void choose_tokens(void) {
+    for (int i = 0; i < TOKENS; i++) tokens[i] = (i * i * 7 + i * 37 + 11) % 250;
+}
+
 static const float *take(const uint8_t **at, size_t count) {
     const float *values = (const float *)(const void *)*at;
     *at += 4 * count;
@@ -173,16 +177,22 @@ static nibl_status quantize_with(nibl_model *model, const nibl_quantize_options 
     return status;
 }
 
-static nibl_status quantize(nibl_model *model, const char *type, const char *method, uint32_t threads,
-                            output *o) {
+/* `end`: the type of the head, or of the embedding that is it. */
+static nibl_status quantize_end(nibl_model *model, const char *type, const char *end, const char *method,
+                                uint32_t threads, output *o) {
     const nibl_quantize_options options = {.size = sizeof options,
                                            .type = type,
-                                           .embedding = "f32",
-                                           .head = "f32",
+                                           .embedding = model->tied ? end : "f32",
+                                           .head = end,
                                            .method = method,
                                            .threads = threads,
                                            .requantize = true};
     return quantize_with(model, &options, o);
+}
+
+static nibl_status quantize(nibl_model *model, const char *type, const char *method, uint32_t threads,
+                            output *o) {
+    return quantize_end(model, type, "f32", method, threads, o);
 }
 
 /* Logits of all tokens; frees nothing. */
@@ -225,20 +235,25 @@ static nibl_model *load_output(const output *o) {
 }
 
 /* Distance of the logits from the source's. */
-static double loss_of(nibl_model *source, const float *reference, const char *type, const char *method) {
+static double loss_of_end(nibl_model *source, const float *reference, const char *type, const char *end,
+                          const char *method) {
     output o;
-    if (!CHECK_EQ(quantize(source, type, method, 2, &o), NIBL_OK)) {
+    if (!CHECK_EQ(quantize_end(source, type, end, method, 2, &o), NIBL_OK)) {
         printf("    %s\n", nibl_last_message());
         return HUGE_VAL;
     }
     nibl_model *model = load_output(&o);
     float *logits = logits_of(model);
     const double loss = distance(logits, reference, (size_t)TOKENS * source->hyper.vocabulary);
-    printf("%s %s: %.5f\n", type, method, loss);
+    printf("%s, head %s, %s: %.5f\n", type, end, method, loss);
     free(logits);
     nibl_model_free(model);
     free(o.bytes);
     return loss;
+}
+
+static double loss_of(nibl_model *source, const float *reference, const char *type, const char *method) {
+    return loss_of_end(source, reference, type, "f32", method);
 }
 
 static void methods_lose_less_than_plain_rounding(void) {
@@ -261,6 +276,82 @@ static void methods_lose_less_than_plain_rounding(void) {
 }
 
 /* Every order that is needed: rows are orthogonal, and no number stands out. */
+/* ---- Outliers ---- */
+
+/* Whether a name, of a layer's tensor behind "blk.N", begins so. */
+static bool begins(nibl_slice name, const char *with) {
+    const size_t length = strlen(with), skipped = with[0] == '.' ? 5 : 0;
+    return name.length >= skipped + length && memcmp(name.bytes + skipped, with, length) == 0;
+}
+
+static bool is_one_of(const nibl_gguf_tensor *t, const char *const *names) {
+    while (*names && !begins(t->name, *names)) names++;
+    return *names != NULL;
+}
+
+/* The model with some channels of norms x 64 and the columns after them / 64, which changes nothing. F32 or F16. */
+static nibl_model *load_outliers(const char *path, const nibl_model *plain, const char *const *norms,
+                                 const char *const *matrices) {
+    output o = {0};
+    o.bytes = read_file(path, &o.length);
+    for (size_t i = 0; i < nibl_gguf_tensor_count(plain->gguf); i++) {
+        const nibl_gguf_tensor *t = nibl_gguf_tensor_at(plain->gguf, i);
+        const bool norm = is_one_of(t, norms);
+        if (!norm && !is_one_of(t, matrices)) continue;
+        CHECK(t->type < 2);
+        const float factor = norm ? 64.0f : 1 / 64.0f;
+        for (size_t row = 0; row < (norm ? 1 : t->dims[1]); row++)
+            for (size_t j = row * t->dims[0] + 5; j < (row + 1) * t->dims[0]; j += 32) {
+                float *x = (float *)(void *)(o.bytes + t->offset);
+                uint16_t *half = (uint16_t *)x;
+                if (t->type == 0)
+                    x[j] *= factor;
+                else
+                    half[j] = nibl_f32_to_f16(nibl_f16_to_f32(half[j]) * factor);
+            }
+    }
+    nibl_model *model = load_output(&o);
+    free(o.bytes);
+    return model;
+}
+
+static const char *const layer_norms[] = {".attn_norm.", ".ffn_norm.", NULL};
+static const char *const layer_matrices[] = {".attn_q.",   ".attn_k.", ".attn_v.",
+                                             ".ffn_gate.", ".ffn_up.", NULL};
+
+static void outliers_are_recovered(void) {
+    nibl_model *plain = load_file(TINY), *twin = load_outliers(TINY, plain, layer_norms, layer_matrices);
+    float *reference = logits_of(plain), *same = logits_of(twin);
+    const size_t count = (size_t)TOKENS * plain->hyper.vocabulary;
+    CHECK(distance(same, reference, count) < 1e-4);
+    const double without = loss_of(plain, reference, "q8_0", "rtn"),
+                 rtn = loss_of(twin, reference, "q8_0", "rtn"), awq = loss_of(twin, reference, "q8_0", "awq");
+    CHECK(rtn > 3 * without);
+    CHECK(rtn - awq > 0.9 * (rtn - without));
+    free(reference);
+    free(same);
+    nibl_model_free(plain);
+    nibl_model_free(twin);
+}
+
+static void heads_are_rounded_by_what_they_see(void) {
+    static const char path[] = "tests/fixtures/arch/mistral.gguf";
+    static const char *const norms[] = {"output_norm.", NULL}, *const matrices[] = {"output.", NULL};
+    nibl_model *plain = load_file(path), *twin = load_outliers(path, plain, norms, matrices);
+    for (int i = 0; i < TOKENS; i++) tokens[i] %= (int32_t)plain->hyper.vocabulary;
+    float *reference = logits_of(plain), *same = logits_of(twin);
+    CHECK(!plain->tied);
+    CHECK(distance(same, reference, (size_t)TOKENS * plain->hyper.vocabulary) < 1e-4);
+    const double rtn = loss_of_end(twin, reference, "f32", "q4_0", "rtn");
+    CHECK(loss_of_end(twin, reference, "f32", "q4_0", "imatrix") < rtn);
+    CHECK(loss_of_end(twin, reference, "f32", "q4_0", "gptq") < 0.9 * rtn);
+    free(reference);
+    free(same);
+    nibl_model_free(plain);
+    nibl_model_free(twin);
+    choose_tokens();
+}
+
 static void rotations_are_orthogonal(void) {
     static const uint32_t widths[] = {2, 12, 64, 20, 28, 36, 96, 576, 640, 896, 960};
     for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
@@ -444,13 +535,13 @@ static void memory_that_cannot_be_had_is_told(void) {
     nibl_model *source = load_file(TINY);
     uint64_t before, after;
     output o;
-    CHECK_EQ(quantize(source, "q4_0", "awq,gptq", 2, &o), NIBL_OK); /* the pool stays */
+    CHECK_EQ(quantize_end(source, "q4_0", "q4_0", "awq,gptq", 2, &o), NIBL_OK); /* the pool stays */
     free(o.bytes);
     nibl_memory(&before, NULL);
     int64_t n = 0;
     for (nibl_status status = NIBL_E_MEMORY; status != NIBL_OK && n < 1000; n += n < 40 ? 1 : 7) {
         nibl_test_fail_alloc(n);
-        status = quantize(source, "q4_0", "awq,gptq", 2, &o);
+        status = quantize_end(source, "q4_0", "q4_0", "awq,gptq", 2, &o);
         nibl_test_fail_alloc(-1);
         free(o.bytes);
         if (status != NIBL_OK && !CHECK_EQ(status, NIBL_E_MEMORY)) break;
@@ -476,6 +567,8 @@ static const test tests[] = {
     {"Hessians that are none are told", hessians_that_are_none_are_told},
     {"Hessians are sums of products", hessians_are_sums_of_products},
     {"methods lose less than plain rounding", methods_lose_less_than_plain_rounding},
+    {"heads are rounded by what they see", heads_are_rounded_by_what_they_see},
+    {"outliers are recovered", outliers_are_recovered},
     {"rotations are orthogonal", rotations_are_orthogonal},
     {"rotation changes nothing", rotation_changes_nothing},
     {"threads do not matter", threads_do_not_matter},
@@ -485,6 +578,6 @@ static const test tests[] = {
 };
 
 int main(void) {
-    for (int i = 0; i < TOKENS; i++) tokens[i] = (i * i * 7 + i * 37 + 11) % 250;
+    choose_tokens();
     return test_run(tests, sizeof tests / sizeof *tests);
 }
