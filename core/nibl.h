@@ -324,10 +324,13 @@ enum nibl_grammar_format {
  * are needed, and serve the next answer too.
  *
  * JSON Schema: answers are compact JSON, with at most a space behind ':' and ','. Known are type, enum, const, properties,
- * required, additionalProperties, items, prefixItems, additionalItems, minItems, maxItems, minLength, maxLength, pattern
- * (regular; no categories, no lookaround), format (date, time, date-time, uuid, ipv4, email), minimum, maximum,
- * exclusiveMinimum, exclusiveMaximum, multipleOf (1), anyOf, oneOf (where it is plain that no value fits two), allOf (of
- * one), $ref into the document, true, and what only describes. Everything else is refused, as is what cannot be combined.
+ * required, additionalProperties, patternProperties (one pattern, and nothing else said of properties), propertyNames,
+ * minProperties, maxProperties, items, prefixItems, additionalItems, contains, minContains, minItems, maxItems, minLength,
+ * maxLength, pattern (regular; no categories, no lookaround), format (date, time, date-time, uuid, ipv4, email), minimum,
+ * maximum, exclusiveMinimum, exclusiveMaximum, multipleOf (1), anyOf, oneOf (where it is plain that no value fits two),
+ * allOf, $ref into the document, unevaluatedProperties and unevaluatedItems (where nothing but their own schema stands
+ * beside them), true, and what only describes. What stands beside each other must hold together. Everything else is
+ * refused, as is what cannot be combined.
  * Of what is allowed an answer need not be able to be everything: properties come in the schema's order, further ones only
  * where additionalProperties is there, numbers have at most 15 digits and 6 behind the point.
  *

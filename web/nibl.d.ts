@@ -126,10 +126,12 @@ export interface GenerateOptions {
   logitBias?: Record<number, number> | Map<number, number>
   /**
    * The answer is JSON, valid for this schema, and whole within maxTokens: compact, properties in the schema's order, others
-   * only where additionalProperties is there. Known are type, enum, const, properties, required, additionalProperties, items,
-   * prefixItems, minItems, maxItems, minLength, maxLength, pattern (regular), format (date, time, date-time, uuid, ipv4,
-   * email), minimum, maximum, exclusiveMinimum, exclusiveMaximum, anyOf, oneOf (that exclude each other), allOf (of one),
-   * $ref into the document, and what only describes. Fails with BAD_GRAMMAR for anything else, naming keyword and path, and
+   * only where additionalProperties is there. Known are type, enum, const, properties, required, additionalProperties,
+   * patternProperties (one pattern), propertyNames, minProperties, maxProperties, items, prefixItems, contains, minContains,
+   * minItems, maxItems, minLength, maxLength, pattern (regular), format (date, time, date-time, uuid, ipv4, email), minimum,
+   * maximum, exclusiveMinimum, exclusiveMaximum, anyOf, oneOf (that exclude each other), allOf, $ref into the document,
+   * unevaluatedProperties, unevaluatedItems, and what only describes; all of them beside each other. Fails with BAD_GRAMMAR
+   * for anything else and for what cannot be told, naming keyword and path, and
    * where maxTokens are too few for any answer.
    */
   schema?: object | boolean
