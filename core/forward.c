@@ -293,9 +293,11 @@ static void set_chunk(nibl_run *run) {
 nibl_status nibl_run_advance(nibl_run *run, uint32_t *units) {
     nibl_model *m = run->model;
     const nibl_hyper *h = &m->hyper;
-    if (m->missing_embedding) return NIBL_NEED_DATA;
-    NIBL_TRY(find_frequencies(run));
-    if (!run->embedded) embed(run);
+    if (!run->embedded) {
+        if (m->missing_embedding) return NIBL_NEED_DATA;
+        NIBL_TRY(find_frequencies(run));
+        embed(run);
+    }
     while (run->layer < h->layers) {
         if (m->layers[run->layer].missing) return NIBL_NEED_DATA;
         if (*units == 0) return NIBL_MORE;

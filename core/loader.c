@@ -83,8 +83,18 @@ const char *nibl_loader_file_name(const nibl_loader *loader, uint32_t file) {
 
 /* ---- What is wanted ---- */
 
+/* Of a model whose weights come and go only the open part. */
+static void limit_source(const nibl_loader *loader) {
+    nibl_model *m = loader->model;
+    if (!m || !m->parts) return;
+    nibl_source_limit(loader->source, nibl_model_open_end(m));
+    if (m->again) nibl_source_rewind(loader->source, nibl_model_part_end(m, 0));
+    m->again = false;
+}
+
 nibl_status nibl_loader_want(const nibl_loader *loader, uint64_t *address, uint64_t *length) {
     NIBL_TRY(repeat_error(loader));
+    limit_source(loader);
     if (loader->source)
         nibl_source_want(loader->source, address, length);
     else
@@ -112,6 +122,7 @@ nibl_status nibl_loader_feed(nibl_loader *loader, uint64_t address, const void *
             loader, nibl_fail(NIBL_E_ARGUMENT, "%llu bytes at %llu were fed, but the file ends after %llu",
                               (unsigned long long)length, (unsigned long long)(known ? offset : address),
                               (unsigned long long)end));
+    limit_source(loader);
     return keep_error(loader, loader->source ? nibl_source_feed(loader->source, address, bytes, length)
                                              : nibl_header_feed(loader->header, address, bytes, length));
 }
@@ -189,14 +200,14 @@ static nibl_status check_sizes(const nibl_loader *loader) {
     return NIBL_OK;
 }
 
-nibl_status nibl_loader_begin(nibl_loader *loader, nibl_model **out) {
+static nibl_status begin(nibl_loader *loader, bool parts, nibl_model **out) {
     nibl_gguf *gguf = NULL;
     NIBL_TRY(nibl_loader_header(loader, &gguf));
     NIBL_TRY(check_not_begun(loader));
     if (loader->config_only)
         return nibl_fail(NIBL_E_ARGUMENT, "config.json alone is a model to plan for, not one to load");
     nibl_model *model = NULL;
-    NIBL_TRY(nibl_model_new(gguf, loader->quantize, &model));
+    NIBL_TRY(nibl_model_new(gguf, loader->quantize, parts, &model));
     model->encode_row = loader->encode_row;
     nibl_header_take(loader->header);
     nibl_status status = open_source(gguf, model, nibl_header_file_count(loader->header), &loader->source);
@@ -206,6 +217,12 @@ nibl_status nibl_loader_begin(nibl_loader *loader, nibl_model **out) {
     else
         *out = loader->model = model;
     return status;
+}
+
+nibl_status nibl_loader_begin(nibl_loader *loader, nibl_model **out) { return begin(loader, false, out); }
+
+nibl_status nibl_loader_begin_parts(nibl_loader *loader, nibl_model **out) {
+    return begin(loader, true, out);
 }
 
 nibl_status nibl_loader_begin_rows(nibl_loader *loader, const nibl_source_item *items, size_t count,

@@ -391,6 +391,9 @@ static nibl_status bind(nibl_model *m) {
     return check_all_used(m);
 }
 
+/* At most, however it is divided. */
+static uint64_t parts_of(const nibl_model *m) { return m->binding_count + m->hyper.layers + 2; }
+
 static void release(nibl_model *m) {
     for (size_t i = 0; i < m->quantized_count; i++) nibl_hfq_free(&m->quantized[i]);
     for (size_t i = 0; i < m->binding_count; i++) nibl_free(m->bindings[i].waiting);
@@ -400,6 +403,8 @@ static void release(nibl_model *m) {
     nibl_free(m->own_factors);
     nibl_free(m->bindings);
     nibl_free(m->weights);
+    for (uint64_t i = 0; m->parts && i < parts_of(m); i++) nibl_free(m->parts[i]);
+    nibl_free(m->parts);
     nibl_free(m->staging);
     nibl_free(m->name);
 }
@@ -470,14 +475,15 @@ static nibl_status read_factors(nibl_model *m) {
     return NIBL_OK;
 }
 
-/* Allocates the weights and gives every tensor its place, in the order of need. */
-static nibl_status place(nibl_model *m) {
-    m->weights = nibl_alloc(m->packed_bytes);
-    if (!m->weights) return nibl_fail_memory(m->packed_bytes, "the weights");
-    nibl_plat_will_stream(m->weights, m->packed_bytes);
-    uint8_t *p = m->weights;
-    uint64_t widest = 0;
-    for (size_t i = 0; i < m->binding_count; i++) {
+/* Allocates the weights of bindings [begin, end) and gives every one its place, in the order of need. */
+static nibl_status place(nibl_model *m, size_t begin, size_t end, uint8_t **block) {
+    uint64_t bytes = 0;
+    for (size_t i = begin; i < end; i++) bytes += packed_bytes(&m->bindings[i]);
+    *block = nibl_alloc(bytes);
+    if (!*block) return nibl_fail_memory(bytes, "the weights");
+    nibl_plat_will_stream(*block, bytes);
+    uint8_t *p = *block;
+    for (size_t i = begin; i < end; i++) {
         nibl_binding *b = &m->bindings[i];
         if (b->quantized && !b->owns) continue;
         if (b->matrix) {
@@ -491,6 +497,18 @@ static nibl_status place(nibl_model *m) {
             *b->vector = (float *)(void *)p;
         }
         p += packed_bytes(b);
+        if (b->layer && (i + 1 == end || m->bindings[i + 1].layer != b->layer))
+            nibl_model_part(&m->hyper, b->layer);
+    }
+    if (m->tied) m->head = m->embedding;
+    return NIBL_OK;
+}
+
+/* Room for a row that is quantized on arrival. */
+static nibl_status make_staging(nibl_model *m) {
+    uint64_t widest = 0;
+    for (size_t i = 0; i < m->binding_count; i++) {
+        const nibl_binding *b = &m->bindings[i];
         uint64_t bytes;
         if (!b->quantized && b->packed != b->type &&
             nibl_dtype_row_bytes(b->packed, b->matrix->cols, &bytes) && bytes > widest)
@@ -498,12 +516,66 @@ static nibl_status place(nibl_model *m) {
     }
     if (widest > 0 && !(m->staging = nibl_alloc(widest)))
         return nibl_fail_memory(widest, "a row of a tensor");
-    for (uint32_t i = 0; i < m->hyper.layers; i++) nibl_model_part(&m->hyper, &m->layers[i]);
-    if (m->tied) m->head = m->embedding;
     return NIBL_OK;
 }
 
-static nibl_status build(nibl_model *m) {
+/* ---- Weights that come and go ---- */
+
+void nibl_model_divide(nibl_model *m, bool tensors) {
+    for (size_t i = 0; i < m->binding_count; i++) {
+        nibl_binding *b = &m->bindings[i];
+        /* what one tensor of a GGUF file holds stays together */
+        const bool same =
+            i > 0 && b->layer && b->layer == b[-1].layer &&
+            strcmp(nibl_arch_slot(m->arch, b->slot).gguf, nibl_arch_slot(m->arch, b[-1].slot).gguf) == 0;
+        if (tensors)
+            b->section =
+                i == 0 ? 0
+                       : b[-1].section + !(same || b->tensor == b[-1].tensor || (b->quantized && !b->owns));
+        else if (b->layer)
+            b->section = 1 + (uint32_t)(b->layer - m->layers);
+        else
+            b->section = b->missing == &m->missing_embedding ? 0 : m->hyper.layers + 1;
+    }
+}
+
+size_t nibl_model_part_end(const nibl_model *m, size_t index) {
+    size_t end = index + 1;
+    while (end < m->binding_count && m->bindings[end].section == m->bindings[index].section) end++;
+    return end;
+}
+
+size_t nibl_model_open_end(const nibl_model *m) {
+    size_t end = 0;
+    while (end < m->binding_count && m->bindings[end].section <= m->open) end++;
+    return end;
+}
+
+nibl_status nibl_model_hold_part(nibl_model *m, const nibl_binding *b) {
+    if (!m->parts || m->parts[b->section]) return NIBL_OK;
+    size_t begin = (size_t)(b - m->bindings);
+    while (begin > 0 && m->bindings[begin - 1].section == b->section) begin--;
+    return place(m, begin, nibl_model_part_end(m, begin), &m->parts[b->section]);
+}
+
+bool nibl_model_part_ready(const nibl_model *m, uint32_t part) {
+    for (size_t i = 0; i < m->binding_count; i++)
+        if (m->bindings[i].section == part && m->bindings[i].rows_done < m->bindings[i].rows) return false;
+    return true;
+}
+
+void nibl_model_drop_part(nibl_model *m, uint32_t part) {
+    nibl_free(m->parts[part]);
+    m->parts[part] = NULL;
+    for (size_t i = 0; i < m->binding_count; i++) {
+        nibl_binding *b = &m->bindings[i];
+        if (b->section != part) continue;
+        *b->missing += b->rows_done == b->rows;
+        b->rows_done = 0;
+    }
+}
+
+static nibl_status build(nibl_model *m, bool parts) {
     NIBL_TRY(bind(m));
     NIBL_TRY(nibl_tokenizer_new(m->gguf, &m->tokenizer));
     if (nibl_tokenizer_size(m->tokenizer) > m->hyper.vocabulary)
@@ -523,15 +595,19 @@ static nibl_status build(nibl_model *m) {
     if (!m->name) return nibl_fail_memory(name.length, "the model's name");
     memcpy(m->name, name.bytes, name.length);
     m->name[name.length] = 0;
-    return place(m);
+    NIBL_TRY(make_staging(m));
+    nibl_model_divide(m, false);
+    if (!parts) return place(m, 0, m->binding_count, &m->weights);
+    m->parts = nibl_alloc_zero(parts_of(m) * sizeof *m->parts);
+    return m->parts ? NIBL_OK : nibl_fail_memory(parts_of(m) * sizeof *m->parts, "the weights");
 }
 
-nibl_status nibl_model_new(nibl_gguf *gguf, const nibl_dtype *quantize, nibl_model **out) {
+nibl_status nibl_model_new(nibl_gguf *gguf, const nibl_dtype *quantize, bool parts, nibl_model **out) {
     nibl_model *m = nibl_alloc_zero(sizeof *m);
     if (!m) return nibl_fail_memory(sizeof *m, "the model");
     m->gguf = gguf;
     m->quantize = quantize;
-    nibl_status status = build(m);
+    nibl_status status = build(m, parts);
     if (status < 0) {
         m->gguf = NULL;
         nibl_model_free(m);

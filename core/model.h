@@ -36,6 +36,7 @@ typedef struct nibl_binding {
         quantized; /* not NULL: the tensor is one of several of a matrix (hf_quant.h), and its `part`; then */
     const nibl_hfq_part *part;
     bool owns; /* the first of them stands for all where the matrix counts once */
+    uint32_t section; /* the part of the model, see nibl_model_divide */
     const nibl_dtype *type; /* in the file; NULL where quantized */
     const nibl_dtype *packed; /* what is kept: the same, or what it is quantized to on arrival */
 } nibl_binding;
@@ -87,6 +88,10 @@ struct nibl_model {
     uint64_t file_bytes; /* tensor data wanted from the file */
     uint64_t packed_bytes; /* the block below */
     uint8_t *weights;
+    uint8_t **
+        parts; /* of a model whose weights come and go: in place of that block one per part; NULL = not there */
+    uint32_t open; /* rows of parts behind this one are not taken then */
+    bool again; /* rows of parts that were dropped are to come once more */
     const nibl_dtype *quantize; /* what matrices of floats become on arrival; NULL = they stay */
     nibl_row_encoder encode_row; /* set with it: a program that never quantizes need not hold encoders */
     uint8_t *staging; /* one row of it */
@@ -104,8 +109,24 @@ typedef struct nibl_model_size {
 } nibl_model_size;
 nibl_status nibl_model_sizes(nibl_gguf *gguf, const nibl_dtype *quantize, nibl_model_size *out);
 
-/* Takes ownership of `gguf` on success only. Checks architecture, tensors, shapes, tokenizer; allocates the weights. */
-nibl_status nibl_model_new(nibl_gguf *gguf, const nibl_dtype *quantize, nibl_model **out);
+/* Takes ownership of `gguf` on success only. Checks architecture, tensors, shapes, tokenizer; allocates the weights, or,
+ * with `parts`, those of a part when the first of its rows comes. */
+nibl_status nibl_model_new(nibl_gguf *gguf, const nibl_dtype *quantize, bool parts, nibl_model **out);
+
+/* Parts are what stands before the layers, each layer and what stands behind (from the beginning), or single tensors. Only
+ * before the first row. */
+void nibl_model_divide(nibl_model *model, bool tensors);
+
+/* The first binding behind those of the same part; behind those of all parts up to the open one. */
+size_t nibl_model_part_end(const nibl_model *model, size_t index);
+size_t nibl_model_open_end(const nibl_model *model);
+
+/* Whether all of a part has arrived. Frees its weights: it is as before its first row. */
+bool nibl_model_part_ready(const nibl_model *model, uint32_t part);
+void nibl_model_drop_part(nibl_model *model, uint32_t part);
+
+/* Gives the part of a binding its place, where it has none. */
+nibl_status nibl_model_hold_part(nibl_model *model, const nibl_binding *binding);
 
 /* Packs the next row (binding->rows_done) from `binding->row_bytes` raw bytes and counts it. */
 nibl_status nibl_model_take_row(nibl_model *model, nibl_binding *binding, const uint8_t *row);

@@ -122,6 +122,7 @@ static nibl_binding *next_part(const nibl_model *m, const nibl_binding *b) {
 }
 
 nibl_status nibl_model_take_row(nibl_model *m, nibl_binding *b, const uint8_t *row) {
+    NIBL_TRY(nibl_model_hold_part(m, b));
     if (b->quantized) return take_part(m, b, row);
     bool finite = true;
     if (b->packed != b->type && !b->transposed) {

@@ -166,6 +166,11 @@ nibl_status nibl_loader_plan(const nibl_loader *loader, nibl_plan *plan);
  * not know, NIBL_E_FILE for what contradicts itself, NIBL_E_MEMORY. */
 nibl_status nibl_loader_begin(nibl_loader *loader, nibl_model **out);
 
+/* The same of a model that is only quantized (nibl_model_quantizer_new): weights come and go layer by layer. The loader wants
+ * those that nibl_quantizer_step waits for, no others (bytes before their turn are ignored), and what that has done with is
+ * freed; where the head is rounded by what it sees, all weights are wanted twice. For sources that can be read from anywhere; nothing else of the model than its tokenizer and metadata is to be used. */
+nibl_status nibl_loader_begin_parts(nibl_loader *loader, nibl_model **out);
+
 void nibl_model_free(nibl_model *model);
 
 /* ---- Model ---------------------------------------------------------------------------------------------------- */
@@ -392,7 +397,7 @@ typedef struct nibl_tensor_type {
  * iq4_xs, tq1_0, tq2_0, mxfp4, nvfp4. Strings are read during nibl_quantizer_new only. */
 typedef struct nibl_quantize_options {
     size_t size;
-    const char *type; /* of matrices; NULL = "q4_0" */
+    const char *type; /* of matrices; NULL = "q4_0", with method best iq4_nl, also of embedding and head */
     const char *embedding; /* NULL = "q8_0", or `head` where the embedding is the head too */
     const char *head; /* NULL = "q8_0" */
     const nibl_tensor_type *tensors; /* exceptions; the first that matches counts */
@@ -402,9 +407,10 @@ typedef struct nibl_quantize_options {
      * nibl_model_quantizer_new, where the squares of clip are weighted by the activity of the inputs. imatrix: by that
      * and by the magnitude of a weight. awq (arXiv:2306.00978): active inputs are scaled up before rounding, and what comes
      * before them takes that back. gptq (arXiv:2210.17323): the error of a column is made good by those rounded after
-     * it. rotate (QuaRot's folded rotations, arXiv:2404.00456), before the others: the residual stream and the heads between
-     * values and outputs are turned so that no weight stands out, norms folded in; a head that was the embedding becomes a tensor
-     * of its own. Pays with gptq. */
+     * it. Clip with a text, imatrix and gptq round the head, too, or the embedding that is it, by its inputs. rotate (QuaRot's folded
+     * rotations, arXiv:2404.00456), before the others: the residual stream and the heads between values and outputs are
+     * turned so that no weight stands out, norms folded in; a head that was the embedding becomes a tensor of its own. Pays
+     * with gptq and one scale a row. best: what lost least where it was measured: awq,gptq, and iq4_nl where no type is told. */
     const char *method;
     uint32_t threads; /* 0 = 1. The result does not depend on it. */
     /* "gguf" or "safetensors"; NULL: as the types demand. Another output of nibl_model_quantizer_new is a Hugging Face folder
@@ -441,21 +447,24 @@ nibl_status nibl_quantizer_new(nibl_loader *loader, const nibl_quantize_options 
                                nibl_quantizer **out);
 void nibl_quantizer_free(nibl_quantizer *quantizer);
 
-/* The same of a complete model in memory, with methods that look at what a text makes of it: `tokens` (count, at most
- * 2^20) are computed in windows of `window` tokens, each on its own; 8,192 in windows of 512 are usual. Read during the
- * call only. nibl_quantizer_step does the work, and after each call there is output, in the order of the forward pass. Without
- * tokens (count 0) no method may look at them. The model outlives the quantizer, is not used for anything else meanwhile, and is the same afterwards. Memory: the activations
- * and KV cache of the calibration, and one layer's Hessians. Errors as above; NIBL_E_UNSUPPORTED for models whose file is
- * quantized in several tensors per matrix. */
-/* Whether the types or the format of the options need nibl_model_quantizer_new, with or without a calibration. */
+/* Whether the types or the format of the options need nibl_model_quantizer_new, with or without a calibration; and whether
+ * their methods, which all are known, need one with. */
 bool nibl_quantize_needs_model(const nibl_quantize_options *options);
+bool nibl_quantize_needs_text(const nibl_quantize_options *options);
 
+/* The same of a model, with methods that look at what a text makes of it: `tokens` (count, at most 2^20) are computed in
+ * windows of `window` tokens, each on its own; 8,192 in windows of 512 are usual. Read during the call only. nibl_quantizer_step
+ * does the work, and after each call there is output, in the order of the forward pass. Without tokens (count 0) no method
+ * may look at them. The model outlives the quantizer, is not used for anything else meanwhile, and is the same afterwards;
+ * where it came from nibl_loader_begin_parts, it is used up, and the output has the same bytes. Memory: the activations and
+ * KV cache of the calibration, and one layer's Hessians and output. Errors as above; NIBL_E_UNSUPPORTED for models whose file
+ * is quantized in several tensors per matrix. */
 nibl_status nibl_model_quantizer_new(nibl_model *model, const nibl_quantize_options *options,
                                      const int32_t *tokens, size_t count, uint32_t window,
                                      nibl_quantizer **out);
 
-/* Quantizes the next layer, or a tensor outside of layers. NIBL_MORE: call again. NIBL_OK: the output is complete. Errors are
- * final; NIBL_E_NUMERIC where calibration computes values that are not finite. */
+/* Quantizes the next layer, or a tensor outside of layers. NIBL_MORE: call again. NIBL_NEED_DATA: feed the model's loader
+ * what it wants, and call again after each nibl_loader_feed. NIBL_OK: the output is complete. Errors are final; NIBL_E_NUMERIC where calibration computes values that are not finite. */
 nibl_status nibl_quantizer_step(nibl_quantizer *quantizer);
 
 /* Mixed precision: types of tensors with which a file of a given size loses least. Each tensor alone is rounded to the
@@ -493,6 +502,7 @@ const char *nibl_quantizer_file(const nibl_quantizer *quantizer);
  * for), bytes before and after; sums and bits per weight; the recipe as it stands in the file. With `measure`, of what has
  * come out: the `error` of matrices (root mean square of what rounding changed, relative to that of the weights as they were
  * rounded), and with a calibration the `inputs`: of each the channels with the largest root mean square and the median.
+ * `uncalibrated`: how many matrices of a tensor were rounded as without a text, because that does not reach them.
  * Lengths as in nibl_loader_inspect. */
 nibl_status nibl_quantizer_report(const nibl_quantizer *quantizer, char *json, size_t capacity,
                                   size_t *needed);
@@ -542,6 +552,10 @@ nibl_status nibl_evaluation_add_packed(nibl_evaluation *evaluation, const float 
 
 /* Natural log of a token's probability under logits [vocabulary]: what answers to choose from are scored with. */
 nibl_status nibl_log_probability(const float *logits, uint32_t vocabulary, int32_t token, double *out);
+
+/* KL(reference, model) of one position in nats, of two rows of logits [vocabulary]; what nibl_evaluation_add takes the mean of.
+ * NIBL_E_NUMERIC where a logit is not finite. */
+nibl_status nibl_divergence(const float *logits, const float *reference, uint32_t vocabulary, double *out);
 
 /* Everything so far; more may be added afterwards. NIBL_E_ARGUMENT before the second position: there is no error yet. */
 nibl_status nibl_evaluation_get(nibl_evaluation *evaluation, nibl_evaluation_result *result);

@@ -32,6 +32,7 @@ struct nibl_source {
     size_t count;
     size_t needed; /* lowest rank that has not arrived */
     bool in_order;
+    size_t limit; /* ranks from here on are not taken */
     uint64_t arrived, total;
 };
 
@@ -47,6 +48,7 @@ nibl_status nibl_source_new(const nibl_source_item *items, size_t count, nibl_so
     if (!s) return nibl_fail_memory(sizeof *s, "the list of tensors");
     s->take = take;
     s->context = context;
+    s->limit = count;
     if (count > 0) {
         s->pieces = nibl_alloc_zero(count * sizeof *s->pieces);
         s->order = nibl_alloc(count * sizeof *s->order);
@@ -83,6 +85,19 @@ void nibl_source_free(nibl_source *s) {
 
 void nibl_source_in_order(nibl_source *s) { s->in_order = true; }
 
+void nibl_source_limit(nibl_source *s, size_t item) { s->limit = item < s->count ? item : s->count; }
+
+void nibl_source_rewind(nibl_source *s, size_t item) {
+    for (size_t rank = item; rank < s->count; rank++) {
+        piece *p = &s->pieces[s->order[rank]];
+        s->arrived -= p->next - p->begin;
+        p->next = p->begin;
+        nibl_free(p->partial);
+        p->partial = NULL;
+    }
+    if (s->needed > item) s->needed = item;
+}
+
 bool nibl_source_complete(const nibl_source *s) { return s->needed == s->count; }
 
 void nibl_source_progress(const nibl_source *s, uint64_t *arrived, uint64_t *total) {
@@ -106,7 +121,7 @@ static size_t next_missing(const nibl_source *s, size_t rank) {
 
 /* End of the ranks from `rank` on of which at most `budget` bytes are missing. */
 static size_t ranks_within(const nibl_source *s, size_t rank, uint64_t budget) {
-    while (rank < s->count && missing_bytes(s, rank) <= budget) budget -= missing_bytes(s, rank++);
+    while (rank < s->limit && missing_bytes(s, rank) <= budget) budget -= missing_bytes(s, rank++);
     return rank;
 }
 
@@ -135,7 +150,7 @@ static uint64_t cut(const nibl_source *s, size_t low, size_t high) {
 
 void nibl_source_want(const nibl_source *s, uint64_t *offset, uint64_t *length) {
     *offset = *length = 0;
-    if (nibl_source_complete(s)) return;
+    if (s->needed >= s->limit) return;
     const piece *p = s->pieces;
     size_t low = s->order[s->needed], high = low;
     size_t ahead = ranks_within(s, s->needed, AHEAD_MAX);
@@ -192,6 +207,7 @@ nibl_status nibl_source_feed(nibl_source *s, uint64_t offset, const uint8_t *byt
     for (size_t i = find_piece(s, offset); length > 0 && i < s->count && s->pieces[i].begin < end; i++) {
         piece *p = &s->pieces[i];
         if (s->in_order && p->rank > s->needed) break;
+        if (p->rank >= s->limit) continue;
         uint64_t from = offset > p->begin ? offset : p->begin, to = end < p->end ? end : p->end;
         if (from > p->next)
             return nibl_fail(

@@ -28,12 +28,18 @@ void nibl_source_free(nibl_source *source); /* NULL is legal; calls nobody */
  * again. */
 void nibl_source_in_order(nibl_source *source);
 
+/* Items from this one on, by the order of need, are not wanted now: their bytes are ignored, and wanted again. */
+void nibl_source_limit(nibl_source *source, size_t item);
+
+/* Items from this one on, by the order of need, are taken and wanted again from their beginning. */
+void nibl_source_rewind(nibl_source *source, size_t item);
+
 bool nibl_source_complete(const nibl_source *source);
 void nibl_source_progress(const nibl_source *source, uint64_t *arrived, uint64_t *total); /* bytes */
 
 /* The range to fetch next, at most NIBL_SOURCE_MAX_RANGE bytes; *length 0 when all has arrived. It begins
  * with what is needed first, or little before it, and goes on with what the file has behind as long as
- * that is needed soon. */
+ * that is needed soon. *length is 0 also where only items behind the limit are missing. */
 void nibl_source_want(const nibl_source *source, uint64_t *offset, uint64_t *length);
 
 /* Takes the bytes at `offset`; offset + length must not overflow. What nobody needs is ignored. NIBL_OK:

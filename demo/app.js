@@ -386,6 +386,8 @@ function fitPrompt() {
 
 /* ---- Wiring ---- */
 
+show('empty')
+
 $('load-default').addEventListener('click', () => open(defaultSource, $('default-name').textContent ?? ''))
 for (const picker of pickers) {
   picker.addEventListener('change', () => {
@@ -402,11 +404,25 @@ $('by-name').addEventListener('submit', (event) => {
     showError(error)
   }
 })
-$('open-lab').addEventListener('click', async () => {
-  const { openLab } = await import('./lab.js')
+/** A view in place of the welcome, fetched when it is wanted. @param {'lab' | 'compare'} view */
+async function openView(view) {
+  const open = view === 'lab' ? (await import('./lab.js')).openLab : (await import('./compare.js')).openCompare
   $('welcome').hidden = true
-  openLab(/** @type {HTMLElement} */ ($('welcome').parentElement), { defaultSource, hub, announce, onClose: () => show('empty') })
-})
+  showError(null)
+  open(/** @type {HTMLElement} */ ($('welcome').parentElement), { defaultSource, hub, announce, onClose: () => closeView(view) })
+}
+
+/** @param {string} view */
+function closeView(view) {
+  show('empty')
+  $(`open-${view}`).focus()
+}
+
+for (const view of /** @type {const} */ (['lab', 'compare'])) {
+  $(`open-${view}`).addEventListener('click', () => openView(view))
+  if (parameters.get('view') === view) openView(view)
+}
+prompt.value = parameters.get('prompt') ?? ''
 $('cancel').addEventListener('click', stop)
 $('stop').addEventListener('click', stop)
 $('new-chat').addEventListener('click', newChat)
@@ -455,7 +471,6 @@ document.addEventListener('drop', (event) => {
 })
 
 showTemperature()
-show('empty')
 describeDefault()
 /* What the page itself needs comes first. */
 addEventListener('load', async () => {

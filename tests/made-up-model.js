@@ -1,18 +1,19 @@
 /**
  * A llama model of any size that stands nowhere: its bytes are made up as they are asked for, the same ones each time.
- * Few layers, wide, Q4_0; a vocabulary of the 256 bytes and an end token. And a server for it, and a stream.
+ * Few layers, wide, Q4_0 or F16; a vocabulary of the 256 bytes and an end token. And a server for it, and a stream.
  */
 import { createServer } from 'node:http'
 import { Readable } from 'node:stream'
 
 const F32 = 0
+const F16 = 1
 const Q4_0 = 2
 const BLOCK = 32
 const BLOCK_BYTES = 18
 const ALIGNMENT = 32
 const PIECE = 1 << 20
 
-/** @typedef {{ layers: number, width: number, ffn: number, heads: number, kvHeads: number }} Shape */
+/** @typedef {{ layers: number, width: number, ffn: number, heads: number, kvHeads: number, type?: number }} Shape */
 
 // ---- The header: GGUF version 3 --------------------------------------------------------------------------------------
 
@@ -51,7 +52,7 @@ function layOut({ layers, width, ffn, heads, kvHeads }, tensors) {
   ]
   let end = 0
   const placed = tensors.map((tensor) => {
-    const rowBytes = tensor.type === F32 ? 4 * tensor.columns : (tensor.columns / BLOCK) * BLOCK_BYTES
+    const rowBytes = tensor.type === Q4_0 ? (tensor.columns / BLOCK) * BLOCK_BYTES : (tensor.type === F16 ? 2 : 4) * tensor.columns
     const offset = end
     end = Math.ceil((end + rowBytes * tensor.rows) / ALIGNMENT) * ALIGNMENT
     return { ...tensor, rowBytes, offset }
@@ -66,16 +67,16 @@ function layOut({ layers, width, ffn, heads, kvHeads }, tensors) {
 }
 
 /** @param {Shape} shape @param {number} layer */
-const layerTensors = ({ width, ffn, heads, kvHeads }, layer) => [
+const layerTensors = ({ width, ffn, heads, kvHeads, type = Q4_0 }, layer) => [
   { name: 'attn_norm', type: F32, rows: 1, columns: width },
-  { name: 'attn_q', type: Q4_0, rows: width, columns: width },
-  { name: 'attn_k', type: Q4_0, rows: (width / heads) * kvHeads, columns: width },
-  { name: 'attn_v', type: Q4_0, rows: (width / heads) * kvHeads, columns: width },
-  { name: 'attn_output', type: Q4_0, rows: width, columns: width },
+  { name: 'attn_q', type, rows: width, columns: width },
+  { name: 'attn_k', type, rows: (width / heads) * kvHeads, columns: width },
+  { name: 'attn_v', type, rows: (width / heads) * kvHeads, columns: width },
+  { name: 'attn_output', type, rows: width, columns: width },
   { name: 'ffn_norm', type: F32, rows: 1, columns: width },
-  { name: 'ffn_gate', type: Q4_0, rows: ffn, columns: width },
-  { name: 'ffn_up', type: Q4_0, rows: ffn, columns: width },
-  { name: 'ffn_down', type: Q4_0, rows: width, columns: ffn },
+  { name: 'ffn_gate', type, rows: ffn, columns: width },
+  { name: 'ffn_up', type, rows: ffn, columns: width },
+  { name: 'ffn_down', type, rows: width, columns: ffn },
 ].map((tensor) => ({ ...tensor, name: `blk.${layer}.${tensor.name}.weight` }))
 
 // ---- The weights -----------------------------------------------------------------------------------------------------
@@ -95,19 +96,23 @@ for (let at = 0; at < tile.length; at += 2) {
   tile.writeUInt16LE(at % BLOCK_BYTES === 0 ? 0x1200 + (number % 5) * 0x40 : number & 0xffff, at)
 }
 
+/** The same for F16: numbers of 2^-8 to 2^-4, of any sign. */
+const floats = Buffer.alloc(1 << 22)
+for (let at = 0; at < floats.length; at += 2) floats.writeUInt16LE((hash(at) & 0x8fff) + 0x1c00, at)
+
 /** Each row begins in the tile where a hash of its place in the file says: bytes that went astray show in the logits.
  * @param {{ type: number, rowBytes: number, offset: number, columns: number }} tensor @param {number} row @returns {Buffer} */
 function rowOf({ type, rowBytes, offset, columns }, row) {
   if (type === F32) return Buffer.from(new Float32Array(columns).fill(1).buffer)
-  const blocks = (tile.length - rowBytes) / BLOCK_BYTES
-  const start = (hash(Math.floor(offset / ALIGNMENT) + 7919 * row) % blocks) * BLOCK_BYTES
-  return tile.subarray(start, start + rowBytes)
+  const [from, block] = type === F16 ? [floats, 2] : [tile, BLOCK_BYTES]
+  const start = (hash(Math.floor(offset / ALIGNMENT) + 7919 * row) % ((from.length - rowBytes) / block)) * block
+  return from.subarray(start, start + rowBytes)
 }
 
 /** @param {Shape} shape */
 export function makeUp(shape) {
   const { header, size, tensors } = layOut(shape, [
-    { name: 'token_embd.weight', type: Q4_0, rows: 257, columns: shape.width },
+    { name: 'token_embd.weight', type: shape.type ?? Q4_0, rows: 257, columns: shape.width },
     ...Array.from({ length: shape.layers }, (_, layer) => layerTensors(shape, layer)).flat(),
     { name: 'output_norm.weight', type: F32, rows: 1, columns: shape.width },
   ])

@@ -25,7 +25,7 @@ const tarball = join(place, packed.filename)
 test('it holds what a user needs and nothing else', () => {
   const built = variants.flatMap((variant) => [variant, `${variant}-quantize`]).flatMap((variant) => ['d.ts', 'js', 'wasm'].map((kind) => `web/dist/nibl-${variant}.${kind}`))
   const modules = ['web', 'web/bin'].flatMap((dir) => readdirSync(join(root, dir)).filter((name) => /\.(js|d\.ts)$/.test(name)).map((name) => `${dir}/${name}`))
-  const expected = ['LICENSE', 'README.md', 'package.json', 'web/dist/nibl-cli.wasm', ...built, ...modules].sort()
+  const expected = ['LICENSE', 'README.md', 'package.json', 'web/dist/nibl-cli.wasm', 'web/dist/nibl.one.js', ...built, ...modules].sort()
   assert.deepEqual(packed.files.map((/** @type {any} */ { path }) => path).sort(), expected)
   const { dependencies, sideEffects, type } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
   assert.deepEqual({ dependencies: Object.keys(dependencies), sideEffects, type }, { dependencies: ['@huggingface/jinja'], sideEffects: false, type: 'module' })

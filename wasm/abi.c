@@ -45,21 +45,61 @@ nibl_status nibl_abi_loader_plan(const nibl_loader *loader, uint32_t context_len
     return NIBL_OK;
 }
 
-nibl_status nibl_abi_quantizer_new(nibl_loader *loader, const char *type, const char *embedding,
-                                   const char *head, const char *method, const nibl_tensor_type *tensors,
-                                   size_t count, uint32_t threads, bool requantize, bool measure,
-                                   nibl_quantizer **out) {
-    const nibl_quantize_options options = {.size = sizeof options,
-                                           .type = type,
-                                           .embedding = embedding,
-                                           .head = head,
-                                           .method = method,
-                                           .tensors = tensors,
-                                           .tensor_count = count,
-                                           .threads = threads,
-                                           .requantize = requantize,
-                                           .measure = measure};
+/* nibl_quantize_options, every member one word. */
+typedef struct abi_quantize_options {
+    const char *type, *embedding, *head, *method, *format, *config;
+    const nibl_tensor_type *tensors;
+    size_t tensor_count, threads, requantize, measure, shard_bytes;
+} abi_quantize_options;
+
+static nibl_quantize_options options_of(const abi_quantize_options *o) {
+    return (nibl_quantize_options){.size = sizeof(nibl_quantize_options),
+                                   .type = o->type,
+                                   .embedding = o->embedding,
+                                   .head = o->head,
+                                   .method = o->method,
+                                   .tensors = o->tensors,
+                                   .tensor_count = o->tensor_count,
+                                   .threads = (uint32_t)o->threads,
+                                   .format = o->format,
+                                   .config = o->config,
+                                   .shard_bytes = o->shard_bytes,
+                                   .requantize = o->requantize != 0,
+                                   .measure = o->measure != 0};
+}
+
+bool nibl_abi_quantize_needs_model(const abi_quantize_options *o) {
+    const nibl_quantize_options options = options_of(o);
+    return nibl_quantize_needs_model(&options);
+}
+
+bool nibl_abi_quantize_needs_text(const abi_quantize_options *o) {
+    const nibl_quantize_options options = options_of(o);
+    return nibl_quantize_needs_text(&options);
+}
+
+nibl_status nibl_abi_quantizer_new(nibl_loader *loader, const abi_quantize_options *o, nibl_quantizer **out) {
+    const nibl_quantize_options options = options_of(o);
     return nibl_quantizer_new(loader, &options, out);
+}
+
+nibl_status nibl_abi_model_quantizer_new(nibl_model *model, const abi_quantize_options *o,
+                                         const int32_t *tokens, size_t count, uint32_t window,
+                                         nibl_quantizer **out) {
+    const nibl_quantize_options options = options_of(o);
+    return nibl_model_quantizer_new(model, &options, tokens, count, window, out);
+}
+
+nibl_status nibl_abi_allotment_new(nibl_model *model, const abi_quantize_options *o, const char *types,
+                                   const int32_t *tokens, size_t count, uint32_t window,
+                                   nibl_allotment **out) {
+    const nibl_quantize_options options = options_of(o);
+    return nibl_allotment_new(model, &options, types, tokens, count, window, out);
+}
+
+/* Puts the chosen types into the options. */
+nibl_status nibl_abi_allotment_choose(nibl_allotment *allotment, double bytes, abi_quantize_options *o) {
+    return nibl_allotment_choose(allotment, (uint64_t)bytes, &o->tensors, &o->tensor_count);
 }
 
 double nibl_abi_quantizer_size(const nibl_quantizer *quantizer) {
@@ -86,14 +126,33 @@ nibl_status nibl_abi_model_info(const nibl_model *model, double *out) {
 }
 
 nibl_status nibl_abi_session_new(nibl_model *model, uint32_t context_length, uint32_t chunk, uint32_t threads,
-                                 uint32_t kv_type, uint32_t activations, nibl_session **out) {
+                                 uint32_t kv_type, uint32_t activations, uint32_t logits,
+                                 nibl_session **out) {
     const nibl_session_options options = {.size = sizeof options,
                                           .context_length = context_length,
                                           .chunk = chunk,
                                           .threads = threads,
                                           .kv_type = kv_type,
-                                          .activations = activations};
+                                          .activations = activations,
+                                          .logits = logits};
     return nibl_session_new(model, &options, out);
+}
+
+/* A row of logits and the token that follows in the text. out: {log p of the token, log p of the likeliest one, that token, and
+ * where there is a reference's row the same three of it, and KL(reference, row)} */
+nibl_status nibl_abi_score(const float *logits, const float *reference, uint32_t vocabulary, int32_t next,
+                           double *out) {
+    const float *rows[] = {logits, reference};
+    for (int r = 0; r < 2 && rows[r]; r++) {
+        uint32_t top = 0;
+        for (uint32_t i = 1; i < vocabulary; i++)
+            if (rows[r][i] > rows[r][top]) top = i;
+        nibl_status status = nibl_log_probability(rows[r], vocabulary, next, &out[3 * r]);
+        if (status >= 0) status = nibl_log_probability(rows[r], vocabulary, (int32_t)top, &out[3 * r + 1]);
+        if (status < 0) return status;
+        out[3 * r + 2] = top;
+    }
+    return reference ? nibl_divergence(logits, reference, vocabulary, &out[6]) : NIBL_OK;
 }
 
 /* Tokens of the session that are not computed yet. */

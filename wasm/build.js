@@ -100,6 +100,9 @@ export async function build(presets, { tests = true } = {}) {
       if (preset === 'wasi') fs.copyFileSync(join(root, 'build/wasi/nibl.wasm'), join(root, 'web/dist/nibl-cli.wasm'))
     }
     bar?.done()
+    /* Bundled anew each time: a module may have changed. It needs the development's modules. */
+    const isWhole = wasmPresets.every((preset) => presets.includes(preset))
+    if (isWhole && fs.existsSync(join(root, 'node_modules/esbuild'))) await (await import('./one.js')).writeOne(variants)
   } catch (error) {
     bar?.done(false)
     throw error
@@ -139,6 +142,11 @@ if (isProgram(import.meta.url)) {
   await main(async () => {
     await build(names.length ? names : ['native', ...wasmPresets], { tests: !process.argv.includes('--no-tests') })
     if (names.length) return
+    const one = join(root, 'web/dist/nibl.one.js')
+    if (fs.existsSync(one)) {
+      const text = fs.readFileSync(one)
+      console.log(`${one.slice(root.length + 1)}, the package in one file: ${text.length} bytes, ${gzipSync(text, { level: 9 }).length} with gzip`)
+    }
     console.log('gzip bytes a page fetches besides the model (JavaScript as it is written; demo/publish.js makes it smaller):')
     for (const { variant, javascript, glue, wasm, total } of pageSizes()) {
       console.log(

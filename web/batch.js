@@ -7,7 +7,8 @@ import { MORE, NEED_DATA } from './binding.js'
 import { abortReason } from './errors.js'
 import { yieldToEvents } from './platform.js'
 
-/** @typedef {import('./generation.js').Generation} Generation */
+/** What has tokens to be computed: an answer (generation.js), a text that is scored (scoring.js).
+ * @typedef {{ session: number, readonly pending: number, advance: () => boolean }} Generation */
 /** @typedef {{ generation: Generation, resolve: () => void, reject: (error: unknown) => void }} Member */
 
 /* A step should take this long: short enough for messages to be answered at once, long enough to cost nothing. */

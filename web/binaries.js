@@ -69,12 +69,12 @@ const binaries = {
 
 /**
  * @param {string} variant
- * @param {{ wasmUrl?: string, quantize?: string | boolean }} [options] wasmUrl: of the folder that holds the .wasm files, if
- *   not beside this module; quantize: the one with the quantizer
+ * @param {{ wasmUrl?: string, quantize?: string | boolean, evaluate?: boolean }} [options] wasmUrl: of the folder that holds the
+ *   .wasm files, if not beside this module; quantize, evaluate: the one with the quantizer and the evaluation
  * @returns {Promise<Compiled>}
  */
-export async function compileBinary(variant, { wasmUrl, quantize } = {}) {
-  const name = quantize ? `${variant}-quantize` : variant
+export async function compileBinary(variant, { wasmUrl, quantize, evaluate } = {}) {
+  const name = quantize || evaluate ? `${variant}-quantize` : variant
   const { wasm, glue } = binaries[name]
   const url = wasmUrl ? new URL(`nibl-${name}.wasm`, wasmUrl) : wasm()
   try {

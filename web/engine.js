@@ -33,8 +33,14 @@ export class Engine {
   /** @type {Promise<import('./identify.js').ModelFile[]> | undefined} */
   #files
 
-  /** @param {Loading} loading @param {number[]} sessions @param {AbortController} download */
-  constructor(loading, sessions, download) {
+  #scorer
+  /** @type {Promise<any>} */
+  #scored = Promise.resolve()
+
+  /** @param {Loading} loading @param {number[]} sessions @param {AbortController} download
+   * @param {number} scorer a session with all logits, or 0 */
+  constructor(loading, sessions, download, scorer) {
+    this.#scorer = scorer
     this.#download = download
     this.#loading = loading
     this.#binding = loading.binding
@@ -55,13 +61,16 @@ export class Engine {
     signal.addEventListener('abort', () => download.abort())
     const onWarning = (/** @type {NiblError} */ warning) => emit({ warning: toRecord(warning) })
     const hooks = { signal: download.signal, onProgress, onWarning }
-    const loading = await Loading.start(descriptor, options, chooseBinary(options), hooks)
+    /* One session more for scoring. */
+    const planned = { ...options, sessions: options.sessions + Number(Boolean(options.evaluate)) }
+    const loading = await Loading.start(descriptor, planned, chooseBinary(options), hooks)
     const { binding, model, plan, complete, choice } = loading
     const sessionOptions = { ...options, contextLength: plan.contextLength, threads: choice.threads }
     const sessions = Array.from({ length: options.sessions }, () => binding.newSession(model, sessionOptions))
     if (!options.early) await unlessAborted(complete, signal)
 
-    const engine = new Engine(loading, sessions, download)
+    const scorer = options.evaluate ? binding.newSession(model, sessionOptions, true) : 0
+    const engine = new Engine(loading, sessions, download, scorer)
     const { architecture, name, parameters, layers, vocabulary, bos, eos, addBos, contextLength } =
       binding.modelInfo(model)
     engine.addBos = addBos
@@ -142,6 +151,19 @@ export class Engine {
       this.#free.push(seat)
       this.#waiting.shift()?.take()
     }
+  }
+
+  /** One after the other. @param {import('./scoring.js').ScoreRequest} request @param {CallContext} context */
+  score(request, { signal }) {
+    const session = this.#scorer
+    if (!session) throw new NiblError('BAD_ARGUMENT', 'This model cannot score: load it with evaluate: true.')
+    const score = async () => {
+      const { Scoring } = await import('./scoring.js')
+      const scoring = new Scoring(this.#binding, session, this.#binding.modelInfo(this.#model).vocabulary, request)
+      await this.#batch.run(scoring, signal)
+      return scoring.result
+    }
+    return (this.#scored = this.#scored.then(score, score))
   }
 
   /** Its tables serve the next answer of the same grammar too; one answer has it at a time.

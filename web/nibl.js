@@ -3,7 +3,7 @@ import { renderChat } from './chat.js'
 import { describeSource, pageAddress } from './describe.js'
 import { NiblError, abortReason, fromRecord, throwIfAborted } from './errors.js'
 import { readIntegrity } from './integrity.js'
-import { biasEntries, fitOptions, generateOptions, grammarOf, inspectOptions, loadOptions, quantizeOptions, readOptions } from './options.js'
+import { biasEntries, fitOptions, generateOptions, grammarOf, inspectOptions, loadOptions, readOptions, scoreOptions } from './options.js'
 import { connect } from './connect.js'
 
 export { openCache } from './cache.js'
@@ -81,32 +81,7 @@ export const fit = asking('fit', fitOptions)
 
 /** @type {typeof import('./nibl.d.ts').quantize} */
 export async function quantize(source, given = {}) {
-  const { sink, ...options } = readOptions(quantizeOptions, given)
-  const { signal, onProgress } = options
-  const writer = sink?.getWriter()
-  /** @type {(() => void) | undefined} */
-  let end
-  try {
-    const { link, close, args, calls } = await open(source, options)
-    end = close
-    const { size, report } = await link.call('quantize', args, calls) /* without what rounding will lose */
-    const parts = []
-    for (let loaded = 0; ; ) {
-      const bytes = await link.call('quantized', [], { signal })
-      if (!bytes) break
-      loaded += bytes.length
-      if (writer) await writer.write(bytes)
-      else parts.push(bytes)
-      onProgress?.({ phase: 'quantize', loaded, total: size, report })
-    }
-    await writer?.close()
-    return { report: await link.call('quantizeReport', [], { signal }), size, blob: writer ? null : new Blob(parts) }
-  } catch (error) {
-    await writer?.abort(error).catch(() => {})
-    throw error
-  } finally {
-    end?.()
-  }
+  return (await import('./quantization.js')).quantizeWith(open, source, given)
 }
 
 /** @type {typeof import('./nibl.d.ts').verify} */
@@ -119,8 +94,15 @@ export async function verify(receipt, source, given = {}) {
   })
 }
 
+/** @type {(model: any) => Link} */
+let linkOf
+
 /** @implements {PublicModel} */
 class Model {
+  static {
+    linkOf = (model) => model.#link
+  }
+
   #link
   #close
   #template
@@ -227,10 +209,30 @@ class Model {
     return [...(await this.#link.call('tokenize', [String(text), { special, bos }]))]
   }
 
+  /** @param {string | any[]} prompt @returns {Promise<number[]>} */
+  async encode(prompt) {
+    const chat = typeof prompt !== 'string'
+    return this.tokenize(chat ? await renderChat(this.#template, prompt) : prompt, { bos: !chat && this.#addBos })
+  }
+
   /** @param {string | any[]} prompt @returns {Promise<number>} */
   async countTokens(prompt) {
-    const chat = typeof prompt !== 'string'
-    return (await this.tokenize(chat ? await renderChat(this.#template, prompt) : prompt, { bos: !chat && this.#addBos })).length
+    return (await this.encode(prompt)).length
+  }
+
+  /** @param {Iterable<number>} tokens @param {any} [given] */
+  async score(tokens, given = {}) {
+    const { first, reference, signal } = readOptions(scoreOptions, given)
+    const text = [...tokens]
+    const { vocabulary, contextLength } = this.info
+    if (text.length <= first || text.length > contextLength || !text.every((token) => Number.isInteger(token) && token >= 0 && token < vocabulary)) {
+      throw new NiblError('BAD_ARGUMENT', `The tokens must be more than ${first}, at most ${contextLength}, and ids below ${vocabulary}.`)
+    }
+    if (reference && reference.info.vocabulary !== vocabulary) {
+      throw new NiblError('BAD_ARGUMENT', `The reference has ${reference.info.vocabulary} tokens, this model ${vocabulary}: their probabilities cannot be compared.`)
+    }
+    const { scoreText } = await import('./scores.js')
+    return scoreText(this.#link, reference && linkOf(reference), text, first, signal)
   }
 
   /** @param {Iterable<number>} tokens @param {{ special?: boolean }} [options] @returns {Promise<string>} */

@@ -10,7 +10,8 @@ const VERSION = '0.1.0'
 const FORMATS = /** @type {const} */ (['gbnf', 'json-schema'])
 const FINISHES = ['end', 'stop', 'length', 'abort']
 const REPEAT_WINDOW = 64 /* the core's, of which generate() has no option */
-const LONGEST = 1 << 24
+const LONGEST = 2 ** 24
+const DIGEST = /^[0-9a-f]{64}$/
 
 /**
  * @param {{ info: import('./nibl.d.ts').ModelInfo, loaded: any, request: any, messages?: any[], tools?: any[],
@@ -58,7 +59,7 @@ const isTokens = (value) =>
 /** @param {any} file */
 const isFile = (file) =>
   isObject(file) && typeof file.name === 'string' && Number.isSafeInteger(file.size) && file.size >= 0 &&
-  (file.sha256 === null || /^[0-9a-f]{64}$/.test(file.sha256))
+  (file.sha256 === null || DIGEST.test(file.sha256))
 
 /** @param {any} grammar */
 const isGrammar = (grammar) => isObject(grammar) && FORMATS.includes(grammar.format) && typeof grammar.text === 'string'

@@ -67,6 +67,7 @@ void nibl_cli_catch_interrupts(void) {
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    signal(SIGXFSZ, SIG_IGN); /* a write that fails is told, and what was written removed */
 }
 
 bool nibl_cli_interrupted(void) { return interrupted != 0; }

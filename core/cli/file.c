@@ -113,7 +113,7 @@ static int open_sibling(source *s, uint32_t file) {
 }
 
 static int load_ranges(source *s) {
-    for (bool done = false; !done;) {
+    for (bool done = false; !done || s->receiver;) { /* a receiver may want bytes once more */
         uint64_t address, wanted;
         if (nibl_loader_want(s->model->loader, &address, &wanted) < 0)
             return nibl_cli_fail_library(s->model->path);
@@ -176,6 +176,7 @@ static int load_source(source *s) {
     if (fstat(s->fd, &status) != 0) return fail_system(m->path);
     if (S_ISDIR(status.st_mode)) return load_folder(s);
     bool ranges = S_ISREG(status.st_mode) && s->fd != STDIN_FILENO;
+    m->sequential = !ranges;
     if (ranges) m->file_size = (uint64_t)status.st_size;
     if (ranges && m->file_size == 0) return nibl_cli_fail("%s: the file is empty", m->path);
     const char *slash = strrchr(m->path, '/'), *name = slash ? slash + 1 : m->path;
@@ -191,7 +192,8 @@ static int read_source(source *s, const char *path) {
     bool is_stdin = strcmp(path, "-") == 0;
     *m = (nibl_cli_model){.path = is_stdin ? "standard input" : path, .info.size = sizeof m->info};
     s->start = nibl_cli_seconds();
-    s->show_progress = !s->header_only && nibl_cli_stderr_is_terminal();
+    s->show_progress =
+        !s->header_only && (!s->receiver || s->receiver->doing) && nibl_cli_stderr_is_terminal();
     s->fd = is_stdin ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
     if (s->fd < 0) return fail_system(path);
     s->buffer = malloc(BUFFER);

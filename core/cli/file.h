@@ -13,6 +13,7 @@ typedef struct nibl_cli_model {
     nibl_model *model; /* NULL after a header-only load */
     nibl_model_info info;
     uint64_t file_size; /* 0 = not known (a stream) */
+    bool sequential; /* a stream, which can only be read from start to end */
     double seconds; /* from opening the file to the last packed row */
 } nibl_cli_model;
 
@@ -28,8 +29,8 @@ void nibl_cli_model_close(nibl_cli_model *model);
 /* Who takes the bytes instead of a model: `begin` when the header is there, `fed` after all that was fed; both return an
  * exit code. */
 typedef struct nibl_cli_receiver {
-    const char *doing; /* for the progress: "loading" */
-    int (*begin)(void *context, const nibl_cli_model *model);
+    const char *doing; /* for the progress: "loading"; NULL = it shows its own */
+    int (*begin)(void *context, nibl_cli_model *model);
     int (*fed)(void *context);
     void *context;
 } nibl_cli_receiver;

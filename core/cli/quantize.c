@@ -1,4 +1,5 @@
 #include "core/cli/console.h"
+#include "core/cli/embedded.h"
 #include "core/cli/json.h"
 #include "core/cli/recipe.h"
 #include "core/cli/session.h"
@@ -18,6 +19,8 @@ typedef struct quantize_options {
 } quantize_options;
 
 enum { MAX_TEXT = 64 << 20, MAX_DOCUMENT = 256 << 20, WINDOW = 512 };
+
+#define OWN_TEXT "default"
 
 static const quantize_options defaults = {.calibration_tokens = 8192};
 
@@ -39,15 +42,14 @@ static const nibl_cli_option table[] = {
      "another type for some, as '*.ffn_down.weight=q6_k'; the first that fits counts"},
     {"--method", NIBL_CLI_TEXT, FIELD(method), "LIST", 0, 0, "rtn",
      "of rtn (each type's rule), clip (the scales that lose least), rotate (turned first), and with a text "
-     "imatrix, awq, gptq: "
-     "awq,gptq"},
+     "imatrix, awq, gptq: awq,gptq; best: that, of iq4_nl where no TYPE is told, which lost least"},
     {"--recipe", NIBL_CLI_TEXT, FIELD(recipe), "FILE", 0, 0, NULL,
      "types, exceptions and methods from a file: the JSON that quantized files carry (nibl.recipe), or a "
      "report"},
     {"--report", NIBL_CLI_TEXT, FIELD(report), "FILE", 0, 0, NULL,
      "writes what became of every tensor, and what rounding lost, as JSON; `npx nibl report` makes a page of "
      "it"},
-    {"--calibration", NIBL_CLI_TEXT, FIELD(calibration), "FILE", 0, 0, NULL,
+    {"--calibration", NIBL_CLI_TEXT, FIELD(calibration), "FILE", 0, 0, OWN_TEXT,
      "a text like those the model will see, for the methods that look at activations"},
     {"--calibration-tokens", NIBL_CLI_INTEGER, FIELD(calibration_tokens), "N", 1, 1 << 20, NULL,
      "tokens of it, in windows of 512"},
@@ -73,11 +75,14 @@ typedef struct job {
     nibl_cli_folder folder; /* or this */
     nibl_cli_text config; /* of a source that is a folder */
     uint64_t written;
+    const quantize_options *given;
+    nibl_allotment *allotment; /* of mixed precision */
+    nibl_cli_model *model; /* of what is quantized layer by layer */
+    double start;
 } job;
 
 /* Takes what came out. */
-static int write_output(void *context) {
-    job *j = context;
+static int write_output(job *j) {
     const void *bytes;
     size_t length;
     nibl_quantizer_output(j->quantizer, &bytes, &length);
@@ -87,14 +92,7 @@ static int write_output(void *context) {
     return length > 0 ? nibl_cli_output_write(&j->output, bytes, length) : NIBL_EXIT_OK;
 }
 
-static int begin(void *context, const nibl_cli_model *model) {
-    job *j = context;
-    if (nibl_quantizer_new(model->loader, &j->options, &j->quantizer) < 0)
-        return nibl_cli_fail_library(model->path);
-    return nibl_cli_output_open(j->path, &j->output);
-}
-
-/* ---- A model in memory, with a calibration text or for types that need it ---- */
+/* ---- Layer by layer, with a calibration text or for types that need it ---- */
 
 /* Files that a folder has besides config.json and its weights. */
 static int copy_documents(job *j, const char *path) {
@@ -126,10 +124,21 @@ static int read_config(const char *path, job *j) {
     return code;
 }
 
+/* The text that the command carries. */
+static int own_text(nibl_cli_text *out) {
+    const nibl_cli_embedded *file = nibl_cli_embedded_files;
+    while (strcmp(file->name, NIBL_CLI_CALIBRATION) != 0) file++;
+    const char *begin = memchr(file->bytes, '`', file->length);
+    const size_t rest = file->length - (size_t)(begin + 1 - file->bytes);
+    const char *end = memchr(begin + 1, '`', rest);
+    return nibl_cli_text_append(out, begin + 1, (size_t)(end - begin - 1)) ? NIBL_EXIT_OK : NIBL_EXIT_FAILED;
+}
+
 static int read_calibration(const nibl_cli_model *model, const quantize_options *o, nibl_cli_tokens *tokens) {
     nibl_cli_text text = {0};
     size_t count = 0;
-    int code = nibl_cli_read_file(o->calibration, MAX_TEXT, &text);
+    const bool own = strcmp(o->calibration, OWN_TEXT) == 0;
+    int code = own ? own_text(&text) : nibl_cli_read_file(o->calibration, MAX_TEXT, &text);
     if (code == NIBL_EXIT_OK && !nibl_cli_tokens_reserve(tokens, 3 * text.length + 2))
         code = NIBL_EXIT_FAILED;
     if (code == NIBL_EXIT_OK &&
@@ -137,15 +146,20 @@ static int read_calibration(const nibl_cli_model *model, const quantize_options 
         code = nibl_cli_fail_library(o->calibration);
     nibl_cli_text_free(&text);
     tokens->count = count < (size_t)o->calibration_tokens ? count : (size_t)o->calibration_tokens;
-    if (code == NIBL_EXIT_OK && tokens->count < (size_t)o->calibration_tokens)
+    if (code == NIBL_EXIT_OK && count == 0)
+        code = nibl_cli_fail("%s: there is no text to calibrate with", o->calibration);
+    if (code == NIBL_EXIT_OK && own)
+        fprintf(stderr, "nibl: calibrated with a small text of the command's own, most of it English prose: "
+                        "--calibration names one like those the model will see\n");
+    else if (code == NIBL_EXIT_OK && tokens->count < (size_t)o->calibration_tokens)
         fprintf(stderr, "nibl: %s: only %zu tokens\n", o->calibration, tokens->count);
     return code;
 }
 
-static void show_steps(const job *j, double start) {
+static void show_steps(const job *j) {
     const double done = (double)j->written / (double)nibl_quantizer_size(j->quantizer),
-                 left = (nibl_cli_seconds() - start) * (1 - done) / done;
-    if (nibl_cli_stderr_is_terminal())
+                 left = (nibl_cli_seconds() - j->start) * (1 - done) / done;
+    if (nibl_cli_stderr_is_terminal() && done > 0)
         fprintf(stderr, "\rquantizing %3.0f %%  %.0f s left\033[K", 100 * done, left);
 }
 
@@ -167,13 +181,13 @@ static int measure_tensors(const nibl_cli_model *model, nibl_allotment *allotmen
 }
 
 /* Types for so many bytes of the whole file: its header depends on them. */
-static int choose_types(const nibl_cli_model *model, const quantize_options *o, job *j,
-                        const nibl_cli_tokens *tokens, uint32_t window, nibl_allotment *allotment) {
+static int choose_types(const nibl_cli_model *model, job *j, const nibl_cli_tokens *tokens, uint32_t window) {
+    const quantize_options *o = j->given;
     uint64_t size = (uint64_t)(o->bits / 8 * (double)model->info.parameters);
     if (o->size && !nibl_cli_parse_size(o->size, &size))
         return nibl_cli_fail_usage(nibl_cli_quantize.name, "--size must be a size as 75MB or 800MiB");
     for (uint64_t left = size;;) {
-        if (nibl_allotment_choose(allotment, left, &j->options.tensors, &j->options.tensor_count) < 0 ||
+        if (nibl_allotment_choose(j->allotment, left, &j->options.tensors, &j->options.tensor_count) < 0 ||
             nibl_model_quantizer_new(model->model, &j->options, tokens->ids, tokens->count, window,
                                      &j->quantizer) < 0)
             return nibl_cli_fail_library(model->path);
@@ -185,35 +199,82 @@ static int choose_types(const nibl_cli_model *model, const quantize_options *o, 
     }
 }
 
-static int quantize_model(const char *path, const quantize_options *o, job *j, nibl_cli_model *model,
-                          nibl_allotment **allotment) {
+static bool is_mixed(const quantize_options *o) { return o->size || o->bits > 0; }
+
+/* The model is there, its weights need not be: makes the quantizer and opens the output. */
+static int begin_model(job *j) {
+    const nibl_cli_model *model = j->model;
+    const quantize_options *o = j->given;
     nibl_cli_tokens tokens = {0};
-    const double start = nibl_cli_seconds();
-    const bool mixed = o->size || o->bits > 0;
-    int code = nibl_cli_model_open(path, NULL, false, model);
-    if (code == NIBL_EXIT_OK) code = read_config(path, j);
-    if (code == NIBL_EXIT_OK && o->calibration) code = read_calibration(model, o, &tokens);
+    int code = o->calibration ? read_calibration(model, o, &tokens) : NIBL_EXIT_OK;
     const uint32_t window = model->info.context_length < WINDOW ? model->info.context_length : WINDOW;
-    if (code == NIBL_EXIT_OK && (mixed ? nibl_allotment_new(model->model, &j->options, o->types, tokens.ids,
-                                                            tokens.count, window, allotment)
-                                       : nibl_model_quantizer_new(model->model, &j->options, tokens.ids,
-                                                                  tokens.count, window, &j->quantizer)) < 0)
+    if (code == NIBL_EXIT_OK &&
+        (is_mixed(o) ? nibl_allotment_new(model->model, &j->options, o->types, tokens.ids, tokens.count,
+                                          window, &j->allotment)
+                     : nibl_model_quantizer_new(model->model, &j->options, tokens.ids, tokens.count, window,
+                                                &j->quantizer)) < 0)
         code = nibl_cli_fail_library(model->path);
-    if (code == NIBL_EXIT_OK && mixed) code = measure_tensors(model, *allotment);
-    if (code == NIBL_EXIT_OK && mixed) code = choose_types(model, o, j, &tokens, window, *allotment);
+    if (code == NIBL_EXIT_OK && is_mixed(o)) code = measure_tensors(model, j->allotment);
+    if (code == NIBL_EXIT_OK && is_mixed(o)) code = choose_types(model, j, &tokens, window);
     nibl_cli_tokens_free(&tokens);
-    if (code == NIBL_EXIT_OK)
-        code = nibl_quantizer_file(j->quantizer) ? nibl_cli_folder_open(j->path, &j->folder)
-                                                 : nibl_cli_output_open(j->path, &j->output);
+    if (code != NIBL_EXIT_OK) return code;
+    return nibl_quantizer_file(j->quantizer) ? nibl_cli_folder_open(j->path, &j->folder)
+                                             : nibl_cli_output_open(j->path, &j->output);
+}
+
+/* As many steps as the weights that are there allow. */
+static int step_model(void *context) {
+    job *j = context;
+    int code = NIBL_EXIT_OK;
     for (nibl_status status = NIBL_MORE; code == NIBL_EXIT_OK && status == NIBL_MORE;) {
         status = nibl_quantizer_step(j->quantizer);
-        code = status < 0 ? nibl_cli_fail_library(model->path) : write_output(j);
-        show_steps(j, start);
+        code = status < 0 ? nibl_cli_fail_library(j->model->path) : write_output(j);
+        show_steps(j);
         if (nibl_cli_interrupted()) code = nibl_cli_fail("interrupted");
+    }
+    return code;
+}
+
+static int begin_layers(void *context, nibl_cli_model *model) {
+    job *j = context;
+    j->model = model;
+    if ((model->sequential ? nibl_loader_begin(model->loader, &model->model)
+                           : nibl_loader_begin_parts(model->loader, &model->model)) < 0 ||
+        nibl_model_get_info(model->model, &model->info) < 0)
+        return nibl_cli_fail_library(model->path);
+    const int code = begin_model(j);
+    return code == NIBL_EXIT_OK ? step_model(j) : code;
+}
+
+/* As a stream, or layer by layer where the source's tensors are not those of the output. */
+static int begin(void *context, nibl_cli_model *model) {
+    job *j = context;
+    const nibl_status status = nibl_quantizer_new(model->loader, &j->options, &j->quantizer);
+    if (status == NIBL_E_UNSUPPORTED && !model->sequential) return begin_layers(context, model);
+    return status < 0 ? nibl_cli_fail_library(model->path) : nibl_cli_output_open(j->path, &j->output);
+}
+
+static int take(void *context) {
+    job *j = context;
+    return j->model ? step_model(context) : write_output(context);
+}
+
+/* Mixed precision is measured of all layers before the first one is rounded. */
+static int quantize_model(const char *path, job *j, nibl_cli_model *model) {
+    const nibl_cli_receiver receiver = {NULL, begin_layers, step_model, j};
+    j->start = nibl_cli_seconds();
+    int code = read_config(path, j);
+    j->model = model;
+    if (code == NIBL_EXIT_OK)
+        code = is_mixed(j->given) ? nibl_cli_model_open(path, NULL, false, model)
+                                  : nibl_cli_model_read(path, &receiver, model);
+    if (code == NIBL_EXIT_OK && is_mixed(j->given)) {
+        code = begin_model(j);
+        if (code == NIBL_EXIT_OK) code = step_model(j);
     }
     if (code == NIBL_EXIT_OK && j->config.bytes && j->folder.temporary.bytes) code = copy_documents(j, path);
     if (nibl_cli_stderr_is_terminal()) fputs("\r\033[K", stderr);
-    model->seconds = nibl_cli_seconds() - start;
+    model->seconds = nibl_cli_seconds() - j->start;
     return code;
 }
 
@@ -281,6 +342,19 @@ static void print_salient(const nibl_cli_document *d) {
            (int)channel->length, channel->bytes, (int)name->length, name->bytes, most);
 }
 
+/* Matrices that the calibration text did not reach. */
+static void print_uncalibrated(const nibl_cli_document *d, size_t tensors) {
+    size_t count = 0, first = 0;
+    for (size_t t = tensors + 1; t < d->nodes[tensors].next; t = d->nodes[t].next) {
+        if (!nibl_cli_document_member(d, t, "uncalibrated")) continue;
+        if (count++ == 0) first = nibl_cli_document_member(d, t, "name");
+    }
+    if (count == 0) return;
+    printf("%zu tensor%s: the text hardly reaches %.*s%s, which %s rounded as without it\n", count,
+           count > 1 ? "s" : "", (int)d->nodes[first].length, d->nodes[first].bytes,
+           count > 1 ? " and others" : "", count > 1 ? "are" : "is");
+}
+
 /* Ten lines at most. */
 static void print_summary(const nibl_cli_document *d, const char *path, double seconds) {
     const double mb = 1e-6,
@@ -297,7 +371,8 @@ static void print_summary(const nibl_cli_document *d, const char *path, double s
     printf("recipe: %.*s\n", (int)d->nodes[recipe].length, d->nodes[recipe].bytes);
     print_loss(d, tensors);
     print_salient(d);
-    unsigned lines = 6;
+    print_uncalibrated(d, tensors);
+    unsigned lines = 5;
     for (size_t t = tensors + 1; t < d->nodes[tensors].next && lines > 0; t = d->nodes[t].next)
         lines -= print_exceptions(d, tensors, t);
 }
@@ -364,7 +439,8 @@ static int read_tensors(const quantize_options *o, nibl_tensor_type *tensors, ch
 }
 
 static int quantize(const char *path, const void *given) {
-    const quantize_options *o = given;
+    quantize_options told = *(const quantize_options *)given;
+    const quantize_options *o = &told;
     nibl_tensor_type tensors[NIBL_CLI_MAX_TEXTS];
     char *room[NIBL_CLI_MAX_TEXTS] = {0};
     if (!o->output)
@@ -375,6 +451,7 @@ static int quantize(const char *path, const void *given) {
             "--recipe says what types and methods are: TYPE, --embedding, --head, --tensor and "
             "--method are not for it");
     job j = {.path = o->output,
+             .given = o,
              .options = {.size = sizeof j.options,
                          .type = o->type,
                          .embedding = o->embedding,
@@ -388,17 +465,15 @@ static int quantize(const char *path, const void *given) {
                          .requantize = o->requantize,
                          .measure = o->report != NULL}};
     nibl_cli_model model = {0};
-    const nibl_cli_receiver receiver = {"quantizing", begin, write_output, &j};
-    nibl_allotment *allotment = NULL;
+    const nibl_cli_receiver receiver = {"quantizing", begin, take, &j};
     nibl_cli_recipe recipe = {0};
-    if ((o->size || o->bits > 0) && !o->calibration)
-        return nibl_cli_fail_usage(nibl_cli_quantize.name,
-                                   "--size and --bpw are measured: they need --calibration");
     int code = read_tensors(o, tensors, room);
     if (code == NIBL_EXIT_OK && o->recipe) code = nibl_cli_recipe_read(o->recipe, &j.options, &recipe);
+    if (!o->calibration && (o->size || o->bits > 0 || nibl_quantize_needs_text(&j.options)))
+        told.calibration = OWN_TEXT;
     if (code == NIBL_EXIT_OK)
         code = o->calibration || nibl_quantize_needs_model(&j.options)
-                   ? quantize_model(path, o, &j, &model, &allotment)
+                   ? quantize_model(path, &j, &model)
                    : nibl_cli_model_read(path, &receiver, &model);
     if (code == NIBL_EXIT_OK && j.written != nibl_quantizer_size(j.quantizer))
         code = nibl_cli_fail("%s: %" PRIu64 " bytes came out instead of %" PRIu64, path, j.written,
@@ -410,7 +485,7 @@ static int quantize(const char *path, const void *given) {
     nibl_cli_text_free(&j.config);
     if (code == NIBL_EXIT_OK) code = report(&j, &model, o);
     nibl_quantizer_free(j.quantizer);
-    nibl_allotment_free(allotment);
+    nibl_allotment_free(j.allotment);
     nibl_cli_model_close(&model);
     nibl_cli_recipe_free(&recipe);
     for (size_t i = 0; i < NIBL_CLI_MAX_TEXTS; i++) free(room[i]);

@@ -61,6 +61,26 @@ nibl_status nibl_log_probability(const float *logits, uint32_t vocabulary, int32
     return NIBL_OK;
 }
 
+static double divergence(const float *logits, double log_sum, const float *reference,
+                         double reference_log_sum, uint32_t vocabulary) {
+    double kl = 0;
+    for (uint32_t i = 0; i < vocabulary; i++) {
+        const double log_p = (double)reference[i] - reference_log_sum;
+        kl += nibl_exp(log_p) * (log_p - ((double)logits[i] - log_sum));
+    }
+    return kl < 0 ? 0 : kl; /* rounding of equal rows */
+}
+
+nibl_status nibl_divergence(const float *logits, const float *reference, uint32_t vocabulary, double *out) {
+    uint32_t top;
+    double log_sum, reference_log_sum;
+    if (vocabulary == 0 || !nibl_measure_row(logits, vocabulary, &top, &log_sum) ||
+        !nibl_measure_row(reference, vocabulary, &top, &reference_log_sum))
+        return nibl_fail(NIBL_E_NUMERIC, "there are logits that are not finite");
+    *out = divergence(logits, log_sum, reference, reference_log_sum, vocabulary);
+    return NIBL_OK;
+}
+
 /* The row itself, and where it goes: the caller fills in what the reference says, then counts the position. */
 static nibl_status begin_position(nibl_evaluation *e, const float *logits, bool compared, int32_t next,
                                   uint32_t *top, double *log_sum, position **out) {
@@ -90,11 +110,7 @@ nibl_status nibl_evaluation_add(nibl_evaluation *e, const float *logits, const f
     if (reference) {
         p->reference_surprise = reference_log_sum - (double)reference[next];
         p->same_top = top == reference_top;
-        for (uint32_t i = 0; i < e->vocabulary; i++) {
-            const double log_p = (double)reference[i] - reference_log_sum;
-            p->kl += nibl_exp(log_p) * (log_p - ((double)logits[i] - log_sum));
-        }
-        if (p->kl < 0) p->kl = 0; /* rounding of equal rows */
+        p->kl = divergence(logits, log_sum, reference, reference_log_sum, e->vocabulary);
     }
     e->count++;
     return NIBL_OK;

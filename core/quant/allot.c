@@ -1,22 +1,25 @@
 /*
  * Mixed precision: which tensor gets which type, so that a file of a given size loses least. What a tensor is worth is
- * measured: it alone is rounded to its smallest type, and the divergence of the distributions (KL) of some positions of the
- * text is taken. For other types that is scaled by their error, squares weighted by the activity of the inputs, over a
+ * measured: it alone is rounded to its smallest type, by columns where the method will do so (GPTQ), and the divergence of the
+ * distributions (KL) of some positions of the text is taken. Layers come one after the other, then what is outside of them. For other types that is scaled by their error, squares weighted by the activity of the inputs, over a
  * sample of rows. Losses are taken to add up; bytes are then spent one after the other where they help most.
  */
+#include "core/encode_grid.h"
 #include "core/encode_parts.h"
 #include "core/maths.h"
 #include "core/quant/calib.h"
+#include "core/quant/gptq.h"
 #include "core/quant/recipe.h"
 #include "core/run.h"
 #include "core/session.h"
 #include "kernels/maths.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { CHUNK = 128, TOKENS = 1024, EVERY = 2 /* position of a window's second half is scored */ };
-enum { SAMPLE = 64 /* rows of a matrix */, MAX_TYPES = 16 };
+enum { SITES = 4 /* of a layer without experts */, SAMPLE = 64 /* rows of a matrix */, MAX_TYPES = 16 };
 static const double NOTHING = 1e-9; /* nats: a loss that cannot be told from none, but by its error */
 
 typedef struct item {
@@ -41,6 +44,10 @@ struct nibl_allotment {
     char *texts; /* of the given ones */
     size_t given;
     nibl_calib calib;
+    bool by_columns;
+    nibl_site head; /* what the head is multiplied with, once the layers are computed */
+    nibl_factor factors[SITES + 1]; /* in place of the sums of the layer's sites, and of the head's */
+    const nibl_factor *factor; /* of the matrix at hand; NULL = it is rounded as it stands */
     /* the positions that are scored, of the first tokens */
     nibl_run *run;
     nibl_kv *caches;
@@ -53,7 +60,8 @@ struct nibl_allotment {
     const item *item;
     nibl_matrix packed;
     uint8_t *row_bytes; /* (workers, a row) */
-    float *row; /* (workers, widest) */
+    float *rows_at_work; /* (workers, NIBL_TILE, widest), then NIBL_GPTQ_ROOM(widest) for each */
+    nibl_block *blocks; /* (workers, NIBL_TILE, widest / NIBL_BLOCK) */
     uint64_t widest;
     bool refused;
 };
@@ -103,7 +111,6 @@ static nibl_status begin_reference(nibl_allotment *a) {
     const uint64_t stream = (uint64_t)a->row_count * h->width;
     const uint32_t chunks = (a->row_count + CHUNK - 1) / CHUNK;
     double none;
-    nibl_calib_free(&a->calib);
     a->streams = nibl_alloc(4 * stream * h->layers);
     a->reference = nibl_alloc(4ull * a->scored * h->vocabulary);
     a->losses = nibl_alloc((uint64_t)a->scored * sizeof *a->losses);
@@ -124,25 +131,50 @@ static nibl_status begin_reference(nibl_allotment *a) {
 
 /* ---- Rounding one tensor ---- */
 
-static void pack_job(void *context, uint32_t worker, uint32_t workers) {
-    nibl_allotment *a = context;
+static float *room_of(const nibl_allotment *a, uint32_t worker) {
+    return a->rows_at_work + worker * (NIBL_TILE * a->widest + NIBL_GPTQ_ROOM(a->widest));
+}
+
+/* Rows [first, end) of the matrix: a panel, whose rows share bytes. */
+static bool pack_panel(nibl_allotment *a, uint32_t worker, uint32_t first, uint32_t end) {
     const item *t = a->item;
     const nibl_dtype *to = a->types[t->smallest];
     const nibl_matrix *from = t->binding->matrix;
-    float *x = a->row + worker * a->widest;
-    uint8_t *row = a->row_bytes + worker * 4 * a->widest;
-    /* rows of a panel share bytes, and whole panels go to one worker */
-    for (uint32_t first = worker * NIBL_PANEL; first < from->rows; first += workers * NIBL_PANEL)
-        for (uint32_t i = first; i < first + NIBL_PANEL && i < from->rows; i++) {
-            nibl_matrix part = a->packed;
-            bool finite = true;
-            a->model->kernels->unpack_row(x, from, i);
-            if (!nibl_encode_values(a->model->kernels, to, x, t->weights, from->cols, true, row))
-                a->refused = true;
-            else
-                a->model->kernels->pack_row(&part, i, row, &finite);
-            if (part.has_m128) a->packed.has_m128 = true;
-        }
+    const uint32_t n = from->cols, blocks = n / to->block;
+    uint8_t *bytes = a->row_bytes + worker * 4 * a->widest;
+    const nibl_gptq_rows rows = {.grid = nibl_grid_of(to),
+                                 .block = to->block,
+                                 .rows = end - first,
+                                 .x = room_of(a, worker),
+                                 .stride = (size_t)a->widest,
+                                 .blocks = a->blocks + worker * NIBL_TILE * (a->widest / NIBL_BLOCK),
+                                 .block_stride = (size_t)a->widest / NIBL_BLOCK,
+                                 .room = room_of(a, worker) + NIBL_TILE * a->widest};
+    for (uint32_t r = 0; r < rows.rows; r++) {
+        float *x = room_of(a, worker) + r * a->widest;
+        a->model->kernels->unpack_row(x, from, first + r);
+        if (!nibl_choose_row(a->model->kernels, to, x, t->weights, n, true, NULL,
+                             &rows.blocks[r * rows.block_stride]))
+            return false;
+    }
+    if (a->factor) nibl_gptq_round(a->factor, a->model->kernels, &rows);
+    for (uint32_t r = 0; r < rows.rows; r++) {
+        nibl_matrix part = a->packed;
+        bool finite = true;
+        for (uint32_t i = 0; i < blocks; i++)
+            nibl_write_block(to, &rows.blocks[r * rows.block_stride + i], bytes + (size_t)i * to->bytes);
+        a->model->kernels->pack_row(&part, first + r, bytes, &finite);
+        if (part.has_m128) a->packed.has_m128 = true;
+    }
+    return true;
+}
+
+static void pack_job(void *context, uint32_t worker, uint32_t workers) {
+    nibl_allotment *a = context;
+    const uint32_t rows = a->item->binding->matrix->rows;
+    for (uint32_t first = worker * NIBL_PANEL; first < rows; first += workers * NIBL_PANEL)
+        if (!pack_panel(a, worker, first, rows - first < NIBL_PANEL ? rows : first + NIBL_PANEL))
+            a->refused = true;
 }
 
 static nibl_status pack(nibl_allotment *a) {
@@ -167,20 +199,52 @@ static void find_errors(nibl_allotment *a, item *t) {
     for (int i = 0; i < NIBL_SUPER; i++) alike[i] = 1;
     for (uint32_t k = 0; k < a->type_count; k++) t->errors[k] = t->bytes[k] > 0 ? 0 : HUGE_VAL;
     for (uint32_t i = 0; i < taken; i++) {
-        a->model->kernels->unpack_row(a->row, w, (uint32_t)((uint64_t)w->rows * i / taken));
+        a->model->kernels->unpack_row(a->rows_at_work, w, (uint32_t)((uint64_t)w->rows * i / taken));
         for (uint32_t k = 0; k < a->type_count; k++) {
             const nibl_grid *g = nibl_grid_of(a->types[k]);
             const uint32_t block = a->types[k]->block;
             for (uint32_t at = 0; t->bytes[k] > 0 && at < w->cols; at += block) {
                 const float *weights = t->weights ? t->weights + at : alike;
                 nibl_block b;
-                if (nibl_choose_block(a->model->kernels, g, a->row + at, weights, block, true, &b))
-                    t->errors[k] += nibl_block_error(g, a->row + at, weights, block, &b);
+                if (nibl_choose_block(a->model->kernels, g, a->rows_at_work + at, weights, block, true, &b))
+                    t->errors[k] += nibl_block_error(g, a->rows_at_work + at, weights, block, &b);
                 else
                     t->errors[k] = HUGE_VAL;
             }
         }
     }
+}
+
+static nibl_status weigh(item *t, const nibl_site *site) {
+    t->weights = nibl_alloc(4ull * site->cols);
+    if (!t->weights) return nibl_fail_memory(4ull * site->cols, "the activity of inputs");
+    double mean = 0;
+    for (uint32_t j = 0; j < site->cols; j++) mean += (double)site->squares[j] / site->cols;
+    for (uint32_t j = 0; j < site->cols; j++) t->weights[j] = site->squares[j] + 1e-6f * (float)mean;
+    return NIBL_OK;
+}
+
+/* What is known of the input of an item's matrix, the embedding's where it is the head. */
+static nibl_site *site_of(nibl_allotment *a, const item *t) {
+    const nibl_model *m = a->model;
+    if (t->binding->layer)
+        return (nibl_site *)nibl_calib_site(&a->calib,
+                                            nibl_calib_first(m, t->binding->layer, t->binding->matrix));
+    return t->binding->matrix == (m->tied ? &m->embedding : &m->head) ? &a->head : NULL;
+}
+
+static nibl_status find_factor(nibl_allotment *a, nibl_site *site) {
+    const nibl_model *m = a->model;
+    a->factor = NULL;
+    if (!site || !a->by_columns) return NIBL_OK;
+    nibl_factor *f = &a->factors[site == &a->head ? SITES : site - a->calib.sites];
+    a->factor = f;
+    return f->order ? NIBL_OK
+                    : nibl_factor_make(m->pool, m->kernels, site->sums, NULL, site->cols, NIBL_DAMP, f);
+}
+
+static void free_factors(nibl_allotment *a) {
+    for (uint32_t i = 0; i <= SITES; i++) nibl_factor_free(&a->factors[i]);
 }
 
 static nibl_status measure_item(nibl_allotment *a, item *t) {
@@ -189,9 +253,12 @@ static nibl_status measure_item(nibl_allotment *a, item *t) {
     const nibl_matrix original = *b->matrix, head = m->head;
     const bool embeds = b->matrix == &m->embedding;
     const uint32_t first = b->layer ? (uint32_t)(b->layer - m->layers) : embeds ? 0 : m->hyper.layers - 1;
-    find_errors(a, t);
+    nibl_site *site = site_of(a, t);
+    nibl_status status = site ? weigh(t, site) : NIBL_OK;
+    if (status == NIBL_OK) find_errors(a, t);
     a->item = t;
-    nibl_status status = pack(a);
+    if (status == NIBL_OK) status = find_factor(a, site);
+    if (status == NIBL_OK) status = pack(a);
     if (status == NIBL_OK) {
         *b->matrix = a->packed;
         if (embeds && m->tied) m->head = a->packed;
@@ -207,37 +274,27 @@ static nibl_status measure_item(nibl_allotment *a, item *t) {
 
 /* ---- Steps ---- */
 
-static nibl_status compute_layer(nibl_allotment *a) {
-    const nibl_layer *layer = &a->model->layers[a->layer];
-    NIBL_TRY(nibl_calib_layer(&a->calib));
-    for (size_t i = 0; i < a->count; i++) {
-        item *t = &a->items[i];
-        if (t->binding->layer != layer) continue;
-        const nibl_site *site = nibl_calib_site(&a->calib, nibl_calib_first(layer, t->binding->matrix));
-        if (!site) continue;
-        t->weights = nibl_alloc(4ull * site->cols);
-        if (!t->weights) return nibl_fail_memory(4ull * site->cols, "the activity of inputs");
-        double mean = 0;
-        for (uint32_t j = 0; j < site->cols; j++) mean += (double)site->squares[j] / site->cols;
-        for (uint32_t j = 0; j < site->cols; j++) t->weights[j] = site->squares[j] + 1e-6f * (float)mean;
-    }
-    a->layer++;
-    return NIBL_MORE;
+/* The layer that an item is of; those outside come behind all layers. */
+static uint32_t layer_of(const nibl_allotment *a, const item *t) {
+    return t->binding->layer ? (uint32_t)(t->binding->layer - a->model->layers) : a->model->hyper.layers;
 }
 
 nibl_status nibl_allotment_step(nibl_allotment *a, double *done) {
     const uint32_t layers = a->model->hyper.layers;
-    nibl_status status = NIBL_MORE;
-    if (a->layer < layers) {
-        status = compute_layer(a);
-    } else if (!a->reference) {
+    if (!a->reference) {
         NIBL_TRY(begin_reference(a));
+    } else if (a->at < a->count && a->layer < layers && a->layer <= layer_of(a, &a->items[a->at])) {
+        free_factors(a);
+        NIBL_TRY(nibl_calib_layer(&a->calib));
+        a->layer++;
     } else if (a->at < a->count) {
+        if (!a->items[a->at].binding->layer && !a->head.squares)
+            NIBL_TRY(nibl_calib_head(&a->calib, &a->head));
         NIBL_TRY(measure_item(a, &a->items[a->at]));
         a->at++;
     }
     *done = (double)(a->layer + a->at) / (double)(layers + a->count);
-    return status < 0 ? status : a->reference && a->at == a->count ? NIBL_OK : NIBL_MORE;
+    return a->at == a->count ? NIBL_OK : NIBL_MORE;
 }
 
 /* ---- The choice ---- */
@@ -334,6 +391,14 @@ static const nibl_binding *binding_of(const nibl_model *m, const nibl_quant_tens
     return found;
 }
 
+/* By layers, those outside behind them; otherwise as they stand in the file. */
+static int compare_items(const void *a, const void *b) {
+    const item *x = a, *y = b;
+    const nibl_layer *of_x = x->binding->layer, *of_y = y->binding->layer;
+    if (of_x == of_y) return (x->tensor > y->tensor) - (x->tensor < y->tensor);
+    return !of_x ? 1 : !of_y ? -1 : of_x < of_y ? -1 : 1;
+}
+
 /* Matrices that are quantized, and that the options do not name. */
 static nibl_status find_items(nibl_allotment *a, const nibl_quantize_options *o) {
     const nibl_model *m = a->model;
@@ -358,6 +423,7 @@ static nibl_status find_items(nibl_allotment *a, const nibl_quantize_options *o)
         if (t->cols > a->widest) a->widest = t->cols;
         a->count++;
     }
+    qsort(a->items, a->count, sizeof *a->items, compare_items);
     return a->count > 0 ? NIBL_OK
                         : nibl_fail(NIBL_E_ARGUMENT, "there is no tensor whose type could be chosen");
 }
@@ -409,15 +475,22 @@ static nibl_status begin(nibl_allotment *a, const nibl_quantize_options *o, cons
     if (m->quantization.method || m->transposed || m->hyper.experts > 0 || m->hyper.conv_layers > 0)
         return nibl_fail(NIBL_E_UNSUPPORTED, "architecture %s cannot be calibrated yet", m->arch->name);
     NIBL_TRY(read_types(a, types));
-    NIBL_TRY(nibl_recipe_choose(m->gguf, o, NULL, &a->recipe));
+    NIBL_TRY(nibl_recipe_choose(m->gguf, NULL, 0, o, NULL, &a->recipe));
     NIBL_TRY(find_items(a, o));
     NIBL_TRY(copy_given(a, o));
     NIBL_TRY(nibl_session_grow_pool(a->model, o->threads));
     const uint64_t workers = nibl_pool_workers(m->pool);
-    a->row = nibl_alloc(4 * workers * a->widest);
+    const uint64_t room = 4 * workers * (NIBL_TILE * a->widest + NIBL_GPTQ_ROOM(a->widest)),
+                   blocks = workers * NIBL_TILE * (a->widest / NIBL_BLOCK) * sizeof *a->blocks;
+    a->rows_at_work = nibl_alloc(room);
     a->row_bytes = nibl_alloc(4 * workers * a->widest);
-    if (!a->row || !a->row_bytes) return nibl_fail_memory(8 * workers * a->widest, "the workers");
-    NIBL_TRY(nibl_calib_begin(&a->calib, a->model, tokens, count, window, false));
+    a->blocks = nibl_alloc_zero(blocks);
+    if (!a->rows_at_work || !a->row_bytes || !a->blocks)
+        return nibl_fail_memory(room + blocks, "the workers");
+    nibl_method method;
+    NIBL_TRY(nibl_method_read(o->method, true, &method));
+    a->by_columns = method.gptq;
+    NIBL_TRY(nibl_calib_begin(&a->calib, a->model, tokens, count, window, a->by_columns));
     return add_rows(a, tokens, count, window);
 }
 
@@ -442,11 +515,13 @@ nibl_status nibl_allotment_new(nibl_model *model, const nibl_quantize_options *o
 void nibl_allotment_free(nibl_allotment *a) {
     if (!a) return;
     nibl_calib_free(&a->calib);
+    nibl_site_free(&a->head);
+    free_factors(a);
     nibl_run_free(a->run);
     for (uint32_t i = 0; a->caches && i < a->cache_count; i++) nibl_kv_free(&a->caches[i]);
     for (size_t i = 0; i < a->count; i++) nibl_free(a->items[i].weights);
-    void *blocks[] = {a->caches, a->rows,    a->streams, a->reference, a->losses,
-                      a->items,  a->tensors, a->texts,   a->row,       a->row_bytes};
+    void *blocks[] = {a->caches,  a->rows,  a->streams,      a->reference, a->losses, a->items,
+                      a->tensors, a->texts, a->rows_at_work, a->row_bytes, a->blocks};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) nibl_free(blocks[i]);
     nibl_recipe_free(&a->recipe);
     nibl_free(a);

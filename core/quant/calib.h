@@ -14,8 +14,6 @@ typedef struct nibl_site {
     float *squares; /* (cols): mean of x^2, once the layer is computed */
 } nibl_site;
 
-enum { NIBL_MAX_SITES = 8 };
-
 typedef struct nibl_calib {
     nibl_model *model;
     nibl_run *run;
@@ -28,7 +26,7 @@ typedef struct nibl_calib {
     void *context;
     float *panels; /* an input of a chunk, 16 columns after the other */
     bool hessians; /* or only squares */
-    nibl_site sites[NIBL_MAX_SITES];
+    nibl_site *sites; /* room for nibl_calib_sites of the model */
     uint32_t site_count;
 } nibl_calib;
 
@@ -42,8 +40,10 @@ nibl_status nibl_calib_layer(nibl_calib *c);
 /* Computes it once more, with the weights that it has now. */
 nibl_status nibl_calib_again(nibl_calib *c);
 
-/* Before the first layer: computes another one on the way to the head, of whose input *out gets the sums: the caller's to free.
- * NIBL_MORE until it is there; then the first layer is next again. */
+/* Behind the last layer: the sums of the head's input, the caller's to free. */
+nibl_status nibl_calib_head(nibl_calib *c, nibl_site *out);
+/* Before the first layer: computes the next one on the way there, without sites. NIBL_MORE until *out is known; then the first
+ * layer is next again. */
 nibl_status nibl_calib_toward_head(nibl_calib *c, nibl_site *out);
 void nibl_site_free(nibl_site *site);
 
@@ -52,13 +52,33 @@ static inline const nibl_matrix *nibl_calib_first_ffn(const nibl_layer *l) {
     return l->gate && l->gate->rows ? l->gate : l->up;
 }
 
-/* The first of the matrices that share the input of `matrix`. */
-static inline const nibl_matrix *nibl_calib_first(const nibl_layer *l, const nibl_matrix *matrix) {
-    if (matrix == &l->wk || matrix == &l->wv) return &l->wq;
-    return matrix == l->up ? nibl_calib_first_ffn(l) : matrix;
+/* Most inputs of a layer: two of its first block, two of every expert. */
+static inline uint32_t nibl_calib_sites(const nibl_model *m) {
+    return 2 + 2 * nibl_arch_dim(&m->hyper, NIBL_DIM_EXPERTS);
 }
 
-/* The input of a matrix; NULL where it was never multiplied. */
+/* Which expert's a matrix is, of those that stand in a row from `first` on; their number where it is none of them. */
+static inline uint32_t nibl_calib_expert(const nibl_model *m, const nibl_matrix *first,
+                                         const nibl_matrix *matrix) {
+    uint32_t e = 0;
+    while (e < nibl_arch_dim(&m->hyper, NIBL_DIM_EXPERTS) && first + e != matrix) e++;
+    return e;
+}
+
+/* The first of the matrices that share the input of `matrix`. */
+static inline const nibl_matrix *nibl_calib_first(const nibl_model *m, const nibl_layer *l,
+                                                  const nibl_matrix *matrix) {
+    if (matrix == &l->wk || matrix == &l->wv) return &l->wq;
+    const uint32_t expert = nibl_calib_expert(m, l->up, matrix);
+    return expert < nibl_arch_dim(&m->hyper, NIBL_DIM_EXPERTS) ? nibl_calib_first_ffn(l) + expert : matrix;
+}
+
+/* The first of the matrices that the layer begins with. */
+static inline const nibl_matrix *nibl_calib_first_attn(const nibl_layer *l) {
+    return l->form.conv ? &l->conv_in : &l->wq;
+}
+
+/* The input of a matrix; NULL where it was hardly ever multiplied, or zero for all of the text. */
 const nibl_site *nibl_calib_site(const nibl_calib *c, const nibl_matrix *first);
 
 #endif

@@ -37,13 +37,14 @@ typedef struct cholesky {
     const nibl_kernels *kernels;
     const float *sums, *scale;
     nibl_factor *factor;
-    double *a; /* element (i, j), j <= i, stands at panel (j, i): H becomes L */
+    double
+        *a; /* element (i, j), j <= i, stands at (j, i % T) of panel i / T, which ends there: H becomes L */
     double damp;
     bool failed;
 } cholesky;
 
 static double *panel_of(const cholesky *c, uint32_t panel) {
-    return c->a + (size_t)panel * c->factor->size * T;
+    return c->a + (size_t)panel * (panel + 1) / 2 * T * T;
 }
 
 /* Rows 16 `panel` on of H, their columns reversed. */
@@ -129,7 +130,7 @@ static void cholesky_job(void *context, uint32_t worker, uint32_t workers) {
 
 static nibl_status factorize(cholesky *c) {
     const uint32_t n = c->factor->n, size = c->factor->size;
-    const uint64_t bytes = (uint64_t)size * size * sizeof *c->a;
+    const uint64_t bytes = (uint64_t)size * (size + T) / 2 * sizeof *c->a;
     double mean = 0;
     for (uint32_t i = 0; i < n; i++)
         mean += (double)c->sums[nibl_panel_at(size, i, i)] *
@@ -144,15 +145,12 @@ static nibl_status factorize(cholesky *c) {
                : NIBL_OK;
 }
 
-nibl_status nibl_factor_make(nibl_pool *pool, const nibl_kernels *kernels, const float *sums,
-                             const float *scale, uint32_t n, double damp, nibl_factor *out) {
+nibl_status nibl_factor_make(nibl_pool *pool, const nibl_kernels *kernels, float *sums, const float *scale,
+                             uint32_t n, double damp, nibl_factor *out) {
     const uint32_t size = nibl_panel_size(n);
-    *out = (nibl_factor){.n = n,
-                         .size = size,
-                         .order = nibl_alloc((uint64_t)size * sizeof *out->order),
-                         .panels = nibl_alloc((uint64_t)size * size * sizeof *out->panels)};
-    if (!out->order || !out->panels)
-        return nibl_fail_memory((uint64_t)size * size * 4, "the factor of a Hessian");
+    *out = (nibl_factor){
+        .n = n, .size = size, .order = nibl_alloc((uint64_t)size * sizeof *out->order), .panels = sums};
+    if (!out->order) return nibl_fail_memory(size * sizeof *out->order, "the factor of a Hessian");
     NIBL_TRY(order_columns(sums, scale, out));
     cholesky c = {pool, kernels, sums, scale, out, NULL, damp, false};
     return factorize(&c);
@@ -160,7 +158,6 @@ nibl_status nibl_factor_make(nibl_pool *pool, const nibl_kernels *kernels, const
 
 void nibl_factor_free(nibl_factor *f) {
     nibl_free(f->order);
-    nibl_free(f->panels);
     *f = (nibl_factor){0};
 }
 

@@ -21,13 +21,15 @@ static inline size_t nibl_panel_at(uint32_t size, uint32_t i, uint32_t j) {
 typedef struct nibl_factor {
     uint32_t n, size;
     uint32_t *order; /* (size): columns, the most active first; those from n on are none */
-    float *panels; /* R_ki / R_ii at (k, i), k < i, both by order */
+    float *panels; /* R_ki / R_ii at (k, i), k < i, both by order; the caller's */
 } nibl_factor;
 
-/* From H (n, n) in panels times scale[i] scale[j] (NULL = 1), its diagonal raised by `damp` of its mean. NIBL_E_NUMERIC
- * where that is not positive definite. Free it in any case. */
-nibl_status nibl_factor_make(nibl_pool *pool, const nibl_kernels *kernels, const float *sums,
-                             const float *scale, uint32_t n, double damp, nibl_factor *out);
+#define NIBL_DAMP 0.01 /* usual, of the mean of H's diagonal */
+
+/* From H (n, n) in panels times scale[i] scale[j] (NULL = 1), its diagonal raised by `damp` of its mean; where H stood is the
+ * factor then. NIBL_E_NUMERIC where that is not positive definite. Free it in any case. */
+nibl_status nibl_factor_make(nibl_pool *pool, const nibl_kernels *kernels, float *sums, const float *scale,
+                             uint32_t n, double damp, nibl_factor *out);
 void nibl_factor_free(nibl_factor *factor);
 
 /* At most 16 rows of n weights (a multiple of 16), `stride` apart: the blocks of a row, `block_stride` apart, hold the

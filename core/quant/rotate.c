@@ -141,12 +141,16 @@ void nibl_rotation_apply(const nibl_rotation *r, float *x, size_t inner, float *
 /* ---- Models ---- */
 
 nibl_status nibl_rotate_check(const nibl_model *m) {
-    bool good = !m->arch->layer_norm && !m->positions && m->hyper.experts == 0 && m->hyper.conv_layers == 0;
-    for (uint32_t i = 0; i < m->hyper.layers && good; i++) {
-        const nibl_layer *l = &m->layers[i];
-        good = l->attn_norm && l->ffn_norm && !l->attn_norm_bias && !l->ffn_norm_bias && !l->bo &&
-               !l->down_bias && !l->post_attn_norm && !l->post_ffn_norm;
+    static const uint64_t met = NIBL_BIT(ATTN_NORM_BIAS) | NIBL_BIT(FFN_NORM_BIAS) | NIBL_BIT(BO) |
+                                NIBL_BIT(DOWN_BIAS) | NIBL_BIT(POST_ATTN_NORM) | NIBL_BIT(POST_FFN_NORM);
+    uint32_t norms = 0;
+    bool good = !m->arch->layer_norm && m->hyper.experts == 0 && m->hyper.conv_layers == 0;
+    for (size_t i = 0; i < m->binding_count; i++) {
+        const nibl_slot slot = m->bindings[i].slot;
+        good = good && slot != NIBL_SLOT_POSITIONS && !(met >> slot & 1);
+        norms += slot == NIBL_SLOT_ATTN_NORM || slot == NIBL_SLOT_FFN_NORM;
     }
+    good = good && norms == 2 * m->hyper.layers;
     return good ? NIBL_OK
                 : nibl_fail(
                       NIBL_E_UNSUPPORTED,

@@ -4,8 +4,6 @@
 
 #include <math.h>
 
-static const double DAMP = 0.01; /* of the mean of H's diagonal, added to it */
-
 static void weigh(const nibl_quantizer *q, const nibl_work *w, const float *x, float *weights) {
     const nibl_site *site = w->site;
     const uint32_t n = site->cols;
@@ -140,7 +138,7 @@ nibl_status nibl_layerwise_factor(nibl_quantizer *q, const nibl_site *site, cons
         return nibl_fail_memory((uint64_t)site->cols * sizeof *inverse, "the scales of a layer");
     for (uint32_t j = 0; inverse && j < site->cols; j++) inverse[j] = 1 / scale[j];
     const nibl_status status =
-        nibl_factor_make(l->model->pool, q->kernels, site->sums, inverse, site->cols, DAMP, &l->factor);
+        nibl_factor_make(l->model->pool, q->kernels, site->sums, inverse, site->cols, NIBL_DAMP, &l->factor);
     nibl_free(inverse);
     return status;
 }

@@ -197,10 +197,38 @@ void nibl_pack_row_scalar(nibl_matrix *w, uint32_t row, const uint8_t *bytes, bo
         (w->kind == NIBL_KIND_INT8 ? pack_int8 : pack_nibble)(w, row, bytes, finite);
 }
 
+static void unpack_float(float *y, const nibl_matrix *w, const uint8_t *panel, uint32_t r) {
+    const size_t width = w->kind == NIBL_KIND_F32 ? 4 : 2;
+    const uint8_t *p = panel + r * width;
+    for (uint32_t k = 0; k < w->cols; k++, p += NIBL_PANEL * width) {
+        uint16_t half;
+        memcpy(&half, p, 2);
+        if (w->kind == NIBL_KIND_F32)
+            memcpy(&y[k], p, 4);
+        else
+            y[k] = w->kind == NIBL_KIND_F16 ? nibl_f16_to_f32(half) : nibl_bf16_to_f32(half);
+    }
+}
+
+/* The numbers of nibl_unpack_column; scales are found once for 16 columns. */
 void nibl_unpack_row_scalar(float *y, const nibl_matrix *w, uint32_t row) {
-    for (uint32_t k = 0; k < w->cols; k++) {
-        float column[NIBL_PANEL];
-        nibl_unpack_column(column, w, row / NIBL_PANEL, k);
-        y[k] = column[row % NIBL_PANEL];
+    const nibl_kind kind = (nibl_kind)w->kind;
+    const nibl_scale scale = (nibl_scale)w->scale;
+    const uint8_t *panel = nibl_panel(w, row / NIBL_PANEL);
+    const uint32_t r = row % NIBL_PANEL;
+    if (nibl_kind_is_float(kind)) {
+        unpack_float(y, w, panel, r);
+        return;
+    }
+    const bool min = nibl_scale_form_of(scale).min;
+    const size_t head = nibl_scale_bytes(scale);
+    for (uint32_t k = 0; k < w->cols; k += 16) {
+        const uint32_t b = k / NIBL_BLOCK, first = k % NIBL_BLOCK;
+        const uint8_t *codes = panel + nibl_block_offset(w, b) + head;
+        const nibl_row_scale s = nibl_row_scale_of(w, panel, b, r, first / 16);
+        for (uint32_t j = 0; j < 16; j++) {
+            y[k + j] = (float)(nibl_code(kind, codes, r, first + j) - s.zero) * s.d;
+            if (min) y[k + j] += s.m;
+        }
     }
 }

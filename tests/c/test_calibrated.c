@@ -52,11 +52,11 @@ static void codes_are_those_of_the_paper(void) {
         const float *hessian = take(&at, (size_t)cols * cols), *weights = take(&at, (size_t)rows * cols),
                     *scales = take(&at, rows * cols / 32), *codes = take(&at, (size_t)rows * cols),
                     *margin = take(&at, (size_t)rows * cols);
-        float *panels = in_panels(hessian, cols);
         for (uint32_t threads = 1; threads < 4; threads++) {
             nibl_pool *pool = NULL;
             CHECK_EQ(nibl_pool_new(threads, &pool), NIBL_OK);
             nibl_factor factor;
+            float *panels = in_panels(hessian, cols);
             CHECK_EQ(nibl_factor_make(pool, kernels(), panels, NULL, cols, 0.01, &factor), NIBL_OK);
             float *room = malloc((size_t)NIBL_GPTQ_ROOM(cols) * sizeof *room);
             const nibl_grid *grid = nibl_grid_of(nibl_dtype_by_id(2));
@@ -78,8 +78,8 @@ static void codes_are_those_of_the_paper(void) {
             free(room);
             nibl_factor_free(&factor);
             nibl_pool_free(pool);
+            free(panels);
         }
-        free(panels);
     }
     CHECK(counted > 2000);
     free(bytes);
@@ -517,6 +517,23 @@ static void bytes_go_where_they_help(void) {
     nibl_model_free(source);
 }
 
+static void best_is_what_was_measured(void) {
+    nibl_model *source = load_file(TINY);
+    nibl_quantize_options options = {.size = sizeof options, .method = "best"};
+    output best, told;
+    CHECK_EQ(quantize_with(source, &options, &best), NIBL_OK);
+    options = (nibl_quantize_options){.size = sizeof options,
+                                      .type = "iq4_nl",
+                                      .embedding = "iq4_nl",
+                                      .head = "iq4_nl",
+                                      .method = "awq,gptq"};
+    CHECK_EQ(quantize_with(source, &options, &told), NIBL_OK);
+    CHECK(best.length == told.length && memcmp(best.bytes, told.bytes, best.length) == 0);
+    free(best.bytes);
+    free(told.bytes);
+    nibl_model_free(source);
+}
+
 static void wrong_calibrations_are_told(void) {
     nibl_model *source = load_file(TINY);
     const nibl_quantize_options options = {.size = sizeof options, .method = "gptq"};
@@ -573,6 +590,7 @@ static const test tests[] = {
     {"rotation changes nothing", rotation_changes_nothing},
     {"threads do not matter", threads_do_not_matter},
     {"bytes go where they help", bytes_go_where_they_help},
+    {"best is what was measured", best_is_what_was_measured},
     {"wrong calibrations are told", wrong_calibrations_are_told},
     {"memory that cannot be had is told", memory_that_cannot_be_had_is_told},
 };

@@ -74,6 +74,23 @@ static void quantiles_are_of_the_nearest_rank(void) {
     nibl_evaluation_free(evaluation);
 }
 
+static void a_position_alone_has_a_divergence(void) {
+    float reference[2], logits[2];
+    double kl = -1;
+    logits_of(0.5, 0.5, 7, reference);
+    logits_of(0.25, 0.75, -3, logits);
+    CHECK_EQ(nibl_divergence(logits, reference, 2, &kl), NIBL_OK);
+    near(kl, 0.5 * log(2) + 0.5 * log(2.0 / 3));
+    CHECK_EQ(nibl_divergence(reference, logits, 2, &kl), NIBL_OK);
+    near(kl, 0.25 * log(0.5) + 0.75 * log(1.5));
+    CHECK_EQ(nibl_divergence(logits, logits, 2, &kl), NIBL_OK);
+    CHECK(kl == 0);
+    logits[1] = NAN;
+    CHECK_EQ(nibl_divergence(logits, reference, 2, &kl), NIBL_E_NUMERIC);
+    CHECK_EQ(nibl_divergence(reference, logits, 2, &kl), NIBL_E_NUMERIC);
+    CHECK_EQ(nibl_divergence(reference, reference, 0, &kl), NIBL_E_NUMERIC);
+}
+
 static void what_cannot_be_scored_is_refused(void) {
     float row[2] = {0, 1}, bad[2] = {0, NAN}, infinite[2] = {-INFINITY, 0};
     nibl_evaluation_result small = {.size = 8};
@@ -147,6 +164,7 @@ int main(void) {
         {"a packed reference gives KL without bias", a_packed_reference_gives_kl_without_bias},
         {"figures follow from the definitions", figures_follow_from_the_definitions},
         {"quantiles are of the nearest rank", quantiles_are_of_the_nearest_rank},
+        {"a position alone has a divergence", a_position_alone_has_a_divergence},
         {"what cannot be scored is refused", what_cannot_be_scored_is_refused},
     };
     return test_run(tests, sizeof tests / sizeof *tests);

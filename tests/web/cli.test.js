@@ -1,65 +1,12 @@
 // The `nibl` command as its users meet it: verbs, exit codes, messages, pipes, files that are no models.
-// NIBL_CLI names another binary than the native build's.
 
 import assert from 'node:assert/strict'
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import fs from 'node:fs'
-import os from 'node:os'
 import path from 'node:path'
-import { after, describe, test } from 'node:test'
-import { fileURLToPath } from 'node:url'
-
-const root = fileURLToPath(new URL('../../', import.meta.url))
-const binary = process.env.NIBL_CLI ?? path.join(root, 'build/native/nibl')
-const fixture = (/** @type {string} */ name) => path.join(root, 'tests/fixtures', name)
-const tiny = fixture('tiny-llama-q4_1.gguf')
-const realModel = path.join(root, '.models/SmolLM2-135M-Instruct.Q4_1.gguf')
-const needsModel = { skip: fs.existsSync(realModel) ? false : 'the default model is not there: run npm start once' }
-
-const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'nibl-cli-'))
-after(() => fs.rmSync(folder, { recursive: true }))
-
-const HANG = 60_000 // ms; nothing here takes a tenth of it
-
-/**
- * @param {string[]} args
- * @param {{ input?: string | Buffer, stdio?: any }} [options]
- */
-function nibl(args, { input = '', stdio = 'pipe' } = {}) {
-  const result = spawnSync(binary, args, { input, stdio, timeout: HANG, maxBuffer: 1 << 28 })
-  if (result.error) throw result.error
-  const { status, signal, stdout, stderr } = result
-  return { status, signal, stdout: stdout?.toString() ?? '', stderr: stderr?.toString() ?? '' }
-}
-
-/** Runs what must succeed. @param {string[]} args @param {string | Buffer} [input] */
-function succeed(args, input) {
-  const result = nibl(args, { input })
-  assert.equal(result.status, 0, `nibl ${args.join(' ')}: ${result.stderr}`)
-  return result
-}
-
-/** The JSON lines of a run that must succeed. @param {string[]} args @param {string | Buffer} [input] */
-function json(args, input) {
-  return succeed([...args, '--json'], input).stdout.trimEnd().split('\n').map(line => JSON.parse(line))
-}
-
-/** Runs what must fail: exit code, a message, no output. @param {string[]} args @param {number} status @param {RegExp} message */
-function refuse(args, status, message) {
-  const result = nibl(args)
-  assert.equal(result.status, status, `nibl ${args.join(' ')}: ${result.signal ?? ''} ${result.stderr}`)
-  assert.match(result.stderr, /^nibl: /)
-  assert.match(result.stderr, message)
-  assert.equal(result.stdout, '')
-}
-
-/** @param {string} name @param {string | Buffer} content */
-function file(name, content) {
-  const at = path.join(folder, name)
-  fs.writeFileSync(at, content)
-  return at
-}
+import { describe, test } from 'node:test'
+import { HANG, binary, file, fixture, folder, json, needsModel, nibl, realModel, refuse, root, succeed, tiny } from './command.js'
 
 /** A token file as `nibl eval` reads it. @param {string} name @param {number[][]} sequences */
 function tokenFile(name, sequences) {
@@ -618,63 +565,4 @@ describe('hash', () => {
     const hashes = ways.map(way => json([...args, ...way])[0].hash)
     assert.equal(new Set(hashes).size, ways.length)
   })
-})
-
-describe('quantize', () => {
-  const out = path.join(folder, 'quantized.gguf')
-  const leftovers = () => fs.readdirSync(folder).filter(name => name.startsWith('quantized.gguf'))
-
-  test('makes a file that loads, says what it did, and leaves nothing else', () => {
-    const { stdout } = succeed(['quantize', fixture('tiny-llama-f16.gguf'), out, '--embedding', 'q4_0'])
-    assert.match(stdout, /quantized\.gguf: 0\.1 MB from 0\.3 MB, 4\.\d{3} bits per weight/)
-    assert.deepEqual(leftovers(), ['quantized.gguf'])
-    const hash = (/** @type {string} */ model) => json(['hash', model, '--prefill', '20', '--decode', '4'])[0].hash
-    assert.equal(hash(out), hash(fixture('tiny-llama-f16-as-q4_0.gguf')))
-  })
-
-  test('takes a folder, standard input, types by place and by name, and tells exceptions', () => {
-    const source = fixture('tiny-hf-f16')
-    const [{ tensors }] = json(['quantize', source, out, 'Q5_1', '--head=f16', '--tensor', 'blk.0.*_down.weight=q8_0'])
-    const to = (/** @type {string} */ name) => tensors.find((/** @type {any} */ tensor) => tensor.name === name).to
-    assert.deepEqual(['blk.0.ffn_down.weight', 'blk.1.ffn_down.weight', 'blk.1.attn_norm.weight'].map(to), ['Q8_0', 'Q5_1', 'F32'])
-    const input = fs.readFileSync(fixture('tiny-llama-bf16.gguf'))
-    const { stdout } = succeed(['quantize', '-', '--type', 'q4_k', '-o', out], input)
-    assert.match(stdout, /Q5_0 \(96 columns are no multiple of 256\)/)
-    assert.equal(stdout.trimEnd().split('\n').length, 3)
-  })
-
-  test('refuses what it cannot do, and leaves what was there', () => {
-    fs.writeFileSync(out, 'old')
-    const source = fixture('tiny-llama-f16.gguf')
-    refuse(['quantize', source], 2, /OUT is missing/)
-    refuse(['quantize', source, out, 'q4_0', 'more'], 2, /one too many/)
-    refuse(['quantize', source, out, '--tensor', 'a'], 2, /PATTERN=TYPE/)
-    refuse(['quantize', source, out, 'q9'], 1, /'q9'; possible are: f32, /)
-    refuse(['quantize', tiny, out], 1, /is Q4_1 already/)
-    refuse(['quantize', source, path.join(folder, 'none', 'x.gguf')], 1, /No such file/)
-    const spoilt = file('spoilt.gguf', (() => {
-      const bytes = fs.readFileSync(source)
-      bytes.fill(0xff, bytes.length - 4000, bytes.length - 3990)
-      return bytes
-    })())
-    refuse(['quantize', spoilt, out], 1, /tensor '.*', row \d+: a value is infinite or NaN/)
-    const cut = file('cut.gguf', fs.readFileSync(source).subarray(0, 150000))
-    refuse(['quantize', cut, out], 1, /ends/)
-    assert.equal(fs.readFileSync(out, 'utf8'), 'old')
-    assert.deepEqual(leftovers(), ['quantized.gguf'])
-    if (fs.existsSync('/dev/full')) refuse(['quantize', source, '/dev/full'], 1, /No space left/)
-  })
-})
-
-test('quantize with a calibration text', () => {
-  const out = path.join(folder, 'calibrated.gguf')
-  const text = file('calibration.txt', 'The reef is in the north. '.repeat(20))
-  const { stderr, stdout } = succeed(['quantize', fixture('tiny-llama-f16.gguf'), out, '--method', 'awq,gptq', '--calibration', text])
-  assert.match(stderr, /only \d+ tokens/)
-  assert.match(stdout, /bits per weight/)
-  const [{ types }] = [json(['inspect', out])[0].model]
-  assert.deepEqual(Object.keys(types).sort(), ['F32', 'Q4_0', 'Q8_0'])
-  json(['hash', out, '--prefill', '20', '--decode', '4'])
-  refuse(['quantize', fixture('tiny-llama-f16.gguf'), out, '--method', 'gptq'], 1, /method gptq needs a calibration text/)
-  refuse(['quantize', fixture('tiny-llama-f16.gguf'), out, '--method', 'gptq', '--calibration', path.join(folder, 'none')], 1, /No such file/)
 })

@@ -6,8 +6,9 @@ import { promisify } from 'node:util'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import worker_threads from 'node:worker_threads'
-import { load } from 'nibl'
+import { load, quantize } from 'nibl'
 import { compileBinary, instantiate } from '../../web/binaries.js'
+import { makeUp } from '../made-up-model.js'
 import { faultyServer } from './faulty-server.js'
 import { answer, fromRoot, isAbort, loadFor, modelPath, niblError, tinyBytes, tinyPath } from './support.js'
 
@@ -91,6 +92,39 @@ test('a load that fails leaves nothing', async (t) => {
     await noWorkers()
     await noMemories()
   }
+})
+
+test('a quantization that ends at any point leaves nothing', async (t) => {
+  const { read, size } = makeUp({ layers: 2, width: 512, ffn: 1024, heads: 8, kvHeads: 2 })
+  const bytes = new Uint8Array(read(0, size))
+  const server = await faultyServer(bytes)
+  t.after(() => server.close())
+  let seed = 7
+  const below = (/** @type {number} */ n) => (seed = Number((BigInt(seed) * 48271n) % 0x7fffffffn)) % n /* Park and Miller's numbers */
+  for (let i = 0; i < 50; i++) {
+    const controller = new AbortController()
+    const full = below(2) ? new DOMException('no room', 'QuotaExceededError') : null
+    const end = below(4)
+    let writes = 0
+    /** @type {any} */
+    let reason = full
+    const sink = new WritableStream({
+      write() {
+        if (writes++ < end) return
+        if (full) throw full
+        controller.abort()
+      },
+      abort: (error) => void (reason = error), /* what the sink has it throws away */
+    })
+    if (end === 0) setTimeout(() => controller.abort(full), below(20))
+    const options = { worker: below(2) === 1, threads: 1 + below(2), sink, signal: controller.signal }
+    const quantizing = quantize(below(2) ? bytes : server.url, { type: 'f32', requantize: true, ...options })
+    await assert.rejects(quantizing, (error) => error === full || isAbort(error))
+    assert.ok(reason === full || isAbort(reason))
+    assert.ok(writes <= end + 1, `${writes} ${end}`)
+  }
+  await noWorkers()
+  await noMemories()
 })
 
 test('a program that forgets to close ends all the same', async () => {

@@ -1,0 +1,156 @@
+// `nibl quantize` as its users meet it: what it says, what it refuses, and that a file is whole or not there at all.
+
+import assert from 'node:assert/strict'
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import fs from 'node:fs'
+import path from 'node:path'
+import { describe, test } from 'node:test'
+import { binary, file, fixture, folder, json, refuse, succeed, tiny } from './command.js'
+
+describe('quantize', () => {
+  const out = path.join(folder, 'quantized.gguf')
+  const leftovers = () => fs.readdirSync(folder).filter(name => name.startsWith('quantized.gguf'))
+
+  test('makes a file that loads, says what it did, and leaves nothing else', () => {
+    const { stdout } = succeed(['quantize', fixture('tiny-llama-f16.gguf'), out, '--embedding', 'q4_0'])
+    assert.match(stdout, /quantized\.gguf: 0\.1 MB from 0\.3 MB, 4\.\d{3} bits per weight/)
+    assert.deepEqual(leftovers(), ['quantized.gguf'])
+    const hash = (/** @type {string} */ model) => json(['hash', model, '--prefill', '20', '--decode', '4'])[0].hash
+    assert.equal(hash(out), hash(fixture('tiny-llama-f16-as-q4_0.gguf')))
+  })
+
+  test('takes a folder, standard input, types by place and by name, and tells exceptions', () => {
+    const source = fixture('tiny-hf-f16')
+    const [{ tensors }] = json(['quantize', source, out, 'Q5_1', '--head=f16', '--tensor', 'blk.0.*_down.weight=q8_0'])
+    const to = (/** @type {string} */ name) => tensors.find((/** @type {any} */ tensor) => tensor.name === name).to
+    assert.deepEqual(['blk.0.ffn_down.weight', 'blk.1.ffn_down.weight', 'blk.1.attn_norm.weight'].map(to), ['Q8_0', 'Q5_1', 'F32'])
+    const input = fs.readFileSync(fixture('tiny-llama-bf16.gguf'))
+    const { stdout } = succeed(['quantize', '-', '--type', 'q4_k', '-o', out], input)
+    assert.match(stdout, /Q5_0 \(96 columns are no multiple of 256\)/)
+    assert.equal(stdout.trimEnd().split('\n').length, 3)
+  })
+
+  test('refuses what it cannot do, and leaves what was there', () => {
+    fs.writeFileSync(out, 'old')
+    const source = fixture('tiny-llama-f16.gguf')
+    refuse(['quantize', source], 2, /OUT is missing/)
+    refuse(['quantize', source, out, 'q4_0', 'more'], 2, /one too many/)
+    refuse(['quantize', source, out, '--tensor', 'a'], 2, /PATTERN=TYPE/)
+    refuse(['quantize', source, out, 'q9'], 1, /'q9'; possible are: f32, /)
+    refuse(['quantize', tiny, out], 1, /is Q4_1 already/)
+    refuse(['quantize', source, path.join(folder, 'none', 'x.gguf')], 1, /No such file/)
+    const spoilt = file('spoilt.gguf', (() => {
+      const bytes = fs.readFileSync(source)
+      bytes.fill(0xff, bytes.length - 4000, bytes.length - 3990)
+      return bytes
+    })())
+    refuse(['quantize', spoilt, out], 1, /tensor '.*', row \d+: a value is infinite or NaN/)
+    const cut = file('cut.gguf', fs.readFileSync(source).subarray(0, 150000))
+    refuse(['quantize', cut, out], 1, /ends/)
+    assert.equal(fs.readFileSync(out, 'utf8'), 'old')
+    assert.deepEqual(leftovers(), ['quantized.gguf'])
+    if (fs.existsSync('/dev/full')) refuse(['quantize', source, '/dev/full'], 1, /No space left/)
+  })
+})
+
+test('quantize with a calibration text', () => {
+  const out = path.join(folder, 'calibrated.gguf')
+  const text = file('calibration.txt', 'The reef is in the north. '.repeat(20))
+  const { stderr, stdout } = succeed(['quantize', fixture('tiny-llama-f16.gguf'), out, '--method', 'awq,gptq', '--calibration', text])
+  assert.match(stderr, /only \d+ tokens/)
+  assert.match(stdout, /bits per weight/)
+  const [{ types }] = [json(['inspect', out])[0].model]
+  assert.deepEqual(Object.keys(types).sort(), ['F32', 'Q4_0', 'Q8_0'])
+  json(['hash', out, '--prefill', '20', '--decode', '4'])
+  const own = succeed(['quantize', fixture('tiny-llama-f16.gguf'), out, '--method', 'gptq', '--calibration-tokens', '600'])
+  assert.match(own.stderr, /calibrated with a small text of the command's own/)
+  refuse(['quantize', fixture('tiny-llama-f16.gguf'), out, '--method', 'gptq', '--calibration', path.join(folder, 'none')], 1, /No such file/)
+})
+
+test('a text without words is no calibration, one in another language is', () => {
+  const out = path.join(folder, 'languages.gguf')
+  const args = ['quantize', fixture('tiny-llama-f16.gguf'), out, '--method', 'awq,gptq', '--calibration']
+  refuse([...args, file('empty.txt', '')], 1, /empty\.txt: there is no text to calibrate with/)
+  assert.ok(!fs.existsSync(out))
+  for (const text of ['这是一个测试。你好世界，今天天气很好。', '\n', Buffer.from(Uint8Array.from({ length: 500 }, (_, i) => (i * i * 89) >> 3))]) {
+    succeed([...args, file('text.txt', text)])
+    json(['hash', out, '--prefill', '20', '--decode', '4'])
+  }
+})
+
+test('groups that do not divide rows become smaller ones, which is told', () => {
+  const { stdout } = succeed(['quantize', fixture('tiny-llama-f16.gguf'), path.join(folder, 'group'), 'w4g64'])
+  assert.match(stdout, /w4g32sym \(96 columns are no multiple of 64\)/)
+  refuse(['quantize', fixture('tiny-llama-f16.gguf'), path.join(folder, 'none'), 'w4g0'], 1, /'w4g0'; possible are/)
+})
+
+test('folders whose tensors are not those of a file', () => {
+  const hash = (/** @type {string} */ model) => json(['hash', model, '--prefill', '20', '--decode', '4'])[0].hash
+  for (const name of ['qwen3moe', 'gpt-oss', 'gpt2']) {
+    const hashes = [`arch/${name}`, `arch/${name}.gguf`].map((source) => {
+      const out = path.join(folder, 'architecture.gguf')
+      succeed(['quantize', fixture(source), out, '--head', 'f16', '--embedding', 'f16'])
+      return hash(out)
+    })
+    assert.equal(hashes[0], hashes[1])
+  }
+})
+
+/* ---- A file is whole or not there ---- */
+
+const source = fixture('tiny-llama-f16.gguf')
+const text = file('words.txt', 'The reef is in the north. '.repeat(20))
+const leftovers = (/** @type {string} */ name) => fs.readdirSync(folder).filter((entry) => entry.startsWith(name))
+
+/** Numbers below `n`, the same each time (Steele, Lea and Flood's splitmix32). */
+function numbers() {
+  let seed = 7
+  return (/** @type {number} */ n) => {
+    let z = (seed = (seed + 0x9e3779b9) | 0)
+    z = Math.imul(z ^ (z >>> 16), 0x21f0aaad)
+    z = Math.imul(z ^ (z >>> 15), 0x735a2d97)
+    return ((z ^ (z >>> 15)) >>> 0) % n
+  }
+}
+
+const posix = { skip: process.env.NIBL_CLI ? 'of the native program' : false }
+
+test('where no more can be written, that is told and nothing stays', posix, () => {
+  const ways = [[], ['w4g32'], ['--method', 'awq', '--calibration', text], ['w4g32', '--method', 'gptq', '--calibration', text]]
+  for (const way of ways) {
+    for (const blocks of [0, 1, 13, 40]) {
+      const args = ['-c', `ulimit -f ${blocks}; exec "$@"`, 'bash', binary, 'quantize', source, path.join(folder, 'full'), ...way]
+      const { status, stderr } = spawnSync('bash', args, { encoding: 'utf8' })
+      assert.equal(status, 1, stderr)
+      assert.match(stderr, /^nibl: .*full.*: File too large/m)
+      assert.deepEqual(leftovers('full'), [])
+    }
+  }
+})
+
+test('an interrupt at any point leaves nothing', posix, async () => {
+  const below = numbers()
+  const bytes = fs.readFileSync(source)
+  for (let i = 0; i < 50; i++) {
+    const child = spawn(binary, ['quantize', '-', '-o', path.join(folder, 'ended.gguf')], { stdio: ['pipe', 'ignore', 'pipe'] })
+    child.stdin.on('error', () => {})
+    const ended = once(child, 'close')
+    child.stdin.write(bytes.subarray(0, below(bytes.length)))
+    await new Promise((resolve) => setTimeout(resolve, below(12)))
+    child.kill(below(2) ? 'SIGINT' : 'SIGTERM')
+    const [code, signal] = await ended
+    assert.ok(code === 1 || signal, `${code} ${signal}`) /* the signal's own end: before it is caught */
+    assert.deepEqual(leftovers('ended.gguf'), [])
+  }
+  for (let i = 0; i < 10; i++) {
+    const args = ['quantize', source, path.join(folder, 'ended'), 'w4g32', '--method', 'awq,gptq', '--calibration', text]
+    const child = spawn(binary, args, { stdio: 'ignore' })
+    const ended = once(child, 'close')
+    await new Promise((resolve) => setTimeout(resolve, below(60)))
+    child.kill('SIGINT')
+    const [code] = await ended
+    assert.deepEqual(leftovers('ended'), code === 0 ? ['ended'] : [], String(i))
+    fs.rmSync(path.join(folder, 'ended'), { recursive: true, force: true })
+  }
+})
