@@ -36,7 +36,7 @@ const layers = [
   { name: 'model', files: ['core/model', 'core/model_rows', 'core/text'] },
   { name: 'kvcache', files: ['core/kvcache'] },
   { name: 'forward', files: ['core/forward', 'core/run', 'core/layer', 'core/attention', 'core/experts'] },
-  { name: 'session', files: ['core/session', 'core/sampler'] },
+  { name: 'session', files: ['core/session', 'core/state', 'core/sampler'] },
   { name: 'loader', files: ['core/plan', 'core/hf', 'core/hf_assumed', 'core/hf_config', 'core/hf_family', 'core/hf_tokenizer', 'core/header', 'core/source', 'core/loader', 'core/inspect'] },
   { name: 'quant', files: ['core/quant/'] },
   { name: 'eval', files: ['core/eval/'] },
