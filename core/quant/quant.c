@@ -211,8 +211,9 @@ static nibl_status make_desks(nibl_quantizer *q, uint32_t threads) {
     return NIBL_OK;
 }
 
-nibl_status nibl_quant_new(const nibl_gguf *gguf, const nibl_quantize_options *o,
-                           const nibl_quant_grids *grids, nibl_quantizer **out) {
+nibl_status nibl_quant_new(const nibl_gguf *gguf, const nibl_gguf_tensor *outputs, size_t count,
+                           const nibl_quantize_options *o, const nibl_quant_grids *grids,
+                           nibl_quantizer **out) {
     if (o->size != sizeof *o)
         return nibl_fail(NIBL_E_ARGUMENT, "nibl_quantize_options.size is %zu, must be %zu", o->size,
                          sizeof *o);
@@ -228,7 +229,7 @@ nibl_status nibl_quant_new(const nibl_gguf *gguf, const nibl_quantize_options *o
         status = nibl_fail(NIBL_E_ARGUMENT, "NIBL_ISA=%s names no instruction set of this machine",
                            nibl_plat_isa_cap());
     else
-        status = nibl_recipe_choose(gguf, o, grids, &q->recipe);
+        status = nibl_recipe_choose(gguf, outputs, count, o, grids, &q->recipe);
     if (status < 0)
         nibl_quantizer_free(q);
     else
@@ -275,7 +276,7 @@ nibl_status nibl_quantizer_new(nibl_loader *loader, const nibl_quantize_options 
     nibl_gguf *gguf = NULL;
     nibl_quantizer *q = NULL;
     NIBL_TRY(nibl_loader_header(loader, &gguf));
-    NIBL_TRY(nibl_quant_new(gguf, options, NULL, &q));
+    NIBL_TRY(nibl_quant_new(gguf, NULL, 0, options, NULL, &q));
     const nibl_status status = begin(q, loader, options);
     if (status < 0)
         nibl_quantizer_free(q);
@@ -336,6 +337,8 @@ static void write_salient(nibl_writer *w, const nibl_salient *s) {
     nibl_print(w, "]}");
 }
 
+static uint64_t stored_bytes(const nibl_quant_tensor *t) { return t->stored > 0 ? t->stored : t->bytes; }
+
 static void write_tensor(nibl_writer *w, const nibl_quant_tensor *t) {
     nibl_print(w, "{\"name\":");
     nibl_write_json(w, t->source->name.bytes, t->source->name.length);
@@ -345,7 +348,7 @@ static void write_tensor(nibl_writer *w, const nibl_quant_tensor *t) {
         nibl_print(w, ",\"wanted\":\"%s\",\"why\":\"%llu columns are no multiple of %u\"", t->wanted->name,
                    (unsigned long long)t->cols, t->wanted_block);
     nibl_print(w, ",\"source_bytes\":%llu,\"bytes\":%llu", (unsigned long long)t->source->bytes,
-               (unsigned long long)t->bytes);
+               (unsigned long long)stored_bytes(t));
     if (t->uncalibrated > 0) nibl_print(w, ",\"uncalibrated\":%u", t->uncalibrated);
     if (t->loss.weights > 0) {
         nibl_print(w, ",\"error\":");
@@ -361,7 +364,7 @@ nibl_status nibl_quantizer_report(const nibl_quantizer *q, char *json, size_t ca
         const nibl_quant_tensor *t = &q->recipe.tensors[i];
         parameters += t->rows * t->cols;
         source += t->source->bytes;
-        bytes += t->bytes;
+        bytes += stored_bytes(t);
     }
     /* in thousandths, for C libraries write decimals in the host's locale */
     const uint64_t bits = (bytes * 8000 + parameters / 2) / parameters;
