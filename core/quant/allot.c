@@ -464,7 +464,8 @@ static nibl_status add_rows(nibl_allotment *a, const int32_t *tokens, size_t tak
                 return nibl_fail(NIBL_E_ARGUMENT, "calibration token %d; the vocabulary has %u",
                                  (int)tokens[first + t], a->model->hyper.vocabulary);
             const bool scored = t >= length / 2 && (length - 1 - t) % EVERY == 0;
-            a->rows[a->row_count++] = (nibl_row){&a->caches[i], tokens[first + t], (uint32_t)t, scored};
+            a->rows[a->row_count++] = (nibl_row){
+                .kv = &a->caches[i], .token = tokens[first + t], .position = (uint32_t)t, .logits = scored};
             a->scored += scored;
         }
     }
