@@ -56,9 +56,10 @@ static void multiply_panels(const nibl_run *run, const nibl_product *products, u
 void nibl_multiply(const nibl_run *run, const nibl_product *products, uint32_t count, uint32_t worker,
                    uint32_t workers) {
     uint32_t panels = 0;
-    if (run->observer)
-        run->observer(run->observer_context, products[0].w, nibl_input_of(run, products[0].first),
-                      run->widest, products[0].rows, worker, workers);
+    for (uint32_t i = 0; run->observer && i < count; i++)
+        if (i == 0 || products[i].first != products[i - 1].first)
+            run->observer(run->observer_context, products[i].w, nibl_input_of(run, products[i].first),
+                          run->widest, products[i].rows, worker, workers);
     for (uint32_t i = 0; i < count; i++) panels += nibl_panels(products[i].w);
     nibl_claims claims =
         nibl_pool_divide(run->model->pool, worker, workers, panels, panels / (workers * CLAIMS));

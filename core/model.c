@@ -524,9 +524,14 @@ static nibl_status make_staging(nibl_model *m) {
 void nibl_model_divide(nibl_model *m, bool tensors) {
     for (size_t i = 0; i < m->binding_count; i++) {
         nibl_binding *b = &m->bindings[i];
-        const bool same = i > 0 && b->tensor == b[-1].tensor;
+        /* what one tensor of a GGUF file holds stays together */
+        const bool same =
+            i > 0 && b->layer && b->layer == b[-1].layer &&
+            strcmp(nibl_arch_slot(m->arch, b->slot).gguf, nibl_arch_slot(m->arch, b[-1].slot).gguf) == 0;
         if (tensors)
-            b->section = i == 0 ? 0 : b[-1].section + !(same || (b->quantized && !b->owns));
+            b->section =
+                i == 0 ? 0
+                       : b[-1].section + !(same || b->tensor == b[-1].tensor || (b->quantized && !b->owns));
         else if (b->layer)
             b->section = 1 + (uint32_t)(b->layer - m->layers);
         else

@@ -444,8 +444,10 @@ nibl_status nibl_quantizer_new(nibl_loader *loader, const nibl_quantize_options 
                                nibl_quantizer **out);
 void nibl_quantizer_free(nibl_quantizer *quantizer);
 
-/* Whether the types or the format of the options need nibl_model_quantizer_new, with or without a calibration. */
+/* Whether the types or the format of the options need nibl_model_quantizer_new, with or without a calibration; and whether
+ * their methods, which all are known, need one with. */
 bool nibl_quantize_needs_model(const nibl_quantize_options *options);
+bool nibl_quantize_needs_text(const nibl_quantize_options *options);
 
 /* The same of a model, with methods that look at what a text makes of it: `tokens` (count, at most 2^20) are computed in
  * windows of `window` tokens, each on its own; 8,192 in windows of 512 are usual. Read during the call only. nibl_quantizer_step

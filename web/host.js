@@ -7,7 +7,7 @@ import { Engine } from './engine.js'
 export function engineCalls() {
   /** @type {Engine} */
   let engine
-  /** @type {import('./quantizing.js').Quantizing} */
+  /** @type {import('./quantizing.js').Quantizing | import('./calibrating.js').Calibrating} */
   let quantizing
   return {
     async load([descriptor, options], context) {
@@ -23,12 +23,12 @@ export function engineCalls() {
       const { fitSource } = await import('./fit.js')
       return fitSource(descriptor, options, context)
     },
-    async quantize([descriptor, options], { signal }) {
+    async quantize([descriptor, options], context) {
       const { Quantizing } = await import('./quantizing.js')
-      quantizing = await Quantizing.start(descriptor, options, signal)
-      return { size: quantizing.size, report: quantizing.report() }
+      quantizing = await Quantizing.start(descriptor, options, context)
+      return { size: quantizing.size, report: quantizing.report(), tokens: quantizing.tokens }
     },
-    quantized: () => quantizing.next(),
+    quantized: (_, context) => quantizing.next(context),
     quantizeReport: () => quantizing.report(),
     files: (_, context) => engine.files(context),
     ready: (_, context) => engine.ready(context),

@@ -92,11 +92,14 @@ export interface LoadOptions {
 }
 
 export interface Progress {
-  phase: 'download' | 'quantize'
+  /** 'measure': what each tensor is worth, of quantize() with a size; `loaded` is a share then, and `total` 1. */
+  phase: 'download' | 'measure' | 'quantize'
   /** Bytes. */
   loaded: number
   /** Bytes; 0 if the source does not tell. */
   total: number
+  /** Of this phase, at the pace so far. Of quantize(). */
+  secondsLeft?: number
   /** While quantizing: what becomes of every tensor, in the order in which they come out. */
   report?: QuantizationReport
 }
@@ -409,21 +412,53 @@ export function fit(source: Source, options?: FitOptions): Promise<Fitting>
 
 export interface QuantizeOptions
   extends Pick<LoadOptions, 'threads' | 'binary' | 'worker' | 'timeout' | 'retries' | 'headers' | 'hub' | 'token' | 'wasmUrl' | 'workerUrl' | 'signal' | 'onProgress'> {
-  /** Of matrices: 'q4_0' (default), 'q8_0', 'q4_k', 'mxfp4', 'f16', ..., any that GGUF has. */
+  /**
+   * Of matrices: 'q4_0' (default), 'q8_0', 'q4_k', 'mxfp4', 'f16', ..., any that GGUF has; or integers of 2 to 8 bits, with which
+   * a Hugging Face folder comes out: 'w4g64' (a scale for 64 inputs), 'w3g128asym' (with zero points), 'w8row', 'w4tensor',
+   * 'W4A16', ... (core/nibl.h has them all).
+   */
   type?: string
+  /** The same by its other name. */
+  scheme?: string
   /** 'q8_0' by default; where the embedding is the head too, the head's. */
   embedding?: string
   head?: string
   /** Exceptions: from patterns of names ('*' any characters, '?' one) to types; the first that matches counts. */
   tensors?: Record<string, string>
-  /** 'rtn' rounds by each type's rule, 'clip' searches the scales that lose least. */
-  method?: 'rtn' | 'clip'
+  /**
+   * One or several, or as one text with commas: 'rtn' (default) rounds by each type's rule, 'clip' searches the scales that lose
+   * least, 'rotate' turns the model first; 'imatrix', 'awq' and 'gptq' look at what a text makes of it. The model is in
+   * memory then, and rounded layer by layer.
+   */
+  method?: string | string[]
+  /**
+   * That text: itself, its URL, a Blob or File. true, and by default where one is needed: 8,500 tokens that come with the
+   * package, most of them English prose. With 'clip' it weighs errors.
+   */
+  calibration?: string | URL | Blob | true
+  /** So many of it, in windows of 512. Default: 8192. */
+  calibrationTokens?: number
+  /** Mixed precision: types with which a file of at most so many bytes loses least, measured on the text. */
+  size?: number
+  /** The same by bits per weight, all tensors counted. */
+  bitsPerWeight?: number
+  /** Those to choose from: ['q3_k', 'q4_0', 'q8_0']. Default: all of 2 to 8 bits. */
+  types?: string | string[]
+  /** What a quantized file or a report carries, or its JSON, in place of types and methods. */
+  recipe?: QuantizationReport['recipe'] | string | object
+  /** Of what comes out. Default: as the types demand. Symmetric integers of 4 bits can become 'gguf', as Q4_0. */
+  format?: 'gguf' | 'safetensors'
+  /** At most so many bytes in a folder's file of weights. Default: 5e9. */
+  shardBytes?: number
   /** The source may be quantized already: a second loss is added to the first. */
   requantize?: boolean
   /** The report tells what rounding lost of every matrix (`error`); takes a second pass over it. Default: false. */
   measure?: boolean
-  /** Where the file goes, at the sink's pace; closed at the end, aborted after an error. Without one there is a Blob. */
-  sink?: WritableStream<Uint8Array>
+  /**
+   * Where the file goes, at the sink's pace; closed at the end, aborted after an error. Of a folder a function that gives a
+   * sink for every name; after an error those that are whole are closed already. Without one there are Blobs.
+   */
+  sink?: WritableStream<Uint8Array> | ((name: string) => WritableStream<Uint8Array> | Promise<WritableStream<Uint8Array>>)
 }
 
 export interface QuantizedTensor {
@@ -457,14 +492,19 @@ export interface Quantized {
   readonly report: QuantizationReport
   /** Bytes of the file. */
   readonly size: number
-  /** The file; null where there is a sink. */
+  /** Of the text that was looked at; 0: none was. */
+  readonly calibrationTokens: number
+  /** The file; null where there is a sink, or a folder came out. */
   readonly blob: Blob | null
+  /** A folder's files, as load() takes them; null where there is a sink, or one file came out. */
+  readonly files: File[] | null
 }
 
 /**
  * Makes a smaller GGUF file, which any llama.cpp loads, of a GGUF file, a split one or a Hugging Face folder, row by row as
- * they come: neither file is ever held whole, unless as the Blob. onProgress has the phase 'quantize' and counts the bytes
- * that came out. Fails with NOT_FINITE, naming tensor and row, for a value that is infinite or NaN.
+ * they come: neither file is ever held whole, unless as the Blob; with 'rotate', integers, a text or a size the model is loaded
+ * first. The same bytes as of `nibl quantize`. onProgress has the phase 'quantize' and counts the bytes that came out. An
+ * abort is obeyed at once, and everything it took is given back (with `worker: false` after the layer at hand). Fails with NOT_FINITE, naming tensor and row, for a value that is infinite or NaN.
  */
 export function quantize(source: Source, options?: QuantizeOptions): Promise<Quantized>
 

@@ -3,7 +3,7 @@ import { renderChat } from './chat.js'
 import { describeSource, pageAddress } from './describe.js'
 import { NiblError, abortReason, fromRecord, throwIfAborted } from './errors.js'
 import { readIntegrity } from './integrity.js'
-import { biasEntries, fitOptions, generateOptions, grammarOf, inspectOptions, loadOptions, quantizeOptions, readOptions, scoreOptions } from './options.js'
+import { biasEntries, fitOptions, generateOptions, grammarOf, inspectOptions, loadOptions, readOptions, scoreOptions } from './options.js'
 import { connect } from './connect.js'
 
 export { openCache } from './cache.js'
@@ -81,32 +81,7 @@ export const fit = asking('fit', fitOptions)
 
 /** @type {typeof import('./nibl.d.ts').quantize} */
 export async function quantize(source, given = {}) {
-  const { sink, ...options } = readOptions(quantizeOptions, given)
-  const { signal, onProgress } = options
-  const writer = sink?.getWriter()
-  /** @type {(() => void) | undefined} */
-  let end
-  try {
-    const { link, close, args, calls } = await open(source, options)
-    end = close
-    const { size, report } = await link.call('quantize', args, calls) /* without what rounding will lose */
-    const parts = []
-    for (let loaded = 0; ; ) {
-      const bytes = await link.call('quantized', [], { signal })
-      if (!bytes) break
-      loaded += bytes.length
-      if (writer) await writer.write(bytes)
-      else parts.push(bytes)
-      onProgress?.({ phase: 'quantize', loaded, total: size, report })
-    }
-    await writer?.close()
-    return { report: await link.call('quantizeReport', [], { signal }), size, blob: writer ? null : new Blob(parts) }
-  } catch (error) {
-    await writer?.abort(error).catch(() => {})
-    throw error
-  } finally {
-    end?.()
-  }
+  return (await import('./quantization.js')).quantizeWith(open, source, given)
 }
 
 /** @type {typeof import('./nibl.d.ts').verify} */

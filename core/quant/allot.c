@@ -19,7 +19,7 @@
 #include <string.h>
 
 enum { CHUNK = 128, TOKENS = 1024, EVERY = 2 /* position of a window's second half is scored */ };
-enum { SAMPLE = 64 /* rows of a matrix */, MAX_TYPES = 16 };
+enum { SITES = 4 /* of a layer without experts */, SAMPLE = 64 /* rows of a matrix */, MAX_TYPES = 16 };
 static const double NOTHING = 1e-9; /* nats: a loss that cannot be told from none, but by its error */
 
 typedef struct item {
@@ -46,8 +46,7 @@ struct nibl_allotment {
     nibl_calib calib;
     bool by_columns;
     nibl_site head; /* what the head is multiplied with, once the layers are computed */
-    nibl_factor
-        factors[NIBL_MAX_SITES + 1]; /* in place of the sums of the layer's sites, and of the head's */
+    nibl_factor factors[SITES + 1]; /* in place of the sums of the layer's sites, and of the head's */
     const nibl_factor *factor; /* of the matrix at hand; NULL = it is rounded as it stands */
     /* the positions that are scored, of the first tokens */
     nibl_run *run;
@@ -230,7 +229,7 @@ static nibl_site *site_of(nibl_allotment *a, const item *t) {
     const nibl_model *m = a->model;
     if (t->binding->layer)
         return (nibl_site *)nibl_calib_site(&a->calib,
-                                            nibl_calib_first(t->binding->layer, t->binding->matrix));
+                                            nibl_calib_first(m, t->binding->layer, t->binding->matrix));
     return t->binding->matrix == (m->tied ? &m->embedding : &m->head) ? &a->head : NULL;
 }
 
@@ -238,14 +237,14 @@ static nibl_status find_factor(nibl_allotment *a, nibl_site *site) {
     const nibl_model *m = a->model;
     a->factor = NULL;
     if (!site || !a->by_columns) return NIBL_OK;
-    nibl_factor *f = &a->factors[site == &a->head ? NIBL_MAX_SITES : site - a->calib.sites];
+    nibl_factor *f = &a->factors[site == &a->head ? SITES : site - a->calib.sites];
     a->factor = f;
     return f->order ? NIBL_OK
                     : nibl_factor_make(m->pool, m->kernels, site->sums, NULL, site->cols, NIBL_DAMP, f);
 }
 
 static void free_factors(nibl_allotment *a) {
-    for (uint32_t i = 0; i <= NIBL_MAX_SITES; i++) nibl_factor_free(&a->factors[i]);
+    for (uint32_t i = 0; i <= SITES; i++) nibl_factor_free(&a->factors[i]);
 }
 
 static nibl_status measure_item(nibl_allotment *a, item *t) {
@@ -476,7 +475,7 @@ static nibl_status begin(nibl_allotment *a, const nibl_quantize_options *o, cons
     if (m->quantization.method || m->transposed || m->hyper.experts > 0 || m->hyper.conv_layers > 0)
         return nibl_fail(NIBL_E_UNSUPPORTED, "architecture %s cannot be calibrated yet", m->arch->name);
     NIBL_TRY(read_types(a, types));
-    NIBL_TRY(nibl_recipe_choose(m->gguf, o, NULL, &a->recipe));
+    NIBL_TRY(nibl_recipe_choose(m->gguf, NULL, 0, o, NULL, &a->recipe));
     NIBL_TRY(find_items(a, o));
     NIBL_TRY(copy_given(a, o));
     NIBL_TRY(nibl_session_grow_pool(a->model, o->threads));

@@ -6,13 +6,14 @@
 #include <math.h>
 #include <string.h>
 
-enum { CHUNK = 128, T = NIBL_TILE };
+enum { CHUNK = 128, T = NIBL_TILE, FEW = 32 /* rows say nothing of an input */ };
 
 static nibl_status add_windows(nibl_calib *c, const int32_t *tokens, size_t count, uint32_t window,
                                nibl_row *rows) {
     const nibl_hyper *h = &c->model->hyper;
-    nibl_hyper one = *h; /* layers take turns */
-    one.layers = 1;
+    nibl_hyper one = *h; /* layers take turns: one of each form */
+    one.conv_layers = h->conv_layers > 0;
+    one.layers = 1 + one.conv_layers;
     for (size_t i = 0; i < c->cache_count; i++) {
         const size_t first = i * window, length = count - first < window ? count - first : window;
         nibl_kv_init(&c->caches[i], &one, NIBL_KV_I8, (uint32_t)length);
@@ -46,11 +47,12 @@ nibl_status nibl_calib_begin(nibl_calib *c, nibl_model *model, const int32_t *to
     c->chunks = (c->rows + CHUNK - 1) / CHUNK;
     c->cache_count = (count + window - 1) / window;
     c->caches = nibl_alloc_zero((uint64_t)c->cache_count * sizeof *c->caches);
+    c->sites = nibl_alloc((nibl_calib_sites(model) + 1ull) * sizeof *c->sites); /* one more for the head */
     c->stream = nibl_alloc((uint64_t)count * model->hyper.width * sizeof *c->stream);
     c->panels =
         nibl_alloc((uint64_t)nibl_panel_size(widest_input(&model->hyper)) * CHUNK * sizeof *c->panels);
     nibl_row *rows = nibl_alloc((uint64_t)count * sizeof *rows);
-    nibl_status status = c->caches && c->stream && c->panels && rows
+    nibl_status status = c->caches && c->sites && c->stream && c->panels && rows
                              ? nibl_run_new(model, &c->run)
                              : nibl_fail_memory(count * model->hyper.width * 4, "calibration");
     if (status == NIBL_OK) status = add_windows(c, tokens, count, window, rows);
@@ -73,6 +75,7 @@ void nibl_calib_free(nibl_calib *c) {
     free_sites(c);
     for (size_t i = 0; c->caches && i < c->cache_count; i++) nibl_kv_free(&c->caches[i]);
     nibl_free(c->caches);
+    nibl_free(c->sites);
     nibl_free(c->stream);
     nibl_free(c->panels);
     nibl_run_free(c->run);
@@ -105,15 +108,15 @@ static void observe(void *context, const nibl_matrix *w, const float *input, siz
     const uint32_t size = nibl_panel_size(site->cols), panels = size / T;
     if (worker == 0) site->rows_seen += rows;
     for (uint32_t i = worker; i < panels; i += workers) copy_panel(c, site, input, stride, rows, i);
-    if (!site->sums) return;
     nibl_pool_barrier(c->model->pool, worker);
     uint32_t at = 0;
-    for (uint32_t j = 0; j < panels; j++)
+    for (uint32_t j = 0; site->sums && j < panels; j++)
         for (uint32_t i = j; i < panels; i++)
             if (at++ % workers == worker)
                 c->model->kernels->tile_f32(site->sums + nibl_panel_at(size, i * T, j * T),
                                             c->panels + (size_t)i * CHUNK * T,
                                             c->panels + (size_t)j * CHUNK * T, rows);
+    nibl_pool_barrier(c->model->pool, worker); /* another input may follow */
 }
 
 /* The other half of H. */
@@ -130,13 +133,13 @@ const nibl_site *nibl_calib_site(const nibl_calib *c, const nibl_matrix *first) 
     return NULL;
 }
 
-/* Forgets what nothing was seen of. */
+/* Forgets what next to nothing was seen of. */
 static void drop_unseen(nibl_calib *c) {
     uint32_t kept = 0;
     for (uint32_t i = 0; i < c->site_count; i++) {
         double sum = 0;
         for (uint32_t j = 0; j < c->sites[i].cols; j++) sum += (double)c->sites[i].squares[j];
-        if (sum > 0)
+        if (sum > 0 && c->sites[i].rows_seen >= (c->rows < FEW ? c->rows : FEW))
             c->sites[kept++] = c->sites[i];
         else
             nibl_site_free(&c->sites[i]);
@@ -154,9 +157,13 @@ static nibl_status open_site(nibl_calib *c, const nibl_matrix *first) {
 }
 
 static nibl_status open_sites(nibl_calib *c, const nibl_layer *l) {
-    const nibl_matrix *const firsts[] = {&l->wq, &l->wo, nibl_calib_first_ffn(l), l->down};
     free_sites(c);
-    for (size_t i = 0; i < sizeof firsts / sizeof *firsts; i++) NIBL_TRY(open_site(c, firsts[i]));
+    NIBL_TRY(open_site(c, nibl_calib_first_attn(l)));
+    NIBL_TRY(open_site(c, l->form.conv ? &l->conv_out : &l->wo));
+    for (uint32_t e = 0; e < nibl_arch_dim(&c->model->hyper, NIBL_DIM_EXPERTS); e++) {
+        NIBL_TRY(open_site(c, nibl_calib_first_ffn(l) + e));
+        NIBL_TRY(open_site(c, l->down + e));
+    }
     return NIBL_OK;
 }
 

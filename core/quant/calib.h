@@ -14,8 +14,6 @@ typedef struct nibl_site {
     float *squares; /* (cols): mean of x^2, once the layer is computed */
 } nibl_site;
 
-enum { NIBL_MAX_SITES = 8 };
-
 typedef struct nibl_calib {
     nibl_model *model;
     nibl_run *run;
@@ -28,7 +26,7 @@ typedef struct nibl_calib {
     void *context;
     float *panels; /* an input of a chunk, 16 columns after the other */
     bool hessians; /* or only squares */
-    nibl_site sites[NIBL_MAX_SITES];
+    nibl_site *sites; /* room for nibl_calib_sites of the model */
     uint32_t site_count;
 } nibl_calib;
 
@@ -54,13 +52,33 @@ static inline const nibl_matrix *nibl_calib_first_ffn(const nibl_layer *l) {
     return l->gate && l->gate->rows ? l->gate : l->up;
 }
 
-/* The first of the matrices that share the input of `matrix`. */
-static inline const nibl_matrix *nibl_calib_first(const nibl_layer *l, const nibl_matrix *matrix) {
-    if (matrix == &l->wk || matrix == &l->wv) return &l->wq;
-    return matrix == l->up ? nibl_calib_first_ffn(l) : matrix;
+/* Most inputs of a layer: two of its first block, two of every expert. */
+static inline uint32_t nibl_calib_sites(const nibl_model *m) {
+    return 2 + 2 * nibl_arch_dim(&m->hyper, NIBL_DIM_EXPERTS);
 }
 
-/* The input of a matrix; NULL where it was never multiplied, or zero for all of the text. */
+/* Which expert's a matrix is, of those that stand in a row from `first` on; their number where it is none of them. */
+static inline uint32_t nibl_calib_expert(const nibl_model *m, const nibl_matrix *first,
+                                         const nibl_matrix *matrix) {
+    uint32_t e = 0;
+    while (e < nibl_arch_dim(&m->hyper, NIBL_DIM_EXPERTS) && first + e != matrix) e++;
+    return e;
+}
+
+/* The first of the matrices that share the input of `matrix`. */
+static inline const nibl_matrix *nibl_calib_first(const nibl_model *m, const nibl_layer *l,
+                                                  const nibl_matrix *matrix) {
+    if (matrix == &l->wk || matrix == &l->wv) return &l->wq;
+    const uint32_t expert = nibl_calib_expert(m, l->up, matrix);
+    return expert < nibl_arch_dim(&m->hyper, NIBL_DIM_EXPERTS) ? nibl_calib_first_ffn(l) + expert : matrix;
+}
+
+/* The first of the matrices that the layer begins with. */
+static inline const nibl_matrix *nibl_calib_first_attn(const nibl_layer *l) {
+    return l->form.conv ? &l->conv_in : &l->wq;
+}
+
+/* The input of a matrix; NULL where it was hardly ever multiplied, or zero for all of the text. */
 const nibl_site *nibl_calib_site(const nibl_calib *c, const nibl_matrix *first);
 
 #endif

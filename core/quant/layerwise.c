@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { SHARED = 3 /* matrices that have one input, at most */ };
+
 /* ---- A layer ---- */
 
 static int ascending(const void *a, const void *b) {
@@ -55,13 +57,15 @@ static nibl_status note_salient(nibl_quantizer *q) {
     return NIBL_OK;
 }
 
-/* Whether what goes before an input can take its scale back: a norm without bias, the values of attention where every head
- * has its own, or the upper of the two matrices before the last. */
+/* Whether what goes before an input can take its scale back: a norm without bias that nothing else sees, the values of
+ * attention where every head has its own, or the upper of the two matrices before the last. */
 static bool folds(const nibl_model *m, const nibl_layer *layer, const nibl_matrix *first) {
-    if (first == &layer->wq) return layer->attn_norm && !layer->attn_norm_bias;
-    if (first == nibl_calib_first_ffn(layer)) return layer->ffn_norm && !layer->ffn_norm_bias;
+    if (first == nibl_calib_first_attn(layer)) return layer->attn_norm && !layer->attn_norm_bias;
+    if (first == &layer->conv_out) return false;
     if (first == &layer->wo)
         return m->hyper.heads == m->hyper.kv_heads && !layer->bv && !layer->attn_sub_norm;
+    if (nibl_calib_expert(m, layer->down, first) == nibl_arch_dim(&m->hyper, NIBL_DIM_EXPERTS))
+        return m->hyper.experts == 0 && layer->ffn_norm && !layer->ffn_norm_bias;
     return !m->arch->ungated && !layer->up_bias && !layer->ffn_sub_norm &&
            m->arch->activation != NIBL_ACTIVATE_CLAMPED;
 }
@@ -70,8 +74,8 @@ static nibl_status find_scales(nibl_quantizer *q, const nibl_layer *layer) {
     nibl_layerwise *l = q->layerwise;
     for (uint32_t s = 0; s < l->calib.site_count; s++) {
         const nibl_site *site = &l->calib.sites[s];
-        const nibl_matrix *matrices[NIBL_LAYER_MATRICES];
-        const nibl_dtype *types[NIBL_LAYER_MATRICES];
+        const nibl_matrix *matrices[SHARED];
+        const nibl_dtype *types[SHARED];
         uint32_t count = 0;
         if (!folds(l->model, layer, site->first)) continue;
         for (uint32_t i = 0; i < l->work_count; i++) {
@@ -93,7 +97,9 @@ static void fold_scales(nibl_layerwise *l, const nibl_layer *layer) {
         nibl_work *w = &l->works[i];
         w->in = nibl_layerwise_scale(l, w->site);
         if (w->matrix == &layer->wv) w->out = nibl_layerwise_scale(l, nibl_calib_site(&l->calib, &layer->wo));
-        if (w->matrix == layer->up) w->out = nibl_layerwise_scale(l, nibl_calib_site(&l->calib, layer->down));
+        const uint32_t expert = nibl_calib_expert(l->model, layer->up, w->matrix);
+        if (expert < nibl_arch_dim(&l->model->hyper, NIBL_DIM_EXPERTS))
+            w->out = nibl_layerwise_scale(l, nibl_calib_site(&l->calib, layer->down + expert));
     }
 }
 
@@ -130,8 +136,9 @@ static nibl_status compute_again(nibl_quantizer *q, nibl_layer *layer) {
     for (uint32_t i = 0; i < l->work_count && status == NIBL_OK; i++)
         status = nibl_layerwise_pack(q, &l->works[i]);
     if (status == NIBL_OK) {
-        nibl_layerwise_divide(scaled, norms[0],
-                              nibl_layerwise_scale(l, nibl_calib_site(&l->calib, &layer->wq)), width);
+        nibl_layerwise_divide(
+            scaled, norms[0],
+            nibl_layerwise_scale(l, nibl_calib_site(&l->calib, nibl_calib_first_attn(layer))), width);
         nibl_layerwise_divide(
             scaled + width, norms[1],
             nibl_layerwise_scale(l, nibl_calib_site(&l->calib, nibl_calib_first_ffn(layer))), width);
@@ -184,9 +191,9 @@ static void turn_back(nibl_layerwise *l) {
 
 static void free_works(nibl_layerwise *l) {
     turn_back(l);
-    for (uint32_t i = 0; i < l->work_count; i++) nibl_free(l->works[i].bytes);
+    for (uint32_t i = 0; i < l->work_count; i++) nibl_free(l->works[i].block);
     l->work_count = 0;
-    for (uint32_t s = 0; s < NIBL_MAX_SITES; s++) {
+    for (uint32_t s = 0; l->scales && s < l->site_count; s++) {
         nibl_free(l->scales[s]);
         l->scales[s] = NULL;
     }
@@ -203,27 +210,37 @@ static nibl_status calibrate(nibl_layerwise *l) {
     return status;
 }
 
+/* The matrices of a tensor; their rows stand one behind the other. */
+static nibl_status add_works(nibl_quantizer *q, const nibl_layer *layer, size_t index) {
+    nibl_layerwise *l = q->layerwise;
+    const nibl_output *o = &l->outputs.items[index];
+    nibl_quant_tensor *t = &q->recipe.tensors[index];
+    if (!l->outputs.parts[o->first].matrix) return NIBL_OK;
+    uint8_t *bytes = nibl_alloc(t->bytes);
+    if (!bytes) return nibl_fail_memory(t->bytes, "the layer");
+    for (uint32_t i = 0; i < o->count; i++) {
+        nibl_matrix *matrix = l->outputs.parts[o->first + i].matrix;
+        nibl_work *w = &l->works[l->work_count++];
+        *w = (nibl_work){.tensor = t, .matrix = matrix, .bytes = bytes, .block = i == 0 ? bytes : NULL};
+        w->site = nibl_calib_site(&l->calib, nibl_calib_first(l->model, layer, matrix));
+        t->uncalibrated += l->calibrated && !w->site && nibl_grid_of(t->to);
+        bytes += (size_t)(t->bytes / t->rows) * matrix->rows;
+    }
+    return NIBL_OK;
+}
+
 static nibl_status quantize_layer(nibl_quantizer *q, nibl_layer *layer, size_t begin, size_t end) {
     nibl_layerwise *l = q->layerwise;
     if (l->rotation) NIBL_TRY(turn_layer(l, layer));
     if (l->calibrated) NIBL_TRY(calibrate(l));
-    for (size_t i = begin; i < end; i++) {
-        const nibl_binding *b = &l->model->bindings[i];
-        if (!b->matrix) continue;
-        nibl_work *w = &l->works[l->work_count++];
-        *w = (nibl_work){.tensor = &q->recipe.tensors[i], .matrix = b->matrix};
-        w->site = nibl_calib_site(&l->calib, nibl_calib_first(layer, b->matrix));
-        w->tensor->uncalibrated += l->calibrated && !w->site;
-        w->bytes = nibl_alloc(w->tensor->bytes);
-        if (!w->bytes) return nibl_fail_memory(w->tensor->bytes, "the layer");
-    }
+    for (size_t i = begin; i < end; i++) NIBL_TRY(add_works(q, layer, i));
     if (q->measure && l->calibrated) NIBL_TRY(note_salient(q));
     if (q->method.awq) {
         NIBL_TRY(find_scales(q, layer));
         fold_scales(l, layer);
     }
     NIBL_TRY(encode_layer(q));
-    return q->method.gptq && end < l->model->binding_count ? compute_again(q, layer) : NIBL_OK;
+    return q->method.gptq && end < l->outputs.count ? compute_again(q, layer) : NIBL_OK;
 }
 
 /* A layer on the way to the head; weights that come and go come once more afterwards. */
@@ -249,52 +266,26 @@ nibl_status nibl_quantizer_step(nibl_quantizer *q) {
     if (!l) return nibl_fail(NIBL_E_ARGUMENT, "this quantizer works on what its loader is fed");
     const nibl_model *m = l->model;
     if (l->wants_head) return see_head(q);
-    if (l->binding == m->binding_count) return l->more ? nibl_layerwise_write_document(q) : NIBL_OK;
-    const nibl_binding *first = &m->bindings[l->binding];
-    nibl_layer *layer = first->layer;
-    const uint32_t part = l->model->open = first->section;
-    const size_t end = layer ? nibl_model_part_end(m, l->binding) : l->binding + 1;
+    if (l->output == l->outputs.count) return l->more ? nibl_layerwise_write_document(q) : NIBL_OK;
+    const nibl_output *items = l->outputs.items;
+    nibl_layer *layer = m->bindings[items[l->output].binding].layer;
+    const uint32_t part = l->model->open = m->bindings[items[l->output].binding].section;
+    size_t end = l->output + 1;
+    while (layer && end < l->outputs.count && m->bindings[items[end].binding].section == part) end++;
     if (!nibl_model_part_ready(m, part)) return NIBL_NEED_DATA;
-    if (layer) NIBL_TRY(quantize_layer(q, layer, l->binding, end));
-    for (; l->binding < end; l->binding++) {
-        const nibl_binding *b = &m->bindings[l->binding];
-        NIBL_TRY(!b->matrix ? nibl_layerwise_write_vector(q, l->binding)
-                 : layer    ? nibl_layerwise_write_work(q, l->binding)
-                            : nibl_layerwise_write_matrix(q, l->binding));
-    }
+    if (layer) NIBL_TRY(quantize_layer(q, layer, l->output, end));
+    for (; l->output < end; l->output++)
+        NIBL_TRY(!l->outputs.parts[items[l->output].first].matrix ? nibl_layerwise_write_vector(q, l->output)
+                 : layer                                          ? nibl_layerwise_write_work(q, l->output)
+                         : nibl_layerwise_write_matrix(q, l->output));
     free_works(l);
     if (m->parts && (layer || l->by_tensor)) nibl_model_drop_part(l->model, part);
     if (m->parts && part == 1 && !l->by_tensor && !l->bindings)
         nibl_model_drop_part(l->model, 0); /* the embedding is in the stream */
-    return end == m->binding_count && !l->more ? NIBL_OK : NIBL_MORE;
+    return end == l->outputs.count && !l->more ? NIBL_OK : NIBL_MORE;
 }
 
 /* ---- Beginning and end ---- */
-
-/* The recipe's tensors in the order of the bindings. */
-static nibl_status order_tensors(const nibl_model *m, nibl_recipe *r) {
-    bool plain = m->binding_count == r->count && !m->quantization.method && !m->transposed &&
-                 m->hyper.experts == 0 && m->hyper.conv_layers == 0;
-    for (size_t i = 0; i < m->binding_count && plain; i++)
-        plain = m->bindings[i].offset == 0 && !m->bindings[i].next;
-    if (!plain)
-        return nibl_fail(NIBL_E_UNSUPPORTED,
-                         "architecture %s: models with experts, convolutions or matrices that share a tensor "
-                         "cannot be calibrated yet",
-                         m->arch->name);
-    const uint64_t bytes = (uint64_t)r->count * sizeof *r->tensors;
-    nibl_quant_tensor *sorted = nibl_alloc(bytes);
-    if (!sorted) return nibl_fail_memory(bytes, "the list of tensors");
-    for (size_t i = 0; i < r->count; i++) {
-        const nibl_gguf_tensor *source = nibl_gguf_tensor_at(m->gguf, m->bindings[i].tensor);
-        size_t j = 0;
-        while (r->tensors[j].source != source) j++;
-        sorted[i] = r->tensors[j];
-    }
-    nibl_free(r->tensors);
-    r->tensors = sorted;
-    return NIBL_OK;
-}
 
 static void free_layerwise(nibl_layerwise *l) {
     free_works(l);
@@ -311,6 +302,9 @@ static void free_layerwise(nibl_layerwise *l) {
     nibl_free(l->embedding.data);
     nibl_calib_free(&l->calib);
     nibl_folder_free(l->folder);
+    nibl_outputs_free(&l->outputs);
+    nibl_free(l->works);
+    nibl_free(l->scales);
     nibl_free(l->room);
     nibl_free(l->blocks);
     nibl_free(l);
@@ -334,6 +328,7 @@ static nibl_status untie(nibl_quantizer *q) {
     memcpy(longer, m->bindings, (size_t)bytes - sizeof *longer);
     longer[m->binding_count] =
         (nibl_binding){.slot = NIBL_SLOT_HEAD, .matrix = &m->embedding, .missing = &m->missing_embedding};
+    nibl_outputs_untie(&l->outputs, m, m->binding_count);
     l->bindings = m->bindings;
     m->bindings = longer;
     m->binding_count++;
@@ -355,15 +350,15 @@ static nibl_status begin_rotation(nibl_quantizer *q) {
 /* Whether the head, or the embedding that is it, gets fewer bits. */
 static bool rounds_head(const nibl_quantizer *q) {
     for (size_t i = 0; i < q->recipe.count; i++)
-        if (nibl_layerwise_is_head(q->layerwise->model, i) && nibl_grid_of(q->recipe.tensors[i].to))
-            return true;
+        if (nibl_layerwise_is_head(q->layerwise, i) && nibl_grid_of(q->recipe.tensors[i].to)) return true;
     return false;
 }
 
+/* Takes the outputs over. */
 static nibl_status begin(nibl_quantizer *q, nibl_model *model, const nibl_quantize_options *o,
-                         const int32_t *tokens, size_t count, uint32_t window) {
+                         nibl_outputs *outputs, const int32_t *tokens, size_t count, uint32_t window) {
+    const uint64_t works = 16 + 3ull * model->hyper.experts;
     NIBL_TRY(nibl_method_read(o->method, count > 0, &q->method));
-    NIBL_TRY(order_tensors(model, &q->recipe));
     NIBL_TRY(nibl_session_grow_pool(model, o->threads));
     const bool by_tensor = count == 0 && !q->method.rotate;
     nibl_model_divide(model, by_tensor);
@@ -371,8 +366,19 @@ static nibl_status begin(nibl_quantizer *q, nibl_model *model, const nibl_quanti
     if (!l) return nibl_fail_memory(sizeof *l, "the quantizer");
     q->free_layerwise = free_layerwise;
     l->model = model;
+    l->outputs = *outputs;
+    *outputs = (nibl_outputs){0};
     l->by_tensor = by_tensor;
     l->calibrated = count > 0;
+    l->site_count = nibl_calib_sites(model);
+    l->works = nibl_alloc_zero(works * sizeof *l->works);
+    l->scales = nibl_alloc_zero(l->site_count * sizeof *l->scales);
+    if (!l->works || !l->scales) return nibl_fail_memory(works * sizeof *l->works, "the quantizer");
+    if (q->recipe.folder && !nibl_outputs_plain(&l->outputs, model))
+        return nibl_fail(NIBL_E_UNSUPPORTED,
+                         "architecture %s: models with experts, convolutions or matrices that share a tensor "
+                         "cannot be written as a folder yet: take a GGUF file",
+                         model->arch->name);
     if (q->method.rotate) NIBL_TRY(begin_rotation(q));
     if (q->recipe.folder) {
         NIBL_TRY(nibl_recipe_describe(&q->recipe, o));
@@ -407,8 +413,13 @@ nibl_status nibl_model_quantizer_new(nibl_model *model, const nibl_quantize_opti
                                      const int32_t *tokens, size_t count, uint32_t window,
                                      nibl_quantizer **out) {
     nibl_quantizer *q = NULL;
-    NIBL_TRY(nibl_quant_new(model->gguf, options, &nibl_quant_integers, &q));
-    const nibl_status status = begin(q, model, options, tokens, count, window);
+    nibl_outputs outputs;
+    nibl_status status = nibl_outputs_new(model, &outputs);
+    if (status == NIBL_OK)
+        status =
+            nibl_quant_new(model->gguf, outputs.tensors, outputs.count, options, &nibl_quant_integers, &q);
+    if (status == NIBL_OK) status = begin(q, model, options, &outputs, tokens, count, window);
+    nibl_outputs_free(&outputs);
     if (status < 0)
         nibl_quantizer_free(q);
     else

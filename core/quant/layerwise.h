@@ -6,10 +6,9 @@
 #include "core/quant/calib.h"
 #include "core/quant/folder.h"
 #include "core/quant/gptq.h"
+#include "core/quant/outputs.h"
 #include "core/quant/quant.h"
 #include "core/quant/rotate.h"
-
-enum { NIBL_LAYER_MATRICES = 7 };
 
 /* A matrix of the layer at hand on its way. */
 typedef struct nibl_work {
@@ -18,6 +17,7 @@ typedef struct nibl_work {
     const nibl_site *site; /* NULL: nothing is known of its input */
     const float *in, *out; /* its columns are multiplied by `in`, its rows divided by `out`; NULL = 1 */
     uint8_t *bytes; /* encoded rows */
+    uint8_t *block; /* all of the tensor's, of the first of its matrices; else NULL */
     const float *norm; /* of matrices outside of layers that are turned: their columns are multiplied by it */
     bool turned;
     nibl_block *whole; /* the scale of the matrix, where it has one for all rows */
@@ -30,10 +30,11 @@ struct nibl_layerwise {
     nibl_calib calib;
     nibl_folder *folder; /* the output; NULL = GGUF */
     bool more; /* of it after the tensors */
-    size_t binding; /* the next one */
-    float *scales[NIBL_MAX_SITES]; /* of AWQ, by site */
-    nibl_work works[NIBL_LAYER_MATRICES];
-    uint32_t work_count;
+    nibl_outputs outputs;
+    size_t output; /* the next one */
+    uint32_t site_count, work_count;
+    float **scales; /* (site_count) of AWQ */
+    nibl_work *works; /* of the layer at hand */
     nibl_factor factor; /* of the site at hand */
     bool wants_head; /* the head is rounded by what it sees, which is not known yet */
     nibl_site head; /* that */
@@ -58,10 +59,10 @@ static inline float *nibl_layerwise_scale(const nibl_layerwise *l, const nibl_si
     return site ? l->scales[site - l->calib.sites] : NULL;
 }
 
-/* Whether the model's binding is multiplied with what comes last: the head, or an embedding that is it. */
-static inline bool nibl_layerwise_is_head(const nibl_model *m, size_t binding) {
-    const nibl_slot slot = m->bindings[binding].slot;
-    return slot == NIBL_SLOT_HEAD || (m->tied && m->bindings[binding].matrix == &m->embedding);
+/* Whether an output is multiplied with what comes last: the head, or an embedding that is it. */
+static inline bool nibl_layerwise_is_head(const nibl_layerwise *l, size_t index) {
+    const nibl_slot slot = l->outputs.items[index].slot;
+    return slot == NIBL_SLOT_HEAD || (l->model->tied && slot == NIBL_SLOT_EMBEDDING);
 }
 
 /* x may be NULL: an architecture may lack the norm. */

@@ -211,8 +211,9 @@ static nibl_status make_desks(nibl_quantizer *q, uint32_t threads) {
     return NIBL_OK;
 }
 
-nibl_status nibl_quant_new(const nibl_gguf *gguf, const nibl_quantize_options *o,
-                           const nibl_quant_grids *grids, nibl_quantizer **out) {
+nibl_status nibl_quant_new(const nibl_gguf *gguf, const nibl_gguf_tensor *outputs, size_t count,
+                           const nibl_quantize_options *o, const nibl_quant_grids *grids,
+                           nibl_quantizer **out) {
     if (o->size != sizeof *o)
         return nibl_fail(NIBL_E_ARGUMENT, "nibl_quantize_options.size is %zu, must be %zu", o->size,
                          sizeof *o);
@@ -228,7 +229,7 @@ nibl_status nibl_quant_new(const nibl_gguf *gguf, const nibl_quantize_options *o
         status = nibl_fail(NIBL_E_ARGUMENT, "NIBL_ISA=%s names no instruction set of this machine",
                            nibl_plat_isa_cap());
     else
-        status = nibl_recipe_choose(gguf, o, grids, &q->recipe);
+        status = nibl_recipe_choose(gguf, outputs, count, o, grids, &q->recipe);
     if (status < 0)
         nibl_quantizer_free(q);
     else
@@ -275,7 +276,7 @@ nibl_status nibl_quantizer_new(nibl_loader *loader, const nibl_quantize_options 
     nibl_gguf *gguf = NULL;
     nibl_quantizer *q = NULL;
     NIBL_TRY(nibl_loader_header(loader, &gguf));
-    NIBL_TRY(nibl_quant_new(gguf, options, NULL, &q));
+    NIBL_TRY(nibl_quant_new(gguf, NULL, 0, options, NULL, &q));
     const nibl_status status = begin(q, loader, options);
     if (status < 0)
         nibl_quantizer_free(q);

@@ -38,8 +38,9 @@ struct nibl_quantizer {
 };
 
 /* A quantizer whose recipe is chosen from the options; nibl_quantizer_free frees it. */
-nibl_status nibl_quant_new(const nibl_gguf *gguf, const nibl_quantize_options *options,
-                           const nibl_quant_grids *grids, nibl_quantizer **out);
+nibl_status nibl_quant_new(const nibl_gguf *gguf, const nibl_gguf_tensor *outputs, size_t count,
+                           const nibl_quantize_options *options, const nibl_quant_grids *grids,
+                           nibl_quantizer **out);
 
 /* Writes the header, once the tensors are in the order of the output. */
 nibl_status nibl_quant_begin(nibl_quantizer *q, const nibl_quantize_options *options);

@@ -98,6 +98,16 @@ nibl_status nibl_method_read(const char *text, bool calibrated, nibl_method *out
 static bool is_best(const nibl_quantize_options *o) { return o->method && strcmp(o->method, "best") == 0; }
 static const char best_type[] = "iq4_nl", best_method[] = "awq,gptq";
 
+bool nibl_quantize_needs_text(const nibl_quantize_options *o) {
+    nibl_method method;
+    for (const char *at = o->method; at && *at; at += strcspn(at, ",") + (strchr(at, ',') != NULL))
+        for (size_t i = 0; i < METHODS; i++)
+            if (methods[i].calibrated && strlen(methods[i].name) == strcspn(at, ",") &&
+                memcmp(methods[i].name, at, strlen(methods[i].name)) == 0)
+                return nibl_method_read(o->method, true, &method) == NIBL_OK;
+    return false;
+}
+
 /* ---- Names ---- */
 
 /* '*' stands for any bytes, '?' for one. */
@@ -236,7 +246,7 @@ static nibl_status choose(nibl_recipe *r, const nibl_quantize_options *o, bool *
     NIBL_TRY(find_type(r, o->embedding, tied && o->head ? o->head : rest, &r->embedding));
     for (size_t i = 0; i < r->count; i++) {
         nibl_quant_tensor *t = &r->tensors[i];
-        t->source = nibl_gguf_tensor_at(r->gguf, i);
+        t->source = r->outputs ? &r->outputs[i] : nibl_gguf_tensor_at(r->gguf, i);
         const nibl_gguf_tensor *s = t->source;
         t->from = nibl_dtype_by_id(s->type);
         t->cols = s->dims[0];
@@ -259,6 +269,7 @@ static nibl_status choose(nibl_recipe *r, const nibl_quantize_options *o, bool *
     for (size_t i = 0; i < o->tensor_count; i++)
         if (!used[i])
             return nibl_fail(NIBL_E_ARGUMENT, "'%.64s' is the name of no tensor", o->tensors[i].pattern);
+    if (r->outputs) return NIBL_OK; /* in order, and as GGUF has them */
     qsort(r->tensors, r->count, sizeof *r->tensors, compare_addresses);
     return mark_folder(r);
 }
@@ -287,9 +298,13 @@ static nibl_status choose_format(nibl_recipe *r, const nibl_quantize_options *o)
     return NIBL_OK;
 }
 
-nibl_status nibl_recipe_choose(const nibl_gguf *gguf, const nibl_quantize_options *options,
-                               const nibl_quant_grids *grids, nibl_recipe *out) {
-    *out = (nibl_recipe){.gguf = gguf, .grids = grids, .count = nibl_gguf_tensor_count(gguf)};
+nibl_status nibl_recipe_choose(const nibl_gguf *gguf, const nibl_gguf_tensor *outputs, size_t count,
+                               const nibl_quantize_options *options, const nibl_quant_grids *grids,
+                               nibl_recipe *out) {
+    *out = (nibl_recipe){.gguf = gguf,
+                         .outputs = outputs,
+                         .grids = grids,
+                         .count = outputs ? count : nibl_gguf_tensor_count(gguf)};
     NIBL_TRY(choose_format(out, options));
     if (out->count == 0) return nibl_fail(NIBL_E_FILE, "the model has no tensors");
     nibl_slice method;
@@ -338,10 +353,17 @@ void nibl_recipe_free(nibl_recipe *recipe) {
 
 /* What the output says anew, or what is true of the source only. */
 static bool is_dropped(nibl_slice key) {
-    static const char *const dropped[] = {
-        "general.alignment", "general.file_type",  "general.quantization_version", "split.*",
-        "nibl.format",       NIBL_KEY_ROPE_HALVES, NIBL_KEY_NORMS_FROM_ZERO,       NIBL_KEY_TRANSPOSED,
-        "nibl.version",      "nibl.recipe"};
+    static const char *const dropped[] = {"general.alignment",
+                                          "general.file_type",
+                                          "general.quantization_version",
+                                          "split.*",
+                                          "nibl.format",
+                                          NIBL_KEY_ROPE_HALVES,
+                                          NIBL_KEY_NORMS_FROM_ZERO,
+                                          NIBL_KEY_TRANSPOSED,
+                                          NIBL_KEY_TRANSPOSED_EXPERTS,
+                                          "nibl.version",
+                                          "nibl.recipe"};
     for (size_t i = 0; i < sizeof dropped / sizeof *dropped; i++)
         if (matches(dropped[i], key)) return true;
     return false;

@@ -35,6 +35,7 @@ typedef struct nibl_quant_grids nibl_quant_grids;
 
 typedef struct nibl_recipe {
     const nibl_gguf *gguf;
+    const nibl_gguf_tensor *outputs; /* the tensors, as they come out (outputs.h); NULL = the source's own */
     const nibl_dtype *type, *embedding, *head;
     bool folder; /* the output: Hugging Face's, else GGUF */
     const nibl_quant_grids *grids; /* NULL: only GGUF's types are known */
@@ -61,9 +62,11 @@ struct nibl_quant_grids {
 /* Reads "rtn,clip,...". */
 nibl_status nibl_method_read(const char *text, bool calibrated, nibl_method *out);
 
-/* Chooses by the options; every name in them is checked. Free it in any case. */
-nibl_status nibl_recipe_choose(const nibl_gguf *gguf, const nibl_quantize_options *options,
-                               const nibl_quant_grids *grids, nibl_recipe *out);
+/* Chooses by the options; every name in them is checked. `outputs` (count), or NULL for the source's tensors. Free it in any
+ * case. */
+nibl_status nibl_recipe_choose(const nibl_gguf *gguf, const nibl_gguf_tensor *outputs, size_t count,
+                               const nibl_quantize_options *options, const nibl_quant_grids *grids,
+                               nibl_recipe *out);
 /* Adds a head of its own, as large as the embedding that was it, behind all tensors. */
 nibl_status nibl_recipe_untie(nibl_recipe *recipe);
 void nibl_recipe_free(nibl_recipe *recipe);

@@ -28,10 +28,10 @@ static nibl_status write_rows(nibl_quantizer *q, size_t index, const uint8_t *ro
 }
 
 /* As Hugging Face's files have it: biases in the order of their rows, norms less 1 where their model adds it. */
-static void turn_vector(const nibl_model *m, const nibl_binding *b, float *x, float *room, uint32_t count) {
+static void turn_vector(const nibl_model *m, nibl_slot slot, float *x, float *room, uint32_t count) {
     const bool turned =
-        (b->slot == NIBL_SLOT_BQ || b->slot == NIBL_SLOT_BK) && m->arch->rope == NIBL_ROPE_INTERLEAVED;
-    if (nibl_slot_forms[b->slot].norm && m->arch->norms_from_zero)
+        (slot == NIBL_SLOT_BQ || slot == NIBL_SLOT_BK) && m->arch->rope == NIBL_ROPE_INTERLEAVED;
+    if (nibl_slot_forms[slot].norm && m->arch->norms_from_zero)
         for (uint32_t i = 0; i < count; i++) x[i] -= 1.0f;
     if (!turned) return;
     memcpy(room, x, count * sizeof *x);
@@ -40,23 +40,27 @@ static void turn_vector(const nibl_model *m, const nibl_binding *b, float *x, fl
 
 nibl_status nibl_layerwise_write_vector(nibl_quantizer *q, size_t index) {
     nibl_layerwise *l = q->layerwise;
-    const nibl_binding *b = &l->model->bindings[index];
+    const nibl_output *o = &l->outputs.items[index];
     const nibl_quant_tensor *t = &q->recipe.tensors[index];
-    const nibl_layer *layer = b->layer;
+    const nibl_layer *layer = l->model->bindings[o->binding].layer;
     const nibl_matrix *first = !layer                           ? NULL
-                               : b->vector == &layer->attn_norm ? &layer->wq
-                               : b->vector == &layer->ffn_norm  ? nibl_calib_first_ffn(layer)
+                               : o->slot == NIBL_SLOT_ATTN_NORM ? nibl_calib_first_attn(layer)
+                               : o->slot == NIBL_SLOT_FFN_NORM  ? nibl_calib_first_ffn(layer)
                                                                 : NULL;
     const uint32_t count = (uint32_t)(t->rows * t->cols);
     float *x = nibl_alloc(8ull * count);
     uint8_t *bytes = nibl_alloc(t->bytes);
     nibl_status status = x && bytes ? NIBL_OK : nibl_fail_memory(8ull * count, "a vector");
     if (status == NIBL_OK) {
-        const bool folded = l->rotation && b->slot == NIBL_SLOT_OUTPUT_NORM;
-        nibl_layerwise_divide(x, folded ? l->ones : *b->vector,
-                              first ? nibl_layerwise_scale(l, nibl_calib_site(&l->calib, first)) : NULL,
-                              count);
-        if (l->folder) turn_vector(l->model, b, x, x + count, count);
+        const bool folded = l->rotation && o->slot == NIBL_SLOT_OUTPUT_NORM;
+        const float *scale = first ? nibl_layerwise_scale(l, nibl_calib_site(&l->calib, first)) : NULL;
+        float *at = x;
+        for (uint32_t i = 0; i < o->count; i++) {
+            const nibl_output_part *part = &l->outputs.parts[o->first + i];
+            nibl_layerwise_divide(at, folded ? l->ones : *part->vector, scale, part->length);
+            at += part->length;
+        }
+        if (l->folder) turn_vector(l->model, o->slot, x, x + count, count);
         if (!nibl_encode_values(q->kernels, t->to, x, NULL, count, false, bytes))
             status = nibl_quant_refuse(t, 0, false);
     }
@@ -81,13 +85,13 @@ nibl_status nibl_layerwise_write_matrix(nibl_quantizer *q, size_t index) {
     nibl_layerwise *l = q->layerwise;
     nibl_quant_tensor *t = &q->recipe.tensors[index];
     nibl_work w = {.tensor = t,
-                   .matrix = l->model->bindings[index].matrix,
+                   .matrix = l->outputs.parts[l->outputs.items[index].first].matrix,
                    .bytes = nibl_alloc(t->bytes),
                    .turned = l->rotation != NULL};
-    if (l->model->bindings[index].slot == NIBL_SLOT_HEAD) w.norm = l->model->output_norm;
+    if (l->outputs.items[index].slot == NIBL_SLOT_HEAD) w.norm = l->model->output_norm;
     if (!w.bytes) return nibl_fail_memory(t->bytes, "a matrix");
     nibl_status status = NIBL_OK;
-    if (l->head.squares && nibl_grid_of(t->to) && nibl_layerwise_is_head(l->model, index)) {
+    if (l->head.squares && nibl_grid_of(t->to) && nibl_layerwise_is_head(l, index)) {
         w.site = &l->head;
         if (q->method.gptq) status = nibl_layerwise_factor(q, w.site, NULL);
     }

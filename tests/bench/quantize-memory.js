@@ -1,6 +1,7 @@
 /**
  * Peak memory of quantizing a made-up model of F16: from a GGUF file and from a folder, natively and under Node, plain and
- * with a calibration. `node tests/bench/quantize-memory.js [LAYERS] [TOKENS]`: 15 layers are 3 GB; twice that on disk.
+ * with a calibration. `node tests/bench/quantize-memory.js [LAYERS] [TOKENS] [PATTERN]`: 15 layers are 3 GB; twice that on
+ * disk; rows whose text fits the pattern.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -10,7 +11,8 @@ import path from 'node:path'
 import { root } from '../../wasm/setup.js'
 import { makeUp } from '../made-up-model.js'
 
-const [layers = 15, tokens = 512] = process.argv.slice(2).map(Number)
+const [layers = 15, tokens = 512] = process.argv.slice(2, 4).map(Number)
+const pattern = new RegExp(process.argv[4] ?? '')
 const MIB = 2 ** 20
 const native = path.join(root, 'build/native/nibl')
 const { tensors, size, read } = makeUp({ layers, width: 3072, ffn: 8192, heads: 24, kvHeads: 8, type: 1 })
@@ -26,6 +28,7 @@ const [model, folder, out, text] = ['model.gguf', 'folder', 'out', 'text.txt'].m
 /** The largest VmHWM of a program while it runs, less its first VmRSS after a line on its standard output.
  * @param {string} what @param {string[]} command */
 async function measure(what, [program, ...args]) {
+  if (args[2] !== folder && !pattern.test(what)) return
   const start = Date.now()
   const child = spawn(program, args, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] })
   const memory = (/** @type {string} */ name) => {
@@ -44,7 +47,7 @@ async function measure(what, [program, ...args]) {
   clearInterval(timer)
   const seconds = (Date.now() - start) / 1000
   console.log(`| ${what} | ${code === 0 ? ((peak - before) / MIB).toFixed(0) : errors.trim()} | ${seconds.toFixed(0)} |`)
-  if (args[2] !== folder && args[3] !== folder) fs.rmSync(out, { recursive: true, force: true })
+  fs.rmSync(out, { recursive: true, force: true })
 }
 
 /** @param {string} source */

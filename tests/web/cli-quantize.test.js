@@ -63,7 +63,8 @@ test('quantize with a calibration text', () => {
   const [{ types }] = [json(['inspect', out])[0].model]
   assert.deepEqual(Object.keys(types).sort(), ['F32', 'Q4_0', 'Q8_0'])
   json(['hash', out, '--prefill', '20', '--decode', '4'])
-  refuse(['quantize', fixture('tiny-llama-f16.gguf'), out, '--method', 'gptq'], 1, /method gptq needs a calibration text/)
+  const own = succeed(['quantize', fixture('tiny-llama-f16.gguf'), out, '--method', 'gptq', '--calibration-tokens', '600'])
+  assert.match(own.stderr, /calibrated with a small text of the command's own/)
   refuse(['quantize', fixture('tiny-llama-f16.gguf'), out, '--method', 'gptq', '--calibration', path.join(folder, 'none')], 1, /No such file/)
 })
 
@@ -82,6 +83,18 @@ test('groups that do not divide rows become smaller ones, which is told', () => 
   const { stdout } = succeed(['quantize', fixture('tiny-llama-f16.gguf'), path.join(folder, 'group'), 'w4g64'])
   assert.match(stdout, /w4g32sym \(96 columns are no multiple of 64\)/)
   refuse(['quantize', fixture('tiny-llama-f16.gguf'), path.join(folder, 'none'), 'w4g0'], 1, /'w4g0'; possible are/)
+})
+
+test('folders whose tensors are not those of a file', () => {
+  const hash = (/** @type {string} */ model) => json(['hash', model, '--prefill', '20', '--decode', '4'])[0].hash
+  for (const name of ['qwen3moe', 'gpt-oss', 'gpt2']) {
+    const hashes = [`arch/${name}`, `arch/${name}.gguf`].map((source) => {
+      const out = path.join(folder, 'architecture.gguf')
+      succeed(['quantize', fixture(source), out, '--head', 'f16', '--embedding', 'f16'])
+      return hash(out)
+    })
+    assert.equal(hashes[0], hashes[1])
+  }
 })
 
 /* ---- A file is whole or not there ---- */
