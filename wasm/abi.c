@@ -107,7 +107,7 @@ double nibl_abi_quantizer_size(const nibl_quantizer *quantizer) {
 }
 
 /* out: {architecture, name (both addresses of C strings), parameters, packed_bytes, context_length, layers,
- * vocabulary, bos, eos, add_bos} */
+ * vocabulary, bos, eos, add_bos, width} */
 nibl_status nibl_abi_model_info(const nibl_model *model, double *out) {
     nibl_model_info info = {.size = sizeof info};
     nibl_status status = nibl_model_get_info(model, &info);
@@ -122,6 +122,7 @@ nibl_status nibl_abi_model_info(const nibl_model *model, double *out) {
     out[7] = info.bos;
     out[8] = info.eos;
     out[9] = info.add_bos;
+    out[10] = info.width;
     return NIBL_OK;
 }
 
@@ -155,7 +156,13 @@ nibl_status nibl_abi_score(const float *logits, const float *reference, uint32_t
     return reference ? nibl_divergence(logits, reference, vocabulary, &out[6]) : NIBL_OK;
 }
 
-/* Tokens of the session that are not computed yet. */
+/* Tokens of the session that are computed, and that are not yet. */
+size_t nibl_abi_session_computed(const nibl_session *session) {
+    size_t computed = 0;
+    nibl_session_length(session, NULL, &computed);
+    return computed;
+}
+
 size_t nibl_abi_session_pending(const nibl_session *session) {
     size_t tokens = 0, computed = 0;
     nibl_session_length(session, &tokens, &computed);
