@@ -49,7 +49,7 @@ nibl_status nibl_abi_loader_plan(const nibl_loader *loader, uint32_t context_len
 typedef struct abi_quantize_options {
     const char *type, *embedding, *head, *method, *format, *config;
     const nibl_tensor_type *tensors;
-    size_t tensor_count, threads, requantize, measure, shard_bytes;
+    size_t tensor_count, threads, requantize, measure, force, shard_bytes;
 } abi_quantize_options;
 
 static nibl_quantize_options options_of(const abi_quantize_options *o) {
@@ -65,7 +65,8 @@ static nibl_quantize_options options_of(const abi_quantize_options *o) {
                                    .config = o->config,
                                    .shard_bytes = o->shard_bytes,
                                    .requantize = o->requantize != 0,
-                                   .measure = o->measure != 0};
+                                   .measure = o->measure != 0,
+                                   .force = o->force != 0};
 }
 
 bool nibl_abi_quantize_needs_model(const abi_quantize_options *o) {
@@ -107,7 +108,7 @@ double nibl_abi_quantizer_size(const nibl_quantizer *quantizer) {
 }
 
 /* out: {architecture, name (both addresses of C strings), parameters, packed_bytes, context_length, layers,
- * vocabulary, bos, eos, add_bos} */
+ * vocabulary, bos, eos, add_bos, width} */
 nibl_status nibl_abi_model_info(const nibl_model *model, double *out) {
     nibl_model_info info = {.size = sizeof info};
     nibl_status status = nibl_model_get_info(model, &info);
@@ -122,6 +123,7 @@ nibl_status nibl_abi_model_info(const nibl_model *model, double *out) {
     out[7] = info.bos;
     out[8] = info.eos;
     out[9] = info.add_bos;
+    out[10] = info.width;
     return NIBL_OK;
 }
 
@@ -155,7 +157,13 @@ nibl_status nibl_abi_score(const float *logits, const float *reference, uint32_t
     return reference ? nibl_divergence(logits, reference, vocabulary, &out[6]) : NIBL_OK;
 }
 
-/* Tokens of the session that are not computed yet. */
+/* Tokens of the session that are computed, and that are not yet. */
+size_t nibl_abi_session_computed(const nibl_session *session) {
+    size_t computed = 0;
+    nibl_session_length(session, NULL, &computed);
+    return computed;
+}
+
 size_t nibl_abi_session_pending(const nibl_session *session) {
     size_t tokens = 0, computed = 0;
     nibl_session_length(session, &tokens, &computed);

@@ -35,7 +35,7 @@ const text = new TextDecoder('utf-8', { ignoreBOM: true })
 
 /** nibl_quantize_options. `tensors`: pairs of pattern and type.
  * @typedef {{ type?: string, embedding?: string, head?: string, tensors: [string, string][], method?: string, threads: number,
- *   requantize?: boolean, measure?: boolean, format?: string, config?: string, shardBytes?: number }} QuantizeOptions */
+ *   requantize?: boolean, measure?: boolean, force?: boolean, format?: string, config?: string, shardBytes?: number }} QuantizeOptions */
 
 /** @typedef {{ recipe: QuantizeOptions, tokens: Int32Array, window: number }} Calibration */
 
@@ -241,7 +241,7 @@ export class Binding {
 
   /** Runs `use` with an abi_quantize_options (wasm/abi.c) in memory. @template T
    * @param {QuantizeOptions} options @param {(pointer: Pointer) => T} use */
-  #withRecipe({ type, embedding, head, tensors, method, threads, requantize, measure, format, config, shardBytes = 0 }, use) {
+  #withRecipe({ type, embedding, head, tensors, method, threads, requantize, measure, force, format, config, shardBytes = 0 }, use) {
     /** @type {Pointer[]} */
     const owned = []
     const own = (/** @type {Uint8Array} */ bytes) => {
@@ -254,7 +254,7 @@ export class Binding {
     try {
       const list = own(this.#words(tensors.flat().map(string)))
       const texts = [type, embedding, head, method, format, config].map(string)
-      const flags = [requantize, measure].map((flag) => Number(Boolean(flag)))
+      const flags = [requantize, measure, force].map((flag) => Number(Boolean(flag)))
       return use(own(this.#words([...texts, list, tensors.length, threads, ...flags, shardBytes])))
     } finally {
       for (const pointer of owned) this.release(pointer)
@@ -328,8 +328,8 @@ export class Binding {
   /** @param {Pointer} model */
   modelInfo(model) {
     this.call('nibl_abi_model_info', model, this.#scratch)
-    const [architecture, name, parameters, packedBytes, contextLength, layers, vocabulary, bos, eos, addBos] =
-      Array.from({ length: 10 }, (_, index) => this.#f64(index))
+    const [architecture, name, parameters, packedBytes, contextLength, layers, vocabulary, bos, eos, addBos, width] =
+      Array.from({ length: 11 }, (_, index) => this.#f64(index))
     return {
       architecture: this.#cString(architecture),
       name: this.#cString(name),
@@ -341,6 +341,7 @@ export class Binding {
       bos,
       eos,
       addBos: addBos !== 0,
+      width,
     }
   }
 
@@ -419,6 +420,49 @@ export class Binding {
     this.call('nibl_session_append', session, this.#scratch, 1)
   }
 
+  /** @param {Pointer} session @param {Pointer} from another session @param {number} tokens of it */
+  copySession(session, from, tokens) {
+    this.call('nibl_session_copy', session, from, tokens)
+  }
+
+  /** @param {Pointer} session @returns {Uint8Array[]} copies */
+  saveSession(session) {
+    const pieces = []
+    for (let piece = 0; ; piece++) {
+      this.call('nibl_session_save', session, piece, this.#scratch, this.#scratch + this.#wordBytes)
+      const length = this.#word(1)
+      if (length === 0) return pieces
+      pieces.push(this.#bytes(this.#word(0), length).slice())
+    }
+  }
+
+  /** @param {Pointer} session @param {Uint8Array} bytes @param {boolean} begin @returns whether that was all */
+  restoreSession(session, bytes, begin) {
+    let status = NEED_DATA
+    for (let at = 0; at === 0 || at < bytes.length; at += STAGING) {
+      const part = bytes.subarray(at, at + STAGING)
+      this.#bytes(this.#staging, part.length).set(part)
+      status = this.call('nibl_session_restore', session, this.#staging, part.length, begin && at === 0)
+    }
+    return status === OK
+  }
+
+  /** @param {Pointer} session @param {boolean} on */
+  embed(session, on) {
+    this.#enter('nibl_session_embed', [session, on])
+  }
+
+  /** @param {Pointer} session @param {number} width @param {{ last: boolean, normalize: boolean }} how */
+  embedding(session, width, { last, normalize }) {
+    const pointer = this.allocate(4 * width)
+    try {
+      this.call('nibl_session_embedding', session, Number(last), normalize, pointer)
+      return new Float32Array(this.memory.buffer, pointer, width).slice()
+    } finally {
+      this.release(pointer)
+    }
+  }
+
   /** @param {Pointer[]} sessions @param {number} units */
   step(sessions, units) {
     return this.#withBytes(this.#words(sessions), (list) => this.call('nibl_step', list, sessions.length, units))
@@ -447,6 +491,11 @@ export class Binding {
     }
     if (!reference) return score(0)
     return this.#withBytes(new Uint8Array(reference.buffer, reference.byteOffset, reference.byteLength), score)
+  }
+
+  /** @param {Pointer} session @returns {number} tokens that are computed */
+  computed(session) {
+    return this.#enter('nibl_abi_session_computed', [session])
   }
 
   /** @param {Pointer} session @returns {number} tokens that are not computed yet */

@@ -131,10 +131,12 @@ export interface GenerateOptions {
   logitBias?: Record<number, number> | Map<number, number>
   /**
    * The answer is JSON, valid for this schema, and whole within maxTokens: compact, properties in the schema's order, others
-   * only where additionalProperties is there. Known are type, enum, const, properties, required, additionalProperties, items,
-   * prefixItems, minItems, maxItems, minLength, maxLength, pattern (regular), format (date, time, date-time, uuid, ipv4,
-   * email), minimum, maximum, exclusiveMinimum, exclusiveMaximum, anyOf, oneOf (that exclude each other), allOf (of one),
-   * $ref into the document, and what only describes. Fails with BAD_GRAMMAR for anything else, naming keyword and path, and
+   * only where additionalProperties is there. Known are type, enum, const, properties, required, additionalProperties,
+   * patternProperties (one pattern), propertyNames, minProperties, maxProperties, items, prefixItems, contains, minContains,
+   * minItems, maxItems, minLength, maxLength, pattern (regular), format (date, time, date-time, uuid, ipv4, email), minimum,
+   * maximum, exclusiveMinimum, exclusiveMaximum, anyOf, oneOf (that exclude each other), allOf, $ref into the document,
+   * unevaluatedProperties, unevaluatedItems, and what only describes; all of them beside each other. Fails with BAD_GRAMMAR
+   * for anything else and for what cannot be told, naming keyword and path, and
    * where maxTokens are too few for any answer.
    */
   schema?: object | boolean
@@ -142,6 +144,13 @@ export interface GenerateOptions {
   grammar?: string
   /** The answer is a JSON object, whole within maxTokens. */
   json?: boolean
+  /**
+   * What becomes of messages that do not fit the context with their answer (maxTokens, at most half of the context, or 64
+   * tokens). 'error' (default): CONTEXT_FULL if they do not fit themselves. 'shift': the oldest turns are left out, a quarter of the context at a
+   * time; system messages in front and the last question stay. What is left is computed again, exactly as a conversation that never
+   * had those turns; `stats.dropped` tells how many messages they were. An answer that fills the context ends in both cases.
+   */
+  overflow?: 'error' | 'shift'
   /** Given to the chat template as `tools`, for models that know them. nibl/openai reads the calls. */
   tools?: object[]
   /**
@@ -176,6 +185,8 @@ export interface Stats {
   memory: { linear: number; weights: number; kv: number }
   /** Why the answer ended: end token or a grammar's end, stop string, maxTokens or full context, abort or error. */
   finish: 'end' | 'stop' | 'length' | 'abort'
+  /** Messages that were left out: see `overflow`. */
+  dropped: number
   seed: number
   /** Of all logits computed, 16 hexadecimal digits: the same on every machine. */
   hash: string
@@ -208,8 +219,9 @@ export interface Model {
   readonly ready: Promise<void>
   /**
    * A string is continued as plain text; messages are written as the model's own chat template says, and answered.
-   * What is already computed is used again: one turn on, a conversation costs its new tokens alone. Calls queue where
-   * there are more of them than `sessions`.
+   * What is already computed is used again: one turn on, a conversation costs its new tokens alone. As many conversations
+   * as there are `sessions` keep what is computed of them, and each takes over what it begins with in common with
+   * another. Calls queue where there are more of them than `sessions`.
    * Leaving the loop stops the computation.
    */
   generate(prompt: string | Message[], options?: GenerateOptions): AsyncGenerator<Piece, void, void>
@@ -227,6 +239,20 @@ export interface Model {
   score(tokens: Iterable<number>, options?: { first?: number; reference?: Model; signal?: AbortSignal }): Promise<TokenScore[]>
   /** `special` (default true): write special tokens too. */
   detokenize(tokens: Iterable<number>, options?: { special?: boolean }): Promise<string>
+  /** A conversation that keeps its messages (copied), and can be forked and saved. */
+  conversation(messages?: Message[]): Conversation
+  /**
+   * A saved conversation, which goes on with the same bits without computing again. Fails with BAD_STATE for what is none, is damaged, or
+   * is of another model or other options (kv, activations); with CONTEXT_FULL where contextLength is too short. The bytes may be anybody's.
+   */
+  restore(state: Blob | Uint8Array<ArrayBuffer> | ArrayBuffer): Promise<Conversation>
+  /**
+   * Embeddings [width]: hidden states behind the last norm, their mean over the text's tokens or that of the last one (`pooling`:
+   * 'mean', the default, or 'last'), scaled to length 1 unless `normalize` is false. Special tokens written in a text
+   * count, as do BOS and what else generate() puts in front. Texts are computed together where there are `sessions`.
+   */
+  embed(text: string, options?: EmbedOptions): Promise<Float32Array>
+  embed(texts: string[], options?: EmbedOptions): Promise<Float32Array[]>
   /**
    * What verify() repeats an answer from: that whose `stats` these were, by default the last. Its model's files are hashed
    * for it, once, where they can be read again without a network: a cached URL, a File, a path (`integrity` hashes them
@@ -235,6 +261,27 @@ export interface Model {
   receipt(stats?: Stats): Promise<Receipt>
   /** Stops everything and gives the memory back. */
   close(): void
+}
+
+export interface EmbedOptions {
+  pooling?: 'mean' | 'last'
+  normalize?: boolean
+  signal?: AbortSignal
+}
+
+/** Calls on one conversation queue. */
+export interface Conversation {
+  /** What was said so far; it may be changed. */
+  readonly messages: Message[]
+  /** Answers the user's words, or messages: both are added once the answer is complete, not where it was stopped. Else as generate() of the model. */
+  generate(prompt: string | Message[], options?: GenerateOptions): AsyncGenerator<Piece, void, void>
+  /** Another one that begins as this one did, and shares what is computed. */
+  fork(): Conversation
+  /**
+   * Messages, tokens, keys and values, for restore(): some 20 to 200 KB a token. What is not there any more is computed again first. It tells the
+   * whole text. In a page it can be written to a file of the origin's private file system, which restore() takes as it is.
+   */
+  save(): Promise<Blob>
 }
 
 /** Natural logarithms of probabilities; `top` is a token. */
@@ -452,6 +499,8 @@ export interface QuantizeOptions
   shardBytes?: number
   /** The source may be quantized already: a second loss is added to the first. */
   requantize?: boolean
+  /** 'tq1_0' and 'tq2_0' also of weights that were not trained to be ternary; else they are refused, with what would be lost. */
+  force?: boolean
   /** The report tells what rounding lost of every matrix (`error`); takes a second pass over it. Default: false. */
   measure?: boolean
   /**
@@ -573,6 +622,7 @@ export type ErrorCode =
   | 'TIMEOUT' /* no byte came for `timeout` ms */
   | 'OUT_OF_MEMORY'
   | 'CONTEXT_FULL' /* the prompt is longer than the context */
+  | 'BAD_STATE' /* restore() was given something else, or the state of another model */
   | 'BAD_RECEIPT' /* verify() was given something else */
   | 'BAD_GRAMMAR' /* a grammar or schema that is wrong or not supported, or too few tokens for it */
   | 'NOT_FINITE' /* the model computed infinities */

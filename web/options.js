@@ -106,6 +106,7 @@ export const quantizeOptions = {
   format: oneOf('gguf', 'safetensors'),
   shardBytes: { fallback: 0, ...integer(0, 2 ** 32 - 1) },
   requantize: { fallback: false, ...flag },
+  force: { fallback: false, ...flag },
   measure: { fallback: false, ...flag },
   sink: { check: (value) => value instanceof WritableStream || typeof value === 'function', must: 'be a WritableStream, or a function that gives one for a name' },
   ...Object.fromEntries(quantizeNames.map((name) => [name, loadOptions[name]])),
@@ -141,9 +142,13 @@ export const generateOptions = {
   schema: { check: (value) => typeof value === 'boolean' || isObject(value), must: 'be a JSON Schema' },
   grammar: { check: (value) => typeof value === 'string', must: 'be a grammar in GBNF' },
   json: { fallback: false, ...flag },
+  overflow: { fallback: 'error', ...oneOf('error', 'shift') },
   tools: { fallback: [], check: Array.isArray, must: 'be an array of tools' },
   signal: instance(AbortSignal),
 }
+
+/** @type {Record<string, Option>} */
+export const embedOptions = { pooling: { fallback: 'mean', ...oneOf('mean', 'last') }, normalize: { fallback: true, ...flag }, signal: generateOptions.signal }
 
 /** What the core is told of these. @param {{ schema?: any, grammar?: string, json: boolean }} options */
 export function grammarOf({ schema, grammar, json }) {

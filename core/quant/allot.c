@@ -462,7 +462,8 @@ static nibl_status add_rows(nibl_allotment *a, const int32_t *tokens, size_t cou
         NIBL_TRY(nibl_kv_reserve(&a->caches[i], (uint32_t)length));
         for (size_t t = 0; t < length; t++) {
             const bool scored = t >= length / 2 && (length - 1 - t) % EVERY == 0;
-            a->rows[a->row_count++] = (nibl_row){&a->caches[i], tokens[first + t], (uint32_t)t, scored};
+            a->rows[a->row_count++] = (nibl_row){
+                .kv = &a->caches[i], .token = tokens[first + t], .position = (uint32_t)t, .logits = scored};
             a->scored += scored;
         }
     }
