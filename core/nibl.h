@@ -457,6 +457,8 @@ typedef struct nibl_quantize_options {
     bool
         requantize; /* the source may be quantized already: a second loss is added to the first. Floats need no leave. */
     bool measure; /* the report tells what rounding lost of every matrix; takes a second pass over it */
+    bool
+        force; /* tq1_0 and tq2_0 also of weights that were not trained to be ternary; else NIBL_E_ARGUMENT, with the loss */
 } nibl_quantize_options;
 
 typedef struct nibl_quantizer nibl_quantizer;

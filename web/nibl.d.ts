@@ -499,6 +499,8 @@ export interface QuantizeOptions
   shardBytes?: number
   /** The source may be quantized already: a second loss is added to the first. */
   requantize?: boolean
+  /** 'tq1_0' and 'tq2_0' also of weights that were not trained to be ternary; else they are refused, with what would be lost. */
+  force?: boolean
   /** The report tells what rounding lost of every matrix (`error`); takes a second pass over it. Default: false. */
   measure?: boolean
   /**
