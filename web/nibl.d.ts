@@ -474,8 +474,8 @@ export interface QuantizeOptions
   tensors?: Record<string, string>
   /**
    * One or several, or as one text with commas: 'rtn' (default) rounds by each type's rule, 'clip' searches the scales that lose
-   * least, 'rotate' turns the model first; 'imatrix', 'awq' and 'gptq' look at what a text makes of it. The model is in
-   * memory then, and rounded layer by layer.
+   * least, 'rotate' turns the model first; 'imatrix', 'awq' and 'gptq' look at what a text makes of it; 'best' is what lost least where
+   * it was measured: 'awq,gptq', and iq4_nl for every matrix where no type is told. The model is in memory then, and rounded layer by layer.
    */
   method?: string | string[]
   /**

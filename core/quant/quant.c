@@ -359,6 +359,8 @@ static void write_salient(nibl_writer *w, const nibl_salient *s) {
     nibl_print(w, "]}");
 }
 
+static uint64_t stored_bytes(const nibl_quant_tensor *t) { return t->stored > 0 ? t->stored : t->bytes; }
+
 static void write_tensor(nibl_writer *w, const nibl_quant_tensor *t) {
     nibl_print(w, "{\"name\":");
     nibl_write_json(w, t->source->name.bytes, t->source->name.length);
@@ -368,7 +370,7 @@ static void write_tensor(nibl_writer *w, const nibl_quant_tensor *t) {
         nibl_print(w, ",\"wanted\":\"%s\",\"why\":\"%llu columns are no multiple of %u\"", t->wanted->name,
                    (unsigned long long)t->cols, t->wanted_block);
     nibl_print(w, ",\"source_bytes\":%llu,\"bytes\":%llu", (unsigned long long)t->source->bytes,
-               (unsigned long long)t->bytes);
+               (unsigned long long)stored_bytes(t));
     if (t->uncalibrated > 0) nibl_print(w, ",\"uncalibrated\":%u", t->uncalibrated);
     if (t->loss.weights > 0) {
         nibl_print(w, ",\"error\":");
@@ -384,7 +386,7 @@ nibl_status nibl_quantizer_report(const nibl_quantizer *q, char *json, size_t ca
         const nibl_quant_tensor *t = &q->recipe.tensors[i];
         parameters += t->rows * t->cols;
         source += t->source->bytes;
-        bytes += t->bytes;
+        bytes += stored_bytes(t);
     }
     /* in thousandths, for C libraries write decimals in the host's locale */
     const uint64_t bits = (bytes * 8000 + parameters / 2) / parameters;
