@@ -358,10 +358,13 @@ enum nibl_grammar_format {
  * are needed, and serve the next answer too.
  *
  * JSON Schema: answers are compact JSON, with at most a space behind ':' and ','. Known are type, enum, const, properties,
- * required, additionalProperties, items, prefixItems, additionalItems, minItems, maxItems, minLength, maxLength, pattern
- * (regular; no categories, no lookaround), format (date, time, date-time, uuid, ipv4, email), minimum, maximum,
- * exclusiveMinimum, exclusiveMaximum, multipleOf (1), anyOf, oneOf (where it is plain that no value fits two), allOf (of
- * one), $ref into the document, true, and what only describes. Everything else is refused, as is what cannot be combined.
+ * required, additionalProperties, patternProperties (one pattern, and nothing else said of properties), propertyNames,
+ * minProperties, maxProperties, items, prefixItems, additionalItems, contains, minContains, minItems, maxItems, minLength,
+ * maxLength, pattern (regular; no categories, no lookaround), format (date, time, date-time, uuid, ipv4, email), minimum,
+ * maximum, exclusiveMinimum, exclusiveMaximum, multipleOf (1), anyOf, oneOf (where it is plain that no value fits two),
+ * allOf, $ref into the document, unevaluatedProperties and unevaluatedItems (where nothing but their own schema stands
+ * beside them), true, and what only describes. What stands beside each other must hold together. Everything else is
+ * refused, as is what cannot be combined.
  * Of what is allowed an answer need not be able to be everything: properties come in the schema's order, further ones only
  * where additionalProperties is there, numbers have at most 15 digits and 6 behind the point.
  *
@@ -454,6 +457,8 @@ typedef struct nibl_quantize_options {
     bool
         requantize; /* the source may be quantized already: a second loss is added to the first. Floats need no leave. */
     bool measure; /* the report tells what rounding lost of every matrix; takes a second pass over it */
+    bool
+        force; /* tq1_0 and tq2_0 also of weights that were not trained to be ternary; else NIBL_E_ARGUMENT, with the loss */
 } nibl_quantize_options;
 
 typedef struct nibl_quantizer nibl_quantizer;
@@ -494,10 +499,11 @@ nibl_status nibl_model_quantizer_new(nibl_model *model, const nibl_quantize_opti
 nibl_status nibl_quantizer_step(nibl_quantizer *quantizer);
 
 /* Mixed precision: types of tensors with which a file of a given size loses least. Each tensor alone is rounded to the
- * smallest of the types that it can have, and the KL divergence from the model is measured over positions of the text's first
- * 1,024 tokens; other types are taken to lose in proportion to their error, in squares weighted by the activity of inputs. `types`: a list as
- * "q3_k,q4_0,q5_0,q8_0"; NULL: all of 2 to 8 bits. What the options name (their `tensors`), and what they keep or make
- * floats, stays. Tokens, window, the model, memory and errors as for nibl_model_quantizer_new; besides, logits of 256 positions. */
+ * smallest of the types that it can have, as the method rounds (but for awq), and the KL divergence from the model is measured
+ * over positions of the text's last 1,024 tokens; other types are taken to lose in proportion to their error, in squares weighted
+ * by the activity of inputs. `types`: a list as "q3_k,q4_0,q5_0,q8_0"; NULL: all of 2 to 8 bits. What the options name (their
+ * `tensors`), and what they keep or make floats, stays. Tokens, window, the model, memory and errors as for
+ * nibl_model_quantizer_new; besides, logits of 256 positions. */
 typedef struct nibl_allotment nibl_allotment;
 nibl_status nibl_allotment_new(nibl_model *model, const nibl_quantize_options *options, const char *types,
                                const int32_t *tokens, size_t count, uint32_t window, nibl_allotment **out);

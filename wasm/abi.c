@@ -49,7 +49,7 @@ nibl_status nibl_abi_loader_plan(const nibl_loader *loader, uint32_t context_len
 typedef struct abi_quantize_options {
     const char *type, *embedding, *head, *method, *format, *config;
     const nibl_tensor_type *tensors;
-    size_t tensor_count, threads, requantize, measure, shard_bytes;
+    size_t tensor_count, threads, requantize, measure, force, shard_bytes;
 } abi_quantize_options;
 
 static nibl_quantize_options options_of(const abi_quantize_options *o) {
@@ -65,7 +65,8 @@ static nibl_quantize_options options_of(const abi_quantize_options *o) {
                                    .config = o->config,
                                    .shard_bytes = o->shard_bytes,
                                    .requantize = o->requantize != 0,
-                                   .measure = o->measure != 0};
+                                   .measure = o->measure != 0,
+                                   .force = o->force != 0};
 }
 
 bool nibl_abi_quantize_needs_model(const abi_quantize_options *o) {

@@ -131,10 +131,12 @@ export interface GenerateOptions {
   logitBias?: Record<number, number> | Map<number, number>
   /**
    * The answer is JSON, valid for this schema, and whole within maxTokens: compact, properties in the schema's order, others
-   * only where additionalProperties is there. Known are type, enum, const, properties, required, additionalProperties, items,
-   * prefixItems, minItems, maxItems, minLength, maxLength, pattern (regular), format (date, time, date-time, uuid, ipv4,
-   * email), minimum, maximum, exclusiveMinimum, exclusiveMaximum, anyOf, oneOf (that exclude each other), allOf (of one),
-   * $ref into the document, and what only describes. Fails with BAD_GRAMMAR for anything else, naming keyword and path, and
+   * only where additionalProperties is there. Known are type, enum, const, properties, required, additionalProperties,
+   * patternProperties (one pattern), propertyNames, minProperties, maxProperties, items, prefixItems, contains, minContains,
+   * minItems, maxItems, minLength, maxLength, pattern (regular), format (date, time, date-time, uuid, ipv4, email), minimum,
+   * maximum, exclusiveMinimum, exclusiveMaximum, anyOf, oneOf (that exclude each other), allOf, $ref into the document,
+   * unevaluatedProperties, unevaluatedItems, and what only describes; all of them beside each other. Fails with BAD_GRAMMAR
+   * for anything else and for what cannot be told, naming keyword and path, and
    * where maxTokens are too few for any answer.
    */
   schema?: object | boolean
@@ -472,8 +474,8 @@ export interface QuantizeOptions
   tensors?: Record<string, string>
   /**
    * One or several, or as one text with commas: 'rtn' (default) rounds by each type's rule, 'clip' searches the scales that lose
-   * least, 'rotate' turns the model first; 'imatrix', 'awq' and 'gptq' look at what a text makes of it. The model is in
-   * memory then, and rounded layer by layer.
+   * least, 'rotate' turns the model first; 'imatrix', 'awq' and 'gptq' look at what a text makes of it; 'best' is what lost least where
+   * it was measured: 'awq,gptq', and iq4_nl for every matrix where no type is told. The model is in memory then, and rounded layer by layer.
    */
   method?: string | string[]
   /**
@@ -497,6 +499,8 @@ export interface QuantizeOptions
   shardBytes?: number
   /** The source may be quantized already: a second loss is added to the first. */
   requantize?: boolean
+  /** 'tq1_0' and 'tq2_0' also of weights that were not trained to be ternary; else they are refused, with what would be lost. */
+  force?: boolean
   /** The report tells what rounding lost of every matrix (`error`); takes a second pass over it. Default: false. */
   measure?: boolean
   /**

@@ -106,6 +106,7 @@ export const quantizeOptions = {
   format: oneOf('gguf', 'safetensors'),
   shardBytes: { fallback: 0, ...integer(0, 2 ** 32 - 1) },
   requantize: { fallback: false, ...flag },
+  force: { fallback: false, ...flag },
   measure: { fallback: false, ...flag },
   sink: { check: (value) => value instanceof WritableStream || typeof value === 'function', must: 'be a WritableStream, or a function that gives one for a name' },
   ...Object.fromEntries(quantizeNames.map((name) => [name, loadOptions[name]])),

@@ -15,8 +15,8 @@ const PROGRESS_INTERVAL = 100 /* ms */
 const listed = (list) => list && [list].flat().join(',')
 
 /** What a recipe is. @param {any} options as read from the table @returns {Omit<Recipe, 'threads' | 'config'>} */
-function recipeOf({ recipe, type, scheme, embedding, head, tensors, method, requantize, measure, format, shardBytes }) {
-  const rest = { requantize, measure, format, shardBytes }
+function recipeOf({ recipe, type, scheme, embedding, head, tensors, method, requantize, measure, force, format, shardBytes }) {
+  const rest = { requantize, measure, force, format, shardBytes }
   if (!recipe) {
     if (type && scheme) throw new NiblError('BAD_ARGUMENT', 'The options "type" and "scheme" are two names of one thing.')
     return { type: type ?? scheme, embedding, head, tensors: Object.entries(tensors ?? {}), method: listed(method), ...rest }

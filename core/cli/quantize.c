@@ -15,7 +15,7 @@ typedef struct quantize_options {
     double bits; /* per weight */
     int64_t calibration_tokens, shard_size;
     nibl_cli_texts tensors; /* PATTERN=TYPE */
-    bool requantize, json;
+    bool requantize, force, json;
 } quantize_options;
 
 enum { MAX_TEXT = 64 << 20, MAX_DOCUMENT = 256 << 20, WINDOW = 512 };
@@ -61,6 +61,8 @@ static const nibl_cli_option table[] = {
      "the types to choose from, as q3_k,q4_0,q5_0,q8_0"},
     {"--allow-requantize", NIBL_CLI_FLAG, FIELD(requantize), NULL, 0, 0, NULL,
      "the source may be quantized already: its loss stays, and another is added"},
+    {"--force", NIBL_CLI_FLAG, FIELD(force), NULL, 0, 0, NULL,
+     "tq1_0 and tq2_0 also of a model that was not trained to be ternary, which destroys it"},
     {"-t, --threads", NIBL_CLI_INTEGER, FIELD(settings.threads), "N", 0, NIBL_MAX_THREADS,
      "one per physical core, at most 8", "threads; the result does not depend on them"},
     {"--json", NIBL_CLI_FLAG, FIELD(json), NULL, 0, 0, NULL,
@@ -463,6 +465,7 @@ static int quantize(const char *path, const void *given) {
                          .shard_bytes = (uint64_t)o->shard_size * 1000000,
                          .threads = nibl_cli_threads(&o->settings),
                          .requantize = o->requantize,
+                         .force = o->force,
                          .measure = o->report != NULL}};
     nibl_cli_model model = {0};
     const nibl_cli_receiver receiver = {"quantizing", begin, take, &j};

@@ -30,7 +30,7 @@ const layers = [
       'core/special', 'core/vocabulary', 'core/tokenizer', 'core/detokenize', 'core/jinja', 'core/jinja_tokens',
       'core/jinja_value', 'core/template', 'core/token_trie'],
   },
-  { name: 'grammar', files: ['core/grammar', 'core/grammar_read', 'core/grammar_measure', 'core/schema', 'core/schema_parts', 'core/matcher'] },
+  { name: 'grammar', files: ['core/grammar', 'core/grammar_read', 'core/grammar_measure', 'core/schema', 'core/schema_values', 'core/schema_members', 'core/schema_parts', 'core/matcher'] },
   { name: 'arch', files: ['core/arch', 'core/hyper'] },
   { name: 'quantized layouts', files: ['core/hf_quant', 'core/hf_quant_bind'] },
   { name: 'model', files: ['core/model', 'core/model_rows', 'core/text'] },
