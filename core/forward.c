@@ -162,7 +162,9 @@ nibl_status nibl_run_begin(nibl_run *run, const nibl_row *rows, uint32_t count, 
 
     uint32_t positions = 0;
     run->logit_count = 0;
+    run->hidden_wanted = false;
     for (uint32_t i = 0; i < count; i++) {
+        run->hidden_wanted |= rows[i].hidden;
         run->logit_count += rows[i].logits;
         if (rows[i].position >= positions) positions = rows[i].position + 1;
     }
@@ -309,7 +311,7 @@ nibl_status nibl_run_advance(nibl_run *run, uint32_t *units) {
         run->row = 0;
         run->layer++;
     }
-    if (run->logit_count == 0) return NIBL_OK;
+    if (run->logit_count == 0 && !run->hidden_wanted) return NIBL_OK;
     if (m->missing_output) return NIBL_NEED_DATA;
     for (run->head_row = 0; run->head_row < run->logit_count; run->head_row += run->chunk_rows) {
         run->chunk_rows = nibl_smaller((uint32_t)run->logit_count - run->head_row, run->chunk_capacity);
@@ -320,6 +322,12 @@ nibl_status nibl_run_advance(nibl_run *run, uint32_t *units) {
 
 const float *nibl_run_logits(const nibl_run *run, uint32_t i) {
     return run->logits + (size_t)i * nibl_padded(run->model->hyper.vocabulary);
+}
+
+void nibl_run_hidden(const nibl_run *run, uint32_t row, float *out) {
+    const nibl_model *m = run->model;
+    nibl_normalise(run, out, run->x + (size_t)row * m->hyper.width, m->output_norm, m->output_norm_bias,
+                   m->hyper.width);
 }
 
 void nibl_run_observe(nibl_run *run, nibl_run_observer observer, void *context) {

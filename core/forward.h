@@ -10,7 +10,7 @@ typedef struct nibl_row {
     nibl_kv *kv; /* positions before this one are there, or come earlier in the same run */
     int32_t token;
     uint32_t position;
-    bool logits; /* wanted */
+    bool logits, hidden; /* wanted */
 } nibl_row;
 
 typedef struct nibl_run nibl_run;
@@ -43,5 +43,8 @@ float *nibl_run_stream(nibl_run *run, bool repeat, uint32_t *layer);
 
 /* After NIBL_OK: logits (vocabulary) of the i-th row that wanted them. */
 const float *nibl_run_logits(const nibl_run *run, uint32_t i);
+
+/* The same of a row that wanted its hidden state (width), behind the last norm; `row` counts all. */
+void nibl_run_hidden(const nibl_run *run, uint32_t row, float *out);
 
 #endif

@@ -80,6 +80,40 @@ float *nibl_kv_conv(const nibl_kv *kv, uint32_t layer, uint32_t position) {
     return (float *)(void *)place + (size_t)(position % NIBL_ATTN_BLOCK) * kv->conv_width;
 }
 
+void *nibl_kv_piece(const nibl_kv *kv, uint32_t positions, size_t i, size_t *length) {
+    const size_t runs = (size_t)kv->layers * kv->heads, all = runs + kv->conv_layers, page = i / all;
+    const uint32_t blocks = (positions + NIBL_ATTN_BLOCK - 1) / NIBL_ATTN_BLOCK;
+    if (page >= pages_of(kv, positions)) return NULL;
+    const uint32_t first = (uint32_t)page * kv->page_blocks, left = blocks - first;
+    const uint32_t here = left < kv->page_blocks ? left : kv->page_blocks;
+    const size_t run = i % all;
+    if (run < runs) {
+        *length = here * block_bytes(kv);
+        return at(kv, (uint32_t)(run / kv->heads), (uint32_t)(run % kv->heads), first);
+    }
+    *length = here * conv_bytes(kv);
+    return nibl_kv_conv(kv, (uint32_t)(run - runs), first * NIBL_ATTN_BLOCK);
+}
+
+static bool check_i8(const nibl_attn_i8 *block, uint32_t width) {
+    const size_t keys = (size_t)NIBL_ATTN_BLOCK * nibl_attn_i8_width(width);
+    bool right = true;
+    for (size_t i = 0; i < keys; i++) right &= block->codes[i] >= 0 && block->codes[keys + i] != INT8_MIN;
+    for (size_t j = 0; j < NIBL_ATTN_BLOCK; j++)
+        right &= isfinite(block->d[j]) && isfinite(block->m[j]) && isfinite(block->dv[j]);
+    return right;
+}
+
+bool nibl_kv_check(const nibl_kv *kv, uint32_t positions) {
+    const uint32_t blocks = (positions + NIBL_ATTN_BLOCK - 1) / NIBL_ATTN_BLOCK;
+    bool right = true;
+    for (uint32_t layer = 0; kv->type == NIBL_KV_I8 && layer < kv->layers; layer++)
+        for (uint32_t run = 0; run < kv->heads * blocks; run++)
+            right &= check_i8((const nibl_attn_i8 *)(const void *)at(kv, layer, run / blocks, run % blocks),
+                              kv->width);
+    return right;
+}
+
 /* What is not finite, or as good as that, becomes 0. */
 static void range_of(float *x, uint32_t n, float *low, float *high) {
     enum { LANES = 16 }; /* for the compiler to vectorize */

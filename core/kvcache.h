@@ -40,6 +40,13 @@ typedef struct nibl_kv_block {
 nibl_kv_block nibl_kv_open(const nibl_kv *kv, const nibl_kernels *kernels, uint32_t layer, uint32_t head,
                            uint32_t block, uint32_t last, float *room);
 
+/* The i-th of the pieces that hold the first `positions` in whole blocks; they do not depend on the most that there may be.
+ * NULL behind the last. */
+void *nibl_kv_piece(const nibl_kv *kv, uint32_t positions, size_t i, size_t *length);
+
+/* Whether blocks of int8 hold what the kernels take (nibl_attn_i8); true for other types. */
+bool nibl_kv_check(const nibl_kv *kv, uint32_t positions);
+
 /* What a layer with a convolution keeps of a position, (conv_width). */
 float *nibl_kv_conv(const nibl_kv *kv, uint32_t layer, uint32_t position);
 

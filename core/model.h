@@ -95,6 +95,7 @@ struct nibl_model {
     const nibl_dtype *quantize; /* what matrices of floats become on arrival; NULL = they stay */
     nibl_row_encoder encode_row; /* set with it: a program that never quantizes need not hold encoders */
     uint8_t *staging; /* one row of it */
+    uint64_t fingerprint; /* of weights and hyperparameters; 0 = not known yet (state.c) */
     const nibl_kernels *kernels;
     nibl_pool *pool; /* worker threads, started by the first session that asks for more than one */
     struct nibl_batch *batch; /* state of session.c between steps, and how to free it */

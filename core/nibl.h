@@ -42,7 +42,8 @@ extern "C" {
     X(NIBL_E_NUMERIC, -7, "NOT_FINITE", "the model computed values that are not finite")                     \
     X(NIBL_E_CANCELLED, -8, "CANCELLED", "the caller asked to stop")                                         \
     X(NIBL_E_BUFFER, -9, "BUFFER_TOO_SMALL", "the caller's buffer is too small")                             \
-    X(NIBL_E_GRAMMAR, -10, "BAD_GRAMMAR", "a grammar or JSON Schema that is wrong, or not supported")
+    X(NIBL_E_GRAMMAR, -10, "BAD_GRAMMAR", "a grammar or JSON Schema that is wrong, or not supported")        \
+    X(NIBL_E_STATE, -11, "BAD_STATE", "a saved state that is damaged, or of another model or other settings")
 
 typedef enum nibl_status {
 #define X(name, value, js, meaning) name = value,
@@ -283,6 +284,23 @@ nibl_status nibl_session_set_tokens(nibl_session *session, const int32_t *tokens
 /* Appends tokens to the sequence, to be computed by nibl_step. Errors as above. */
 nibl_status nibl_session_append(nibl_session *session, const int32_t *tokens, size_t count);
 
+/* Makes the first `tokens` tokens of another session of the same model and options `session`'s whole sequence, computed as
+ * far as they are there: a copy of keys and values, after which the two have nothing in common. Sessions whose contexts
+ * have different lengths may do it too, where the model's RoPE does not depend on that. NIBL_E_ARGUMENT otherwise. */
+nibl_status nibl_session_copy(nibl_session *session, const nibl_session *from, size_t tokens);
+
+/* The tokens computed so far and their keys and values, as bytes for nibl_session_restore: pieces 0, 1, ... in their order, until
+ * *length is 0. Owned by the session, valid until it changes. The same sequence gives the same bytes for every context length, build and host
+ * but where keys and values of tokens that were dropped stand behind it. They tell the whole text. NIBL_E_ARGUMENT while weights are still arriving. */
+nibl_status nibl_session_save(nibl_session *session, size_t piece, const void **bytes, size_t *length);
+
+/* Takes a saved state, in order and in any chunks, from its beginning where `begin`, in place of what the session has.
+ * NIBL_NEED_DATA: there is more to come, and the session is empty until then. NIBL_OK: its tokens are computed, bit for bit as in the session that was saved;
+ * logits come with the next ones (nibl_session_set_tokens takes the prefix over). NIBL_E_STATE for bytes that are damaged, of another model
+ * (weights and hyperparameters are compared by hash) or of other options than context_length, chunk, threads and logits; the bytes may come from
+ * anybody. NIBL_E_CONTEXT where the context is too short for them. The session is empty then. */
+nibl_status nibl_session_restore(nibl_session *session, const void *bytes, size_t length, bool begin);
+
 /* Tokens in the sequence, and how many of them are computed. */
 void nibl_session_length(const nibl_session *session, size_t *tokens, size_t *computed);
 
@@ -312,6 +330,17 @@ uint64_t nibl_session_hash(const nibl_session *session);
  * still arriving. (Prompt lookup decoding, Saxena 2023.) */
 void nibl_session_speculate(nibl_session *session, bool on);
 
+/* Whether the sequences that nibl_session_set_tokens makes from now on are computed for nibl_session_embedding (default: false): whole, without
+ * the logits, and without guessing. Steps, batches and results are as otherwise. */
+void nibl_session_embed(nibl_session *session, bool on);
+
+enum nibl_pooling { NIBL_POOL_MEAN = 0, NIBL_POOL_LAST = 1 };
+
+/* The embedding [width of nibl_model_info] of the sequence, whose step is NIBL_OK: the hidden states behind the last norm (what
+ * the head would be multiplied with), their mean or that of the last token, scaled to length 1 with `normalise`. NIBL_E_ARGUMENT
+ * where nothing was computed for it, NIBL_E_NUMERIC where a value is not finite. */
+nibl_status nibl_session_embedding(const nibl_session *session, uint32_t pooling, bool normalise, float *out);
+
 /* Tokens guessed since the session's tokens were last set, and how many of them came true. Any pointer may be NULL. */
 void nibl_session_guesses(const nibl_session *session, uint64_t *proposed, uint64_t *accepted);
 
@@ -329,10 +358,13 @@ enum nibl_grammar_format {
  * are needed, and serve the next answer too.
  *
  * JSON Schema: answers are compact JSON, with at most a space behind ':' and ','. Known are type, enum, const, properties,
- * required, additionalProperties, items, prefixItems, additionalItems, minItems, maxItems, minLength, maxLength, pattern
- * (regular; no categories, no lookaround), format (date, time, date-time, uuid, ipv4, email), minimum, maximum,
- * exclusiveMinimum, exclusiveMaximum, multipleOf (1), anyOf, oneOf (where it is plain that no value fits two), allOf (of
- * one), $ref into the document, true, and what only describes. Everything else is refused, as is what cannot be combined.
+ * required, additionalProperties, patternProperties (one pattern, and nothing else said of properties), propertyNames,
+ * minProperties, maxProperties, items, prefixItems, additionalItems, contains, minContains, minItems, maxItems, minLength,
+ * maxLength, pattern (regular; no categories, no lookaround), format (date, time, date-time, uuid, ipv4, email), minimum,
+ * maximum, exclusiveMinimum, exclusiveMaximum, multipleOf (1), anyOf, oneOf (where it is plain that no value fits two),
+ * allOf, $ref into the document, unevaluatedProperties and unevaluatedItems (where nothing but their own schema stands
+ * beside them), true, and what only describes. What stands beside each other must hold together. Everything else is
+ * refused, as is what cannot be combined.
  * Of what is allowed an answer need not be able to be everything: properties come in the schema's order, further ones only
  * where additionalProperties is there, numbers have at most 15 digits and 6 behind the point.
  *
@@ -425,6 +457,8 @@ typedef struct nibl_quantize_options {
     bool
         requantize; /* the source may be quantized already: a second loss is added to the first. Floats need no leave. */
     bool measure; /* the report tells what rounding lost of every matrix; takes a second pass over it */
+    bool
+        force; /* tq1_0 and tq2_0 also of weights that were not trained to be ternary; else NIBL_E_ARGUMENT, with the loss */
 } nibl_quantize_options;
 
 typedef struct nibl_quantizer nibl_quantizer;
@@ -444,8 +478,10 @@ nibl_status nibl_quantizer_new(nibl_loader *loader, const nibl_quantize_options 
                                nibl_quantizer **out);
 void nibl_quantizer_free(nibl_quantizer *quantizer);
 
-/* Whether the types or the format of the options need nibl_model_quantizer_new, with or without a calibration. */
+/* Whether the types or the format of the options need nibl_model_quantizer_new, with or without a calibration; and whether
+ * their methods, which all are known, need one with. */
 bool nibl_quantize_needs_model(const nibl_quantize_options *options);
+bool nibl_quantize_needs_text(const nibl_quantize_options *options);
 
 /* The same of a model, with methods that look at what a text makes of it: `tokens` (count, at most 2^20) are computed in
  * windows of `window` tokens, each on its own; 8,192 in windows of 512 are usual. Read during the call only. nibl_quantizer_step
@@ -463,10 +499,11 @@ nibl_status nibl_model_quantizer_new(nibl_model *model, const nibl_quantize_opti
 nibl_status nibl_quantizer_step(nibl_quantizer *quantizer);
 
 /* Mixed precision: types of tensors with which a file of a given size loses least. Each tensor alone is rounded to the
- * smallest of the types that it can have, and the KL divergence from the model is measured over positions of the text's first
- * 1,024 tokens; other types are taken to lose in proportion to their error, in squares weighted by the activity of inputs. `types`: a list as
- * "q3_k,q4_0,q5_0,q8_0"; NULL: all of 2 to 8 bits. What the options name (their `tensors`), and what they keep or make
- * floats, stays. Tokens, window, the model, memory and errors as for nibl_model_quantizer_new; besides, logits of 256 positions. */
+ * smallest of the types that it can have, as the method rounds (but for awq), and the KL divergence from the model is measured
+ * over positions of the text's last 1,024 tokens; other types are taken to lose in proportion to their error, in squares weighted
+ * by the activity of inputs. `types`: a list as "q3_k,q4_0,q5_0,q8_0"; NULL: all of 2 to 8 bits. What the options name (their
+ * `tensors`), and what they keep or make floats, stays. Tokens, window, the model, memory and errors as for
+ * nibl_model_quantizer_new; besides, logits of 256 positions. */
 typedef struct nibl_allotment nibl_allotment;
 nibl_status nibl_allotment_new(nibl_model *model, const nibl_quantize_options *options, const char *types,
                                const int32_t *tokens, size_t count, uint32_t window, nibl_allotment **out);

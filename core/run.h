@@ -35,7 +35,7 @@ struct nibl_run {
     nibl_row *rows;
     size_t row_capacity;
     uint32_t row_count, chunk, layer, row;
-    bool embedded;
+    bool embedded, hidden_wanted;
     /* buffers; widths in floats, capacities in rows */
     float *x, *cos_sin; /* (rows, width), (rows, tables, rope_width) */
     double

@@ -73,6 +73,22 @@ bool nibl_schema_same_string(const nibl_json *json, uint32_t a, uint32_t b) {
            memcmp(p.text, q.text, p.length) == 0;
 }
 
+uint32_t nibl_schema_length(const nibl_json *json, uint32_t string) {
+    const nibl_slice s = nibl_json_text(json, string);
+    uint32_t count = 0;
+    for (size_t i = 0; i < s.length; i++) {
+        if (((uint8_t)s.bytes[i] & 0xC0) == 0x80) continue; /* within a character */
+        count++;
+        if (s.bytes[i] != '\\') continue;
+        i++;
+        if (s.bytes[i] != 'u') continue;
+        i += 4;
+        const bool high = (s.bytes[i - 3] | 32) == 'd' && strchr("89abAB", s.bytes[i - 2]);
+        if (high) i += 6; /* the second half of a pair */
+    }
+    return count;
+}
+
 static int hex_digit(char c) {
     return c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
 }
@@ -138,12 +154,17 @@ static uint32_t behind_references(const nibl_json *json, uint32_t schema) {
     return 0;
 }
 
-static bool different_values(const nibl_json *json, uint32_t a, uint32_t b) {
-    if (!(nibl_schema_type_of(json, a) & nibl_schema_type_of(json, b))) return true;
+nibl_verdict nibl_schema_same(const nibl_json *json, uint32_t a, uint32_t b) {
     double x, y;
-    if (nibl_json_f64(json, a, &x) && nibl_json_f64(json, b, &y)) return x != y;
-    if (nibl_json_is(json, a, NIBL_JSON_STRING)) return !nibl_schema_same_string(json, a, b);
-    return json->nodes[a].kind != json->nodes[b].kind; /* false and true; others may be the same */
+    if (!(nibl_schema_type_of(json, a) & nibl_schema_type_of(json, b))) return NIBL_NO;
+    if (nibl_json_f64(json, a, &x) && nibl_json_f64(json, b, &y)) return x == y ? NIBL_YES : NIBL_NO;
+    if (nibl_json_is(json, a, NIBL_JSON_STRING))
+        return nibl_schema_same_string(json, a, b) ? NIBL_YES : NIBL_NO;
+    const nibl_json_node *p = &json->nodes[a], *q = &json->nodes[b];
+    if (p->kind < NIBL_JSON_NUMBER) return p->kind == q->kind ? NIBL_YES : NIBL_NO;
+    return p->length == q->length && memcmp(json->text + p->at, json->text + q->at, p->length) == 0
+               ? NIBL_YES
+               : NIBL_UNKNOWN;
 }
 
 /* The values a schema lists: calls are for i = 0, 1, ...; 0 at the end. */
@@ -161,7 +182,7 @@ static bool different_constants(const nibl_json *json, uint32_t a, uint32_t b) {
     if (!value_of(json, a, 0) || !value_of(json, b, 0)) return false;
     for (uint32_t i = 0, x; (x = value_of(json, a, i)) != 0; i++)
         for (uint32_t j = 0, y; (y = value_of(json, b, j)) != 0; j++)
-            if (i == MANY || j == MANY || !different_values(json, x, y)) return false;
+            if (i == MANY || j == MANY || nibl_schema_same(json, x, y) != NIBL_NO) return false;
     return true;
 }
 

@@ -22,6 +22,14 @@ bool nibl_schema_types(const nibl_json *json, uint32_t type, uint32_t *out);
 
 uint32_t nibl_schema_type_of(const nibl_json *json, uint32_t value);
 
+typedef enum nibl_verdict { NIBL_NO, NIBL_YES, NIBL_UNKNOWN } nibl_verdict;
+
+/* Whether two values are equal; unknown for lists and objects that are written differently. */
+nibl_verdict nibl_schema_same(const nibl_json *json, uint32_t a, uint32_t b);
+
+/* Characters of a string. */
+uint32_t nibl_schema_length(const nibl_json *json, uint32_t string);
+
 bool nibl_schema_same_string(const nibl_json *json, uint32_t a, uint32_t b);
 
 /* The node that a $ref means; 0 where it is none of this document. */

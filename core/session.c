@@ -2,6 +2,7 @@
 
 #include "core/hash.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { DEFAULT_CONTEXT = 4096, DEFAULT_CHUNK = 64 };
@@ -115,6 +116,8 @@ void nibl_session_free(nibl_session *s) {
     nibl_lookup_free(&s->lookup);
     nibl_free(s->tokens);
     nibl_free(s->logits);
+    nibl_free(s->sum);
+    nibl_free(s->hidden);
     nibl_free(s);
 }
 
@@ -131,37 +134,52 @@ static nibl_status check_tokens(const nibl_session *s, const int32_t *tokens, si
     return NIBL_OK;
 }
 
-static nibl_status reserve_tokens(nibl_session *s, size_t count) {
+nibl_status nibl_session_reserve(nibl_session *s, size_t count) {
     void *array = s->tokens;
     nibl_status status = nibl_reserve(&array, &s->token_capacity, count, sizeof *s->tokens, "tokens");
     s->tokens = array;
     return status;
 }
 
-nibl_status nibl_session_set_tokens(nibl_session *s, const int32_t *tokens, size_t count, size_t *reused) {
-    if (count == 0) return nibl_fail(NIBL_E_ARGUMENT, "a sequence needs at least one token");
-    NIBL_TRY(check_tokens(s, tokens, count, count));
-    NIBL_TRY(reserve_tokens(s, count));
-    size_t same = 0;
-    const size_t most =
-        s->computed < count - 1 ? s->computed : count - 1; /* the last one is needed for its logits */
-    while (same < most && s->tokens[same] == tokens[same]) same++;
+void nibl_session_reset(nibl_session *s, size_t count, size_t computed) {
     forget_run(s);
-    memmove(s->tokens, tokens, count * sizeof *tokens);
     s->count = s->answer = count;
-    s->computed = same;
+    s->computed = computed;
     s->logit_rows = 0;
     s->hash = 0;
     s->ahead = 0;
     s->proposed = s->accepted = 0;
+    s->summed = 0;
     nibl_lookup_forget(&s->lookup);
+}
+
+static nibl_status reserve_embedding(nibl_session *s) {
+    const uint64_t bytes = 4ull * s->model->hyper.width;
+    if (!s->embeds) return NIBL_OK;
+    if (!s->sum) s->sum = nibl_alloc(bytes);
+    if (!s->hidden) s->hidden = nibl_alloc(bytes);
+    return s->sum && s->hidden ? NIBL_OK : nibl_fail_memory(bytes, "an embedding");
+}
+
+nibl_status nibl_session_set_tokens(nibl_session *s, const int32_t *tokens, size_t count, size_t *reused) {
+    if (count == 0) return nibl_fail(NIBL_E_ARGUMENT, "a sequence needs at least one token");
+    NIBL_TRY(check_tokens(s, tokens, count, count));
+    NIBL_TRY(nibl_session_reserve(s, count));
+    NIBL_TRY(reserve_embedding(s));
+    size_t same = 0;
+    const size_t most = s->embeds                 ? 0
+                        : s->computed < count - 1 ? s->computed
+                                                  : count - 1; /* the last one is needed for its logits */
+    while (same < most && s->tokens[same] == tokens[same]) same++;
+    memmove(s->tokens, tokens, count * sizeof *tokens);
+    nibl_session_reset(s, count, same);
     if (reused) *reused = same;
     return NIBL_OK;
 }
 
 nibl_status nibl_session_append(nibl_session *s, const int32_t *tokens, size_t count) {
     NIBL_TRY(check_tokens(s, tokens, count, s->count + count));
-    NIBL_TRY(reserve_tokens(s, s->count + count));
+    NIBL_TRY(nibl_session_reserve(s, s->count + count));
     const bool one = count == 1 && s->computed == s->count;
     if (s->ahead && (!one || tokens[0] != s->guesses[s->guessed - s->ahead])) s->ahead = 0;
     memcpy(s->tokens + s->count, tokens, count * sizeof *tokens);
@@ -188,7 +206,7 @@ static bool matches(const struct nibl_batch *batch, nibl_session *const *session
 /* Guesses what follows the session's one token that is due; returns how many tokens. They are computed with it where
  * memory for them can be had. */
 static uint32_t guess(nibl_session *s, size_t spare) {
-    if (!s->speculate || s->options.logits == NIBL_LOGITS_ALL) return 0;
+    if (!s->speculate || s->embeds || s->options.logits == NIBL_LOGITS_ALL) return 0;
     const size_t left = s->options.context_length - s->count;
     size_t most = left < spare ? left : spare;
     if (most > NIBL_GUESSES) most = NIBL_GUESSES;
@@ -238,11 +256,12 @@ static nibl_status begin_run(struct nibl_batch *batch, nibl_session *const *sess
         spare -= guessed;
         batch->members[i] = (member){s, s->epoch, taken, guessed};
         for (size_t t = s->computed; t < s->computed + taken; t++)
-            batch->rows[(*rows)++] =
-                (nibl_row){.kv = &s->kv,
-                           .token = s->tokens[t],
-                           .position = (uint32_t)t,
-                           .logits = s->options.logits == NIBL_LOGITS_ALL || t + 1 == s->count};
+            batch->rows[(*rows)++] = (nibl_row){
+                .kv = &s->kv,
+                .token = s->tokens[t],
+                .position = (uint32_t)t,
+                .logits = !s->embeds && (s->options.logits == NIBL_LOGITS_ALL || t + 1 == s->count),
+                .hidden = s->embeds};
         for (uint32_t g = 0; g < guessed; g++)
             batch->rows[(*rows)++] = (nibl_row){
                 .kv = &s->kv, .token = s->guesses[g], .position = (uint32_t)(s->count + g), .logits = true};
@@ -264,6 +283,16 @@ static nibl_status take_row(nibl_session *s, size_t r, size_t position) {
         "logits of position %zu are not finite: the model file is damaged or its values overflow", position);
 }
 
+/* Takes the hidden states of the next rows of a run. */
+static void take_hidden(nibl_session *s, const nibl_run *run, uint32_t row, size_t count) {
+    const uint32_t width = s->model->hyper.width;
+    for (uint32_t i = 0; i < count; i++) {
+        nibl_run_hidden(run, row + i, s->hidden);
+        if (s->summed++ == 0) memset(s->sum, 0, width * sizeof *s->sum);
+        for (uint32_t d = 0; d < width; d++) s->sum[d] += s->hidden[d];
+    }
+}
+
 /* Hands the finished rows' logits to their sessions. */
 static nibl_status finish_run(struct nibl_batch *batch) {
     batch->active = false;
@@ -274,6 +303,7 @@ static nibl_status finish_run(struct nibl_batch *batch) {
         if (m->taken == 0) continue;
         const uint32_t vocabulary = s->model->hyper.vocabulary;
         size_t wanted = 0;
+        if (s->embeds) take_hidden(s, batch->run, row, m->taken);
         for (size_t t = 0; t < m->taken; t++) wanted += batch->rows[row++].logits;
         row += m->guessed;
         s->logit_rows = s->logit_begin = s->ahead = 0;
@@ -342,6 +372,30 @@ nibl_status nibl_session_logits(const nibl_session *s, const float **logits, siz
     *logits = s->logits + s->logit_begin * s->model->hyper.vocabulary;
     if (first) *first = s->logit_first;
     if (count) *count = s->logit_rows;
+    return NIBL_OK;
+}
+
+void nibl_session_embed(nibl_session *s, bool on) {
+    nibl_session_reset(s, 0, 0);
+    s->embeds = on;
+}
+
+nibl_status nibl_session_embedding(const nibl_session *s, uint32_t pooling, bool normalise, float *out) {
+    const uint32_t width = s->model->hyper.width;
+    if (pooling > NIBL_POOL_LAST) return nibl_fail(NIBL_E_ARGUMENT, "there is no pooling %u", pooling);
+    if (s->summed == 0 || s->summed < s->count)
+        return nibl_fail(NIBL_E_ARGUMENT, "the session has no embedding yet: nibl_session_embed, "
+                                          "nibl_session_set_tokens, then nibl_step until it is done");
+    double squares = 0;
+    for (uint32_t d = 0; d < width; d++) {
+        out[d] = pooling == NIBL_POOL_LAST ? s->hidden[d] : s->sum[d] / (float)s->summed;
+        squares += (double)out[d] * (double)out[d];
+    }
+    if (!(squares < (double)INFINITY))
+        return nibl_fail(NIBL_E_NUMERIC,
+                         "the embedding is not finite: the model file is damaged or its values overflow");
+    const float scale = normalise && squares > 0 ? (float)(1 / sqrt(squares)) : 1;
+    for (uint32_t d = 0; d < width; d++) out[d] *= scale;
     return NIBL_OK;
 }
 

@@ -183,6 +183,11 @@ function openFiles(files) {
 /** The default model's name and size, where the server has it. */
 async function describeDefault() {
   $('default-name').textContent = titleOf(defaultSource).replace(/\.gguf$/, '').replace(/-Instruct|\./g, ' ').trim()
+  const kept = (await keptModels()).find(({ model, complete }) => complete && model === defaultSource)
+  if (kept) {
+    $('default-size').textContent = `${megabytes(kept.size)}, on this machine`
+    return
+  }
   const isUrl = !defaultSource.startsWith('hf:')
   const response = isUrl ? await fetch(defaultSource, { method: 'HEAD' }).catch(() => null) : null
   const size = Number(response?.headers.get('Content-Length'))

@@ -18,7 +18,11 @@ const types = [
 const methods = [
   ['rtn', 'round: quick'],
   ['clip', 'search the scales that lose least: slow'],
+  ['imatrix', 'the same, by what a text makes of the model'],
+  ['awq,gptq', 'AWQ and GPTQ: loses least, takes minutes'],
+  ['rotate,gptq', 'rotated, then GPTQ: minutes'],
 ]
+const phases = { download: 'loading', measure: 'measuring', quantize: 'quantizing' }
 
 /** @param {string} tag @param {Record<string, any>} [properties] @param {(Node | string)[]} [children] */
 function element(tag, properties = {}, children = []) {
@@ -49,13 +53,16 @@ export function openLab(place, { defaultSource, hub, announce, onClose }) {
   const picker = element('input', { type: 'file', accept: '.gguf', ariaLabel: 'Or a file' })
   const type = choice('Type', types)
   const method = choice('Method', methods)
+  const text = element('input', { type: 'file', accept: 'text/*,.txt,.md', ariaLabel: 'A text like those the model will see' })
+  const textLabel = element('label', { hidden: true }, ['Text to calibrate with, else a small one of its own', text])
+  method.select.addEventListener('change', () => (textLabel.hidden = !/imatrix|awq|gptq/.test(method.select.value)))
   const again = element('input', { type: 'checkbox', checked: true })
   const start = element('button', { className: 'primary', type: 'submit', textContent: 'Quantize' })
   const stop = element('button', { type: 'button', textContent: 'Stop', hidden: true })
   const form = element('form', {}, [
     element('label', { className: 'grow' }, ['Model', address]),
     element('label', {}, ['or a file', picker]),
-    type.label, method.label,
+    type.label, method.label, textLabel,
     element('label', { className: 'check' }, [again, 'also if it is quantized already: its loss stays']),
     start, stop,
   ])
@@ -98,16 +105,15 @@ export function openLab(place, { defaultSource, hub, announce, onClose }) {
     if (reason) announce(aborted ? 'Stopped' : 'Failed')
   }
 
-  /** Fills the squares of the tensors that `loaded` bytes are of. @param {QuantizationReport} report @param {number} loaded @param {number} total @param {number} began */
-  function showProgress(report, loaded, total, began) {
+  /** Fills the squares of the tensors that `loaded` bytes are of. @param {QuantizationReport} report @param {number} loaded @param {number} total @param {number} [secondsLeft] */
+  function showProgress(report, loaded, total, secondsLeft) {
     if (!tensors.children.length) tensors.append(...report.tensors.map(({ name, from, to }) => element('li', { title: `${name}: ${from} to ${to}` })))
     const header = total - report.tensors.reduce((sum, { bytes }) => sum + bytes, 0)
     let end = header
     const done = report.tensors.findIndex(({ bytes }) => (end += bytes) > loaded + 64 * report.tensors.length)
     const count = loaded === total || done < 0 ? report.tensors.length : done
     for (let i = tensors.querySelectorAll('.done').length; i < count; i++) tensors.children[i].className = 'done'
-    const seconds = (performance.now() - began) / 1000
-    const left = loaded < total ? `, ${Math.ceil((seconds * (total - loaded)) / loaded)} s left: ${report.tensors[Math.min(count, report.tensors.length - 1)].name}` : ''
+    const left = loaded < total && secondsLeft !== undefined ? `, ${Math.ceil(secondsLeft)} s left: ${report.tensors[Math.min(count, report.tensors.length - 1)].name}` : ''
     figures.textContent = `${megabytes(loaded)} of ${megabytes(total)}, ${count} of ${report.tensors.length} tensors${left}`
   }
 
@@ -176,14 +182,18 @@ export function openLab(place, { defaultSource, hub, announce, onClose }) {
       const name = file?.name ?? titleOf(/** @type {string} */ (source))
       const options = { type: type.select.value, method: method.select.value, requantize: again.checked, measure: true }
       announce(`Quantizing ${name}`)
-      const { report, blob } = await quantize(source, {
+      const { report, blob, calibrationTokens } = await quantize(source, {
         ...options, ...(file ? {} : { hub }), signal: controller.signal,
-        onProgress: ({ loaded, total, report }) => report && showProgress(report, loaded, total, began),
+        ...(textLabel.hidden || !text.files?.[0] ? {} : { calibration: text.files[0] }),
+        onProgress: ({ phase, loaded, total, report, secondsLeft }) => {
+          if (report) showProgress(report, loaded, total, secondsLeft)
+          else figures.textContent = `${phases[phase]}: ${Math.floor((100 * loaded) / (total || Infinity))} %`
+        },
       })
       const output = `${name.replace(/^.*\//, '').replace(/(\.[qQf]\w+)?\.gguf$/, '')}.${options.type.toUpperCase()}.gguf`
       const seconds = (performance.now() - began) / 1000
       const command = `quantize(${JSON.stringify(typeof source === 'string' ? source : name)}, ${JSON.stringify(options)})`
-      showOutcome(source, /** @type {Blob} */ (blob), { source: name, output, command, seconds, quantization: report, texts: [], tasks: [], samples: [] })
+      showOutcome(source, /** @type {Blob} */ (blob), { source: name, output, command, seconds, quantization: report, ...(calibrationTokens > 0 && { calibration: text.files?.[0]?.name ?? 'a small text of its own' }), texts: [], tasks: [], samples: [] })
       figures.textContent = `${megabytes(report.source_bytes)} became ${megabytes(report.file_bytes)} in ${seconds.toFixed(1)} s: ${report.bits_per_weight} bits per weight`
       announce('The model is quantized')
     } catch (reason) {

@@ -45,21 +45,62 @@ nibl_status nibl_abi_loader_plan(const nibl_loader *loader, uint32_t context_len
     return NIBL_OK;
 }
 
-nibl_status nibl_abi_quantizer_new(nibl_loader *loader, const char *type, const char *embedding,
-                                   const char *head, const char *method, const nibl_tensor_type *tensors,
-                                   size_t count, uint32_t threads, bool requantize, bool measure,
-                                   nibl_quantizer **out) {
-    const nibl_quantize_options options = {.size = sizeof options,
-                                           .type = type,
-                                           .embedding = embedding,
-                                           .head = head,
-                                           .method = method,
-                                           .tensors = tensors,
-                                           .tensor_count = count,
-                                           .threads = threads,
-                                           .requantize = requantize,
-                                           .measure = measure};
+/* nibl_quantize_options, every member one word. */
+typedef struct abi_quantize_options {
+    const char *type, *embedding, *head, *method, *format, *config;
+    const nibl_tensor_type *tensors;
+    size_t tensor_count, threads, requantize, measure, force, shard_bytes;
+} abi_quantize_options;
+
+static nibl_quantize_options options_of(const abi_quantize_options *o) {
+    return (nibl_quantize_options){.size = sizeof(nibl_quantize_options),
+                                   .type = o->type,
+                                   .embedding = o->embedding,
+                                   .head = o->head,
+                                   .method = o->method,
+                                   .tensors = o->tensors,
+                                   .tensor_count = o->tensor_count,
+                                   .threads = (uint32_t)o->threads,
+                                   .format = o->format,
+                                   .config = o->config,
+                                   .shard_bytes = o->shard_bytes,
+                                   .requantize = o->requantize != 0,
+                                   .measure = o->measure != 0,
+                                   .force = o->force != 0};
+}
+
+bool nibl_abi_quantize_needs_model(const abi_quantize_options *o) {
+    const nibl_quantize_options options = options_of(o);
+    return nibl_quantize_needs_model(&options);
+}
+
+bool nibl_abi_quantize_needs_text(const abi_quantize_options *o) {
+    const nibl_quantize_options options = options_of(o);
+    return nibl_quantize_needs_text(&options);
+}
+
+nibl_status nibl_abi_quantizer_new(nibl_loader *loader, const abi_quantize_options *o, nibl_quantizer **out) {
+    const nibl_quantize_options options = options_of(o);
     return nibl_quantizer_new(loader, &options, out);
+}
+
+nibl_status nibl_abi_model_quantizer_new(nibl_model *model, const abi_quantize_options *o,
+                                         const int32_t *tokens, size_t count, uint32_t window,
+                                         nibl_quantizer **out) {
+    const nibl_quantize_options options = options_of(o);
+    return nibl_model_quantizer_new(model, &options, tokens, count, window, out);
+}
+
+nibl_status nibl_abi_allotment_new(nibl_model *model, const abi_quantize_options *o, const char *types,
+                                   const int32_t *tokens, size_t count, uint32_t window,
+                                   nibl_allotment **out) {
+    const nibl_quantize_options options = options_of(o);
+    return nibl_allotment_new(model, &options, types, tokens, count, window, out);
+}
+
+/* Puts the chosen types into the options. */
+nibl_status nibl_abi_allotment_choose(nibl_allotment *allotment, double bytes, abi_quantize_options *o) {
+    return nibl_allotment_choose(allotment, (uint64_t)bytes, &o->tensors, &o->tensor_count);
 }
 
 double nibl_abi_quantizer_size(const nibl_quantizer *quantizer) {
@@ -67,7 +108,7 @@ double nibl_abi_quantizer_size(const nibl_quantizer *quantizer) {
 }
 
 /* out: {architecture, name (both addresses of C strings), parameters, packed_bytes, context_length, layers,
- * vocabulary, bos, eos, add_bos} */
+ * vocabulary, bos, eos, add_bos, width} */
 nibl_status nibl_abi_model_info(const nibl_model *model, double *out) {
     nibl_model_info info = {.size = sizeof info};
     nibl_status status = nibl_model_get_info(model, &info);
@@ -82,6 +123,7 @@ nibl_status nibl_abi_model_info(const nibl_model *model, double *out) {
     out[7] = info.bos;
     out[8] = info.eos;
     out[9] = info.add_bos;
+    out[10] = info.width;
     return NIBL_OK;
 }
 
@@ -115,7 +157,13 @@ nibl_status nibl_abi_score(const float *logits, const float *reference, uint32_t
     return reference ? nibl_divergence(logits, reference, vocabulary, &out[6]) : NIBL_OK;
 }
 
-/* Tokens of the session that are not computed yet. */
+/* Tokens of the session that are computed, and that are not yet. */
+size_t nibl_abi_session_computed(const nibl_session *session) {
+    size_t computed = 0;
+    nibl_session_length(session, NULL, &computed);
+    return computed;
+}
+
 size_t nibl_abi_session_pending(const nibl_session *session) {
     size_t tokens = 0, computed = 0;
     nibl_session_length(session, &tokens, &computed);

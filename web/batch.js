@@ -7,7 +7,7 @@ import { MORE, NEED_DATA } from './binding.js'
 import { abortReason } from './errors.js'
 import { yieldToEvents } from './platform.js'
 
-/** What has tokens to be computed: an answer (generation.js), a text that is scored (scoring.js).
+/** What has tokens to be computed: an answer (generation.js), a text that is scored (scoring.js) or embedded.
  * @typedef {{ session: number, readonly pending: number, advance: () => boolean }} Generation */
 /** @typedef {{ generation: Generation, resolve: () => void, reject: (error: unknown) => void }} Member */
 

@@ -33,8 +33,11 @@ const text = new TextDecoder('utf-8', { ignoreBOM: true })
  * @property {number} total
  */
 
-/** @typedef {{ type: string, embedding?: string, head?: string, tensors: Record<string, string>, method: string,
- *   threads: number, requantize: boolean, measure: boolean }} QuantizeOptions */
+/** nibl_quantize_options. `tensors`: pairs of pattern and type.
+ * @typedef {{ type?: string, embedding?: string, head?: string, tensors: [string, string][], method?: string, threads: number,
+ *   requantize?: boolean, measure?: boolean, force?: boolean, format?: string, config?: string, shardBytes?: number }} QuantizeOptions */
+
+/** @typedef {{ recipe: QuantizeOptions, tokens: Int32Array, window: number }} Calibration */
 
 export class Binding {
   #view = new DataView(new ArrayBuffer(0))
@@ -226,8 +229,19 @@ export class Binding {
 
   /* ---- Quantizing ---- */
 
-  /** @param {Pointer} loader its header is there @param {QuantizeOptions} options @returns {Pointer} */
-  newQuantizer(loader, { type, embedding, head, tensors, method, threads, requantize, measure }) {
+  /** Addresses or sizes, one after the other. @param {number[]} values */
+  #words(values) {
+    const view = new DataView(new ArrayBuffer(this.#wordBytes * values.length))
+    values.forEach((value, i) => {
+      if (this.#wordBytes === 8) view.setBigUint64(8 * i, BigInt(value), true)
+      else view.setUint32(4 * i, value, true)
+    })
+    return new Uint8Array(view.buffer)
+  }
+
+  /** Runs `use` with an abi_quantize_options (wasm/abi.c) in memory. @template T
+   * @param {QuantizeOptions} options @param {(pointer: Pointer) => T} use */
+  #withRecipe({ type, embedding, head, tensors, method, threads, requantize, measure, force, format, config, shardBytes = 0 }, use) {
     /** @type {Pointer[]} */
     const owned = []
     const own = (/** @type {Uint8Array} */ bytes) => {
@@ -238,17 +252,59 @@ export class Binding {
     }
     const string = (/** @type {string | undefined} */ value) => (value === undefined ? 0 : own(utf8.encode(`${value}\0`)))
     try {
-      const exceptions = Object.entries(tensors)
-      const words = new Uint8Array(2 * this.#wordBytes * exceptions.length)
-      const view = new DataView(words.buffer)
-      exceptions.flat().forEach((text, index) => view.setUint32(this.#wordBytes * index, string(text), true))
-      const [list, ...texts] = [own(words), ...[type, embedding, head, method].map(string)]
-      const [typeText, embeddingText, headText, methodText] = texts
-      return this.#make('nibl_abi_quantizer_new', loader, typeText, embeddingText, headText, methodText, list, exceptions.length,
-        threads, requantize, measure)
+      const list = own(this.#words(tensors.flat().map(string)))
+      const texts = [type, embedding, head, method, format, config].map(string)
+      const flags = [requantize, measure, force].map((flag) => Number(Boolean(flag)))
+      return use(own(this.#words([...texts, list, tensors.length, threads, ...flags, shardBytes])))
     } finally {
       for (const pointer of owned) this.release(pointer)
     }
+  }
+
+  /** @param {QuantizeOptions} options */
+  recipeNeeds(options) {
+    return this.#withRecipe(options, (recipe) => ({
+      model: Boolean(this.#enter('nibl_abi_quantize_needs_model', [recipe])),
+      text: Boolean(this.#enter('nibl_abi_quantize_needs_text', [recipe])),
+    }))
+  }
+
+  /** @param {Pointer} loader its header is there @param {QuantizeOptions} options @returns {Pointer} */
+  newQuantizer(loader, options) {
+    return this.#withRecipe(options, (recipe) => this.#make('nibl_abi_quantizer_new', loader, recipe))
+  }
+
+  /** @param {Pointer} model @param {Calibration} how @param {{ allotment: Pointer, bytes: number }} [mixed] types for so many
+   * bytes of tensors @returns {Pointer} */
+  newModelQuantizer(model, { recipe, tokens, window }, mixed) {
+    return this.#withRecipe(recipe, (options) =>
+      this.#withBytes(new Uint8Array(tokens.buffer, tokens.byteOffset, tokens.byteLength), (list) => {
+        if (mixed) this.call('nibl_abi_allotment_choose', mixed.allotment, mixed.bytes, options)
+        return this.#make('nibl_abi_model_quantizer_new', model, options, list, tokens.length, window)
+      }),
+    )
+  }
+
+  /** @param {Pointer} model @param {Calibration} how @param {string} [types] to choose from @returns {Pointer} */
+  newAllotment(model, { recipe, tokens, window }, types) {
+    return this.#withRecipe(recipe, (options) =>
+      this.#withBytes(new Uint8Array(tokens.buffer, tokens.byteOffset, tokens.byteLength), (list) => {
+        const make = (/** @type {Pointer} */ names) => this.#make('nibl_abi_allotment_new', model, options, names, list, tokens.length, window)
+        return types === undefined ? make(0) : this.#withBytes(utf8.encode(`${types}\0`), make)
+      }),
+    )
+  }
+
+  /** @param {Pointer} allotment @returns {{ status: number, done: number }} `done`: a share */
+  stepAllotment(allotment) {
+    const status = this.call('nibl_allotment_step', allotment, this.#scratch)
+    return { status, done: this.#f64(0) }
+  }
+
+  /** Of the folder that comes out, the file that the last output belongs to; null where one file comes out. @param {Pointer} quantizer */
+  quantizerFile(quantizer) {
+    const name = this.#enter('nibl_quantizer_file', [quantizer])
+    return name ? this.#cString(name) : null
   }
 
   /** @param {Pointer} quantizer */
@@ -272,8 +328,8 @@ export class Binding {
   /** @param {Pointer} model */
   modelInfo(model) {
     this.call('nibl_abi_model_info', model, this.#scratch)
-    const [architecture, name, parameters, packedBytes, contextLength, layers, vocabulary, bos, eos, addBos] =
-      Array.from({ length: 10 }, (_, index) => this.#f64(index))
+    const [architecture, name, parameters, packedBytes, contextLength, layers, vocabulary, bos, eos, addBos, width] =
+      Array.from({ length: 11 }, (_, index) => this.#f64(index))
     return {
       architecture: this.#cString(architecture),
       name: this.#cString(name),
@@ -285,6 +341,7 @@ export class Binding {
       bos,
       eos,
       addBos: addBos !== 0,
+      width,
     }
   }
 
@@ -363,14 +420,52 @@ export class Binding {
     this.call('nibl_session_append', session, this.#scratch, 1)
   }
 
+  /** @param {Pointer} session @param {Pointer} from another session @param {number} tokens of it */
+  copySession(session, from, tokens) {
+    this.call('nibl_session_copy', session, from, tokens)
+  }
+
+  /** @param {Pointer} session @returns {Uint8Array[]} copies */
+  saveSession(session) {
+    const pieces = []
+    for (let piece = 0; ; piece++) {
+      this.call('nibl_session_save', session, piece, this.#scratch, this.#scratch + this.#wordBytes)
+      const length = this.#word(1)
+      if (length === 0) return pieces
+      pieces.push(this.#bytes(this.#word(0), length).slice())
+    }
+  }
+
+  /** @param {Pointer} session @param {Uint8Array} bytes @param {boolean} begin @returns whether that was all */
+  restoreSession(session, bytes, begin) {
+    let status = NEED_DATA
+    for (let at = 0; at === 0 || at < bytes.length; at += STAGING) {
+      const part = bytes.subarray(at, at + STAGING)
+      this.#bytes(this.#staging, part.length).set(part)
+      status = this.call('nibl_session_restore', session, this.#staging, part.length, begin && at === 0)
+    }
+    return status === OK
+  }
+
+  /** @param {Pointer} session @param {boolean} on */
+  embed(session, on) {
+    this.#enter('nibl_session_embed', [session, on])
+  }
+
+  /** @param {Pointer} session @param {number} width @param {{ last: boolean, normalize: boolean }} how */
+  embedding(session, width, { last, normalize }) {
+    const pointer = this.allocate(4 * width)
+    try {
+      this.call('nibl_session_embedding', session, Number(last), normalize, pointer)
+      return new Float32Array(this.memory.buffer, pointer, width).slice()
+    } finally {
+      this.release(pointer)
+    }
+  }
+
   /** @param {Pointer[]} sessions @param {number} units */
   step(sessions, units) {
-    const view = new DataView(new ArrayBuffer(this.#wordBytes * sessions.length))
-    sessions.forEach((session, i) => {
-      if (this.#wordBytes === 8) view.setBigUint64(8 * i, BigInt(session), true)
-      else view.setUint32(4 * i, session, true)
-    })
-    return this.#withBytes(new Uint8Array(view.buffer), (list) => this.call('nibl_step', list, sessions.length, units))
+    return this.#withBytes(this.#words(sessions), (list) => this.call('nibl_step', list, sessions.length, units))
   }
 
   /** Of the positions computed last. @param {Pointer} session
@@ -396,6 +491,11 @@ export class Binding {
     }
     if (!reference) return score(0)
     return this.#withBytes(new Uint8Array(reference.buffer, reference.byteOffset, reference.byteLength), score)
+  }
+
+  /** @param {Pointer} session @returns {number} tokens that are computed */
+  computed(session) {
+    return this.#enter('nibl_abi_session_computed', [session])
   }
 
   /** @param {Pointer} session @returns {number} tokens that are not computed yet */
@@ -463,7 +563,7 @@ export class Binding {
     return Boolean(this.#enter('nibl_sampler_done', [sampler]))
   }
 
-  /** @param {'loader' | 'decoder' | 'sampler' | 'grammar'} kind @param {Pointer} object */
+  /** @param {'loader' | 'decoder' | 'sampler' | 'grammar' | 'quantizer' | 'allotment'} kind @param {Pointer} object */
   free(kind, object) {
     this.#enter(`nibl_${kind}_free`, [object])
   }

@@ -48,3 +48,39 @@ export async function renderChat({ chatTemplate, bosToken, eosToken }, messages,
     throw new NiblError('BAD_ARGUMENT', `The model's chat template refuses these messages: ${reason}`, { cause })
   }
 }
+
+/** Tokens left free for an answer whose length is not limited, at most a quarter of the context. */
+const ROOM = 64
+
+/**
+ * Leaves out the oldest turns, a question with its answers, until the rest and an answer fit the context: a quarter of it
+ * at a time, so that what is left stays the same for some turns, and with it what is computed of it. The first `kept` messages and the
+ * last question stay. What is left may still be too long.
+ * @template {{ role: string }} Turn
+ * @param {Turn[]} messages @param {number} kept
+ * @param {{ count: (messages: Turn[]) => Promise<number>, contextLength: number, answer?: number }} model `answer`: tokens
+ * @returns {Promise<{ messages: Turn[], dropped: number, used: number }>} `used`: tokens
+ */
+export async function makeRoom(messages, kept, { count, contextLength, answer = Infinity }) {
+  const quarter = Math.max(1, Math.floor(contextLength / 4))
+  const room = contextLength - (Number.isFinite(answer) ? Math.min(answer, contextLength / 2) : Math.min(ROOM, quarter))
+  const all = await count(messages)
+  const most = all - Math.ceil((all - room) / quarter) * quarter
+  const last = messages.findLastIndex(({ role }) => role === 'user')
+  let [left, used, dropped] = [messages, all, 0]
+  while (all > room && used > Math.max(most, 1)) {
+    let next = kept + dropped + 1
+    while (next < messages.length && messages[next].role !== 'user') next++
+    if (next > last) break
+    dropped = next - kept
+    left = [...messages.slice(0, kept), ...messages.slice(next)]
+    used = await count(left)
+  }
+  return { messages: left, dropped, used }
+}
+
+/** The messages in front that no overflow drops. @param {{ role: string }[]} messages */
+export function systemMessages(messages) {
+  const first = messages.findIndex(({ role }) => role !== 'system' && role !== 'developer')
+  return first < 0 ? messages.length : first
+}

@@ -3,7 +3,7 @@
  * prompt already; where all are taken it waits for its turn.
  */
 import { Batch } from './batch.js'
-import { NiblError, abortReason, toRecord, unlessAborted } from './errors.js'
+import { NiblError, abortReason, throwIfAborted, toRecord, unlessAborted } from './errors.js'
 import { chooseBinary } from './features.js'
 import { Generation, emptyStats } from './generation.js'
 import { Loading } from './loading.js'
@@ -12,11 +12,16 @@ import { Loading } from './loading.js'
 /** @typedef {import('./generation.js').GenerateRequest} GenerateRequest */
 /** @typedef {Omit<import('./nibl.d.ts').Stats, 'load'>} Stats */
 
-/** A session, and the prompt it computed last. @typedef {{ session: number, tokens: Int32Array }} Seat */
+/** A session, and the tokens it has: of the prompt that it computed last, and of its answer.
+ * @typedef {{ session: number, tokens: Int32Array }} Seat */
 
 /** A compiled grammar. @typedef {{ key: string, pointer: number }} Grammar */
 
 const GRAMMARS = 2 /* that are kept */
+const PART = 1 << 20 /* bytes of a state handed over at once */
+const HEADER = 40 /* bytes of a state before its tokens */
+const NOTHING = new Int32Array(0)
+const NEARLY = 8 /* tokens of a seat that its own conversation may write otherwise */
 
 export class Engine {
   #binding
@@ -24,7 +29,9 @@ export class Engine {
   #model
   #download
   #batch
-  /** @type {Seat[]} */
+  /** @type {Seat[]} all of them */
+  #seats
+  /** That no answer has, last used last. @type {Seat[]} */
   #free
   /** @type {Grammar[]} that no answer has, last used first */
   #grammars = []
@@ -45,7 +52,8 @@ export class Engine {
     this.#loading = loading
     this.#binding = loading.binding
     this.#model = loading.model
-    this.#free = sessions.map((session) => ({ session, tokens: new Int32Array(0) }))
+    this.#seats = sessions.map((session) => ({ session, tokens: NOTHING }))
+    this.#free = [...this.#seats]
     this.#batch = new Batch(loading.binding, () => loading.more())
   }
 
@@ -71,9 +79,10 @@ export class Engine {
 
     const scorer = options.evaluate ? binding.newSession(model, sessionOptions, true) : 0
     const engine = new Engine(loading, sessions, download, scorer)
-    const { architecture, name, parameters, layers, vocabulary, bos, eos, addBos, contextLength } =
+    const { architecture, name, parameters, layers, vocabulary, bos, eos, addBos, contextLength, width } =
       binding.modelInfo(model)
     engine.addBos = addBos
+    engine.#width = width
     engine.contextLength = plan.contextLength
     const info = {
       architecture,
@@ -95,6 +104,7 @@ export class Engine {
   }
 
   addBos = false
+  #width = 0
   contextLength = 0
 
   /** @param {number} token */
@@ -129,27 +139,91 @@ export class Engine {
 
   /** @param {GenerateRequest} request @param {CallContext} context */
   async generate(request, { emit, signal }) {
-    const tokens = this.tokenize(request.text, { special: true, bos: this.addBos && !request.chat })
-    if (tokens.length === 0) throw new NiblError('BAD_ARGUMENT', 'The prompt is empty.')
-    const seat = await this.#take(tokens, signal)
+    const tokens = this.#prompt(request.text, !request.chat)
+    const { seat, release } = await this.#take(tokens, signal)
     /** @type {Grammar | undefined} */
     let grammar
     try {
       grammar = request.grammar && this.#takeGrammar(request.grammar)
       const place = { binding: this.#binding, model: this.#model, contextLength: this.contextLength, emit }
-      const generation = new Generation(place, request, seat.session, tokens, grammar?.pointer)
       seat.tokens = tokens
+      const generation = new Generation(place, request, seat.session, tokens, grammar?.pointer)
       try {
         await this.#batch.run(generation, signal)
       } finally {
         generation.end()
         const { text, tokens: sampled } = generation
+        seat.tokens = Int32Array.of(...tokens, ...sampled)
         emit({ stats: { ...generation.stats, memory: this.#memory() }, answer: { prompt: [...tokens], tokens: sampled, text } })
       }
     } finally {
       if (grammar) this.#giveBack(grammar)
-      this.#free.push(seat)
-      this.#waiting.shift()?.take()
+      release()
+    }
+  }
+
+  /** @param {string} text @param {boolean} plain no chat template wrote it */
+  #prompt(text, plain) {
+    const tokens = this.tokenize(text, { special: true, bos: this.addBos && plain })
+    if (tokens.length === 0) throw new NiblError('BAD_ARGUMENT', 'The prompt is empty.')
+    return tokens
+  }
+
+  /** @param {string} text @param {{ last: boolean, normalize: boolean }} how @param {CallContext} context */
+  async embed(text, how, { signal }) {
+    const binding = this.#binding
+    const tokens = this.#prompt(text, true)
+    const { seat, release } = await this.#take(NOTHING, signal)
+    const { session } = seat
+    try {
+      seat.tokens = NOTHING
+      binding.embed(session, true)
+      binding.setTokens(session, tokens)
+      await this.#compute(session, signal)
+      return binding.embedding(session, this.#width, how)
+    } finally {
+      binding.embed(session, false)
+      release()
+    }
+  }
+
+  /** @param {number} session @param {AbortSignal} signal */
+  #compute(session, signal) {
+    const binding = this.#binding
+    const work = { session, advance: () => false, get pending() { return binding.pending(session) } }
+    return this.#batch.run(work, signal)
+  }
+
+  /** The state of a session that has this prompt. @param {string} text as a chat template writes it @param {CallContext} context */
+  async save(text, { signal }) {
+    await unlessAborted(this.#loading.complete, signal)
+    const tokens = this.#prompt(text, false)
+    const { seat, release } = await this.#take(tokens, signal)
+    try {
+      this.#binding.setTokens(seat.session, tokens)
+      seat.tokens = tokens
+      await this.#compute(seat.session, signal)
+      return new Blob(/** @type {any} */ (this.#binding.saveSession(seat.session)))
+    } finally {
+      release()
+    }
+  }
+
+  /** @param {Blob} state @param {CallContext} context */
+  async restore(state, { signal }) {
+    await unlessAborted(this.#loading.complete, signal)
+    const { seat, release } = await this.#take(NOTHING, signal)
+    try {
+      seat.tokens = NOTHING
+      let complete = false
+      for (let at = 0; at < state.size; at += PART) {
+        throwIfAborted(signal)
+        complete = this.#binding.restoreSession(seat.session, new Uint8Array(await state.slice(at, at + PART).arrayBuffer()), at === 0)
+      }
+      if (!complete) throw new NiblError('BAD_STATE', 'the saved session ends too early.')
+      seat.tokens = new Int32Array(await state.slice(HEADER, HEADER + 4 * this.#binding.computed(seat.session)).arrayBuffer())
+    } finally {
+      release()
     }
   }
 
@@ -181,24 +255,55 @@ export class Engine {
     for (const { pointer } of this.#grammars.splice(GRAMMARS)) this.#binding.free('grammar', pointer)
   }
 
-  /** A seat, as soon as there is one. @param {Int32Array} tokens @param {AbortSignal} signal @returns {Promise<Seat>} */
-  #take(tokens, signal) {
-    if (this.#free.length) return Promise.resolve(this.#best(tokens))
-    return new Promise((resolve, reject) => {
-      const waiter = { take: () => resolve(this.#best(tokens)) }
-      this.#waiting.push(waiter)
-      signal.addEventListener('abort', () => {
+  /** A seat, as soon as there is one, and how to give it back. @param {Int32Array} tokens @param {AbortSignal} signal
+   * @returns {Promise<{ seat: Seat, release: () => void }>} */
+  async #take(tokens, signal) {
+    const seat = await new Promise((resolve, reject) => {
+      if (this.#free.length) return resolve(this.#best(tokens))
+      const abort = () => {
         this.#waiting = this.#waiting.filter((other) => other !== waiter)
         reject(abortReason(signal))
-      })
+      }
+      const waiter = {
+        take: () => {
+          signal.removeEventListener('abort', abort)
+          resolve(this.#best(tokens))
+        },
+      }
+      this.#waiting.push(waiter)
+      signal.addEventListener('abort', abort)
     })
+    const release = () => {
+      this.#free.push(seat)
+      this.#waiting.shift()?.take()
+    }
+    try {
+      this.#share(seat, tokens)
+    } catch (error) {
+      release()
+      throw error
+    }
+    return { seat, release }
   }
 
-  /** Takes the free seat that knows most of the prompt; of equals the one that was left first.
-   * @param {Int32Array} tokens */
+  /** Takes the free seat whose own text goes on with these tokens, or else the one that was left first. @param {Int32Array} tokens @returns {Seat} */
   #best(tokens) {
-    const known = this.#free.map((seat) => commonPrefix(seat.tokens, tokens))
-    return this.#free.splice(known.indexOf(Math.max(...known)), 1)[0]
+    const known = this.#free.map((seat) => {
+      const same = commonPrefix(seat.tokens, tokens)
+      return same >= seat.tokens.length - NEARLY ? same : -1
+    })
+    return this.#free.splice(Math.max(0, known.indexOf(Math.max(0, ...known))), 1)[0]
+  }
+
+  /** Gives a seat a copy of what another one has more of these tokens. @param {Seat} seat @param {Int32Array} tokens */
+  #share(seat, tokens) {
+    const known = this.#seats.map(({ session, tokens: has }) => Math.min(commonPrefix(has, tokens), this.#binding.computed(session)))
+    const most = Math.max(...known)
+    const from = this.#seats[known.indexOf(most)]
+    if (most <= known[this.#seats.indexOf(seat)]) return
+    seat.tokens = NOTHING
+    this.#binding.copySession(seat.session, from.session, most)
+    seat.tokens = tokens.slice(0, most)
   }
 
   #memory() {

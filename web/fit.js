@@ -53,7 +53,7 @@ export async function fitSource(descriptor, options, { signal }) {
       const planner = await Planner.of(compiled, input, how)
       planner.feed(header)
       try {
-        const { size, bytes } = planner.output({ type, tensors: {}, method: 'rtn', threads: 1, requantize: false, measure: false })
+        const { size, bytes } = planner.output({ type, tensors: [], threads: 1 })
         const file = { firstSize: size, fileName: '' }
         const output = await Planner.of(compiled, file, {})
         output.feed([{ offset: 0, bytes }])

@@ -35,8 +35,8 @@ import { StopMatcher } from './stop.js'
 export class Generation {
   #place
   #request
-  #sampler
-  #decoder
+  #sampler = 0
+  #decoder = 0
   #matcher
   #clock = performance.now()
   #count = 0
@@ -56,9 +56,9 @@ export class Generation {
     this.#matcher = new StopMatcher(request.stop)
     this.#length = tokens.length
     this.session = session
-    this.#sampler = binding.newSampler(model, request)
-    this.#decoder = binding.newDecoder(model, false)
     try {
+      this.#sampler = binding.newSampler(model, request)
+      this.#decoder = binding.newDecoder(model, false)
       this.stats.seed = request.seed
       this.stats.prefill.reused = binding.setTokens(session, tokens)
       binding.speculate(session, request.speculate)
@@ -137,6 +137,7 @@ export const emptyStats = () => ({
   prefill: { ...rate(0, 0), reused: 0 },
   decode: { ...rate(0, 0), guessed: 0, right: 0 },
   finish: 'abort',
+  dropped: 0,
   seed: 0,
   hash: '',
 })

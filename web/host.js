@@ -7,7 +7,7 @@ import { Engine } from './engine.js'
 export function engineCalls() {
   /** @type {Engine} */
   let engine
-  /** @type {import('./quantizing.js').Quantizing} */
+  /** @type {import('./quantizing.js').Quantizing | import('./calibrating.js').Calibrating} */
   let quantizing
   return {
     async load([descriptor, options], context) {
@@ -23,16 +23,19 @@ export function engineCalls() {
       const { fitSource } = await import('./fit.js')
       return fitSource(descriptor, options, context)
     },
-    async quantize([descriptor, options], { signal }) {
+    async quantize([descriptor, options], context) {
       const { Quantizing } = await import('./quantizing.js')
-      quantizing = await Quantizing.start(descriptor, options, signal)
-      return { size: quantizing.size, report: quantizing.report() }
+      quantizing = await Quantizing.start(descriptor, options, context)
+      return { size: quantizing.size, report: quantizing.report(), tokens: quantizing.tokens }
     },
-    quantized: () => quantizing.next(),
+    quantized: (_, context) => quantizing.next(context),
     quantizeReport: () => quantizing.report(),
     files: (_, context) => engine.files(context),
     ready: (_, context) => engine.ready(context),
     generate: ([request], context) => engine.generate(request, context),
+    embed: ([text, how], context) => engine.embed(text, how, context),
+    save: ([text], context) => engine.save(text, context),
+    restore: ([state], context) => engine.restore(state, context),
     score: ([request], context) => engine.score(request, context),
     tokenize: ([text, options]) => engine.tokenize(text, options),
     detokenize: ([tokens, options]) => engine.detokenize(tokens, options),

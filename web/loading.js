@@ -78,25 +78,32 @@ export class Loading {
       opening.catch(() => {})
       const first = await unlessAborted(compiling, signal)
       await opening
-      const { header, plan, compiled, choice: used, unsupported } = await planFile(input, first, options, choice, signal)
-      if (!plan || unsupported) throw unsupported
-
-      const maximum = maximumOf(plan, used, options.sessions)
-      const memory = { initial: plan.total - plan.kv + marginOf(used), maximum, threads: used.threads }
-      const binding = new Binding(await unlessAborted(instantiate(compiled, memory), signal))
-      const loader = binding.newLoader(input.firstSize, input.fileName, options.quantize)
-      for (const chunk of header) binding.feed(loader, chunk)
-      const model = binding.begin(loader)
-      /* What came with the header of a file is here already. */
-      let status = NEED_DATA
-      for (const chunk of header) status = binding.feed(loader, chunk)
-      loading = new Loading({ input, binding, loader, model, status, plan, choice: used, onProgress })
-      loading.onWarning = onWarning
-      return loading
+      const planned = await planFile(input, first, options, choice, signal)
+      return (loading = await Loading.of(input, planned, options, { signal, onProgress, onWarning }))
     } catch (error) {
       await input.end(error)
       throw located(error, input.name)
     }
+  }
+
+  /** The same from a header that was read.
+   * @param {Input} input @param {import('./planning.js').Planned} planned
+   * @param {{ sessions: number, quantize?: string, extra?: number }} options
+   * @param {{ signal: AbortSignal, onProgress: (progress: Progress) => void, onWarning: (warning: NiblError) => void }} hooks */
+  static async of(input, { header, plan, compiled, choice, unsupported }, options, { signal, onProgress, onWarning }) {
+    if (!plan || unsupported) throw unsupported
+    const maximum = maximumOf(plan, choice, options.sessions, options.extra)
+    const memory = { initial: plan.total - plan.kv + marginOf(choice), maximum, threads: choice.threads }
+    const binding = new Binding(await unlessAborted(instantiate(compiled, memory), signal))
+    const loader = binding.newLoader(input.firstSize, input.fileName, options.quantize)
+    for (const chunk of header) binding.feed(loader, chunk)
+    const model = binding.begin(loader)
+    /* What came with the header of a file is here already. */
+    let status = NEED_DATA
+    for (const chunk of header) status = binding.feed(loader, chunk)
+    const loading = new Loading({ input, binding, loader, model, status, plan, choice, onProgress })
+    loading.onWarning = onWarning
+    return loading
   }
 
   async #receive() {

@@ -6,7 +6,8 @@
  */
 export default [
   { "type": "q8_0", "method": "rtn", "perplexity": [0.0024, 0.003], "kl": [0.007, 0.0002] },
-  { "type": "q4_0", "method": "awq,gptq", "perplexity": [0.048, 0.01], "kl": [0.08, 0.004] },
+  { "type": "iq4_nl", "method": "awq,gptq", "perplexity": [0.034, 0.009], "kl": [0.0586, 0.0023] },
+  { "type": "q4_0", "method": "awq,gptq", "perplexity": [0.052, 0.01], "kl": [0.0769, 0.0032] },
   { "type": "q5_0", "method": "rtn", "perplexity": [0.054, 0.011], "kl": [0.0864, 0.0022] },
   { "type": "iq4_nl", "method": "rtn", "perplexity": [0.181, 0.018], "kl": [0.1784, 0.0046] },
   { "type": "nvfp4", "method": "rtn", "perplexity": [0.241, 0.021], "kl": [0.2208, 0.0053] },

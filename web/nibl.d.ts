@@ -92,11 +92,14 @@ export interface LoadOptions {
 }
 
 export interface Progress {
-  phase: 'download' | 'quantize'
+  /** 'measure': what each tensor is worth, of quantize() with a size; `loaded` is a share then, and `total` 1. */
+  phase: 'download' | 'measure' | 'quantize'
   /** Bytes. */
   loaded: number
   /** Bytes; 0 if the source does not tell. */
   total: number
+  /** Of this phase, at the pace so far. Of quantize(). */
+  secondsLeft?: number
   /** While quantizing: what becomes of every tensor, in the order in which they come out. */
   report?: QuantizationReport
 }
@@ -128,10 +131,12 @@ export interface GenerateOptions {
   logitBias?: Record<number, number> | Map<number, number>
   /**
    * The answer is JSON, valid for this schema, and whole within maxTokens: compact, properties in the schema's order, others
-   * only where additionalProperties is there. Known are type, enum, const, properties, required, additionalProperties, items,
-   * prefixItems, minItems, maxItems, minLength, maxLength, pattern (regular), format (date, time, date-time, uuid, ipv4,
-   * email), minimum, maximum, exclusiveMinimum, exclusiveMaximum, anyOf, oneOf (that exclude each other), allOf (of one),
-   * $ref into the document, and what only describes. Fails with BAD_GRAMMAR for anything else, naming keyword and path, and
+   * only where additionalProperties is there. Known are type, enum, const, properties, required, additionalProperties,
+   * patternProperties (one pattern), propertyNames, minProperties, maxProperties, items, prefixItems, contains, minContains,
+   * minItems, maxItems, minLength, maxLength, pattern (regular), format (date, time, date-time, uuid, ipv4, email), minimum,
+   * maximum, exclusiveMinimum, exclusiveMaximum, anyOf, oneOf (that exclude each other), allOf, $ref into the document,
+   * unevaluatedProperties, unevaluatedItems, and what only describes; all of them beside each other. Fails with BAD_GRAMMAR
+   * for anything else and for what cannot be told, naming keyword and path, and
    * where maxTokens are too few for any answer.
    */
   schema?: object | boolean
@@ -139,6 +144,13 @@ export interface GenerateOptions {
   grammar?: string
   /** The answer is a JSON object, whole within maxTokens. */
   json?: boolean
+  /**
+   * What becomes of messages that do not fit the context with their answer (maxTokens, at most half of the context, or 64
+   * tokens). 'error' (default): CONTEXT_FULL if they do not fit themselves. 'shift': the oldest turns are left out, a quarter of the context at a
+   * time; system messages in front and the last question stay. What is left is computed again, exactly as a conversation that never
+   * had those turns; `stats.dropped` tells how many messages they were. An answer that fills the context ends in both cases.
+   */
+  overflow?: 'error' | 'shift'
   /** Given to the chat template as `tools`, for models that know them. nibl/openai reads the calls. */
   tools?: object[]
   /**
@@ -173,6 +185,8 @@ export interface Stats {
   memory: { linear: number; weights: number; kv: number }
   /** Why the answer ended: end token or a grammar's end, stop string, maxTokens or full context, abort or error. */
   finish: 'end' | 'stop' | 'length' | 'abort'
+  /** Messages that were left out: see `overflow`. */
+  dropped: number
   seed: number
   /** Of all logits computed, 16 hexadecimal digits: the same on every machine. */
   hash: string
@@ -205,8 +219,9 @@ export interface Model {
   readonly ready: Promise<void>
   /**
    * A string is continued as plain text; messages are written as the model's own chat template says, and answered.
-   * What is already computed is used again: one turn on, a conversation costs its new tokens alone. Calls queue where
-   * there are more of them than `sessions`.
+   * What is already computed is used again: one turn on, a conversation costs its new tokens alone. As many conversations
+   * as there are `sessions` keep what is computed of them, and each takes over what it begins with in common with
+   * another. Calls queue where there are more of them than `sessions`.
    * Leaving the loop stops the computation.
    */
   generate(prompt: string | Message[], options?: GenerateOptions): AsyncGenerator<Piece, void, void>
@@ -224,6 +239,20 @@ export interface Model {
   score(tokens: Iterable<number>, options?: { first?: number; reference?: Model; signal?: AbortSignal }): Promise<TokenScore[]>
   /** `special` (default true): write special tokens too. */
   detokenize(tokens: Iterable<number>, options?: { special?: boolean }): Promise<string>
+  /** A conversation that keeps its messages (copied), and can be forked and saved. */
+  conversation(messages?: Message[]): Conversation
+  /**
+   * A saved conversation, which goes on with the same bits without computing again. Fails with BAD_STATE for what is none, is damaged, or
+   * is of another model or other options (kv, activations); with CONTEXT_FULL where contextLength is too short. The bytes may be anybody's.
+   */
+  restore(state: Blob | Uint8Array<ArrayBuffer> | ArrayBuffer): Promise<Conversation>
+  /**
+   * Embeddings [width]: hidden states behind the last norm, their mean over the text's tokens or that of the last one (`pooling`:
+   * 'mean', the default, or 'last'), scaled to length 1 unless `normalize` is false. Special tokens written in a text
+   * count, as do BOS and what else generate() puts in front. Texts are computed together where there are `sessions`.
+   */
+  embed(text: string, options?: EmbedOptions): Promise<Float32Array>
+  embed(texts: string[], options?: EmbedOptions): Promise<Float32Array[]>
   /**
    * What verify() repeats an answer from: that whose `stats` these were, by default the last. Its model's files are hashed
    * for it, once, where they can be read again without a network: a cached URL, a File, a path (`integrity` hashes them
@@ -232,6 +261,27 @@ export interface Model {
   receipt(stats?: Stats): Promise<Receipt>
   /** Stops everything and gives the memory back. */
   close(): void
+}
+
+export interface EmbedOptions {
+  pooling?: 'mean' | 'last'
+  normalize?: boolean
+  signal?: AbortSignal
+}
+
+/** Calls on one conversation queue. */
+export interface Conversation {
+  /** What was said so far; it may be changed. */
+  readonly messages: Message[]
+  /** Answers the user's words, or messages: both are added once the answer is complete, not where it was stopped. Else as generate() of the model. */
+  generate(prompt: string | Message[], options?: GenerateOptions): AsyncGenerator<Piece, void, void>
+  /** Another one that begins as this one did, and shares what is computed. */
+  fork(): Conversation
+  /**
+   * Messages, tokens, keys and values, for restore(): some 20 to 200 KB a token. What is not there any more is computed again first. It tells the
+   * whole text. In a page it can be written to a file of the origin's private file system, which restore() takes as it is.
+   */
+  save(): Promise<Blob>
 }
 
 /** Natural logarithms of probabilities; `top` is a token. */
@@ -409,21 +459,55 @@ export function fit(source: Source, options?: FitOptions): Promise<Fitting>
 
 export interface QuantizeOptions
   extends Pick<LoadOptions, 'threads' | 'binary' | 'worker' | 'timeout' | 'retries' | 'headers' | 'hub' | 'token' | 'wasmUrl' | 'workerUrl' | 'signal' | 'onProgress'> {
-  /** Of matrices: 'q4_0' (default), 'q8_0', 'q4_k', 'mxfp4', 'f16', ..., any that GGUF has. */
+  /**
+   * Of matrices: 'q4_0' (default), 'q8_0', 'q4_k', 'mxfp4', 'f16', ..., any that GGUF has; or integers of 2 to 8 bits, with which
+   * a Hugging Face folder comes out: 'w4g64' (a scale for 64 inputs), 'w3g128asym' (with zero points), 'w8row', 'w4tensor',
+   * 'W4A16', ... (core/nibl.h has them all).
+   */
   type?: string
+  /** The same by its other name. */
+  scheme?: string
   /** 'q8_0' by default; where the embedding is the head too, the head's. */
   embedding?: string
   head?: string
   /** Exceptions: from patterns of names ('*' any characters, '?' one) to types; the first that matches counts. */
   tensors?: Record<string, string>
-  /** 'rtn' rounds by each type's rule, 'clip' searches the scales that lose least. */
-  method?: 'rtn' | 'clip'
+  /**
+   * One or several, or as one text with commas: 'rtn' (default) rounds by each type's rule, 'clip' searches the scales that lose
+   * least, 'rotate' turns the model first; 'imatrix', 'awq' and 'gptq' look at what a text makes of it; 'best' is what lost least where
+   * it was measured: 'awq,gptq', and iq4_nl for every matrix where no type is told. The model is in memory then, and rounded layer by layer.
+   */
+  method?: string | string[]
+  /**
+   * That text: itself, its URL, a Blob or File. true, and by default where one is needed: 8,500 tokens that come with the
+   * package, most of them English prose. With 'clip' it weighs errors.
+   */
+  calibration?: string | URL | Blob | true
+  /** So many of it, in windows of 512. Default: 8192. */
+  calibrationTokens?: number
+  /** Mixed precision: types with which a file of at most so many bytes loses least, measured on the text. */
+  size?: number
+  /** The same by bits per weight, all tensors counted. */
+  bitsPerWeight?: number
+  /** Those to choose from: ['q3_k', 'q4_0', 'q8_0']. Default: all of 2 to 8 bits. */
+  types?: string | string[]
+  /** What a quantized file or a report carries, or its JSON, in place of types and methods. */
+  recipe?: QuantizationReport['recipe'] | string | object
+  /** Of what comes out. Default: as the types demand. Symmetric integers of 4 bits can become 'gguf', as Q4_0. */
+  format?: 'gguf' | 'safetensors'
+  /** At most so many bytes in a folder's file of weights. Default: 5e9. */
+  shardBytes?: number
   /** The source may be quantized already: a second loss is added to the first. */
   requantize?: boolean
+  /** 'tq1_0' and 'tq2_0' also of weights that were not trained to be ternary; else they are refused, with what would be lost. */
+  force?: boolean
   /** The report tells what rounding lost of every matrix (`error`); takes a second pass over it. Default: false. */
   measure?: boolean
-  /** Where the file goes, at the sink's pace; closed at the end, aborted after an error. Without one there is a Blob. */
-  sink?: WritableStream<Uint8Array>
+  /**
+   * Where the file goes, at the sink's pace; closed at the end, aborted after an error. Of a folder a function that gives a
+   * sink for every name; after an error those that are whole are closed already. Without one there are Blobs.
+   */
+  sink?: WritableStream<Uint8Array> | ((name: string) => WritableStream<Uint8Array> | Promise<WritableStream<Uint8Array>>)
 }
 
 export interface QuantizedTensor {
@@ -457,14 +541,19 @@ export interface Quantized {
   readonly report: QuantizationReport
   /** Bytes of the file. */
   readonly size: number
-  /** The file; null where there is a sink. */
+  /** Of the text that was looked at; 0: none was. */
+  readonly calibrationTokens: number
+  /** The file; null where there is a sink, or a folder came out. */
   readonly blob: Blob | null
+  /** A folder's files, as load() takes them; null where there is a sink, or one file came out. */
+  readonly files: File[] | null
 }
 
 /**
  * Makes a smaller GGUF file, which any llama.cpp loads, of a GGUF file, a split one or a Hugging Face folder, row by row as
- * they come: neither file is ever held whole, unless as the Blob. onProgress has the phase 'quantize' and counts the bytes
- * that came out. Fails with NOT_FINITE, naming tensor and row, for a value that is infinite or NaN.
+ * they come: neither file is ever held whole, unless as the Blob; with 'rotate', integers, a text or a size the model is loaded
+ * first. The same bytes as of `nibl quantize`. onProgress has the phase 'quantize' and counts the bytes that came out. An
+ * abort is obeyed at once, and everything it took is given back (with `worker: false` after the layer at hand). Fails with NOT_FINITE, naming tensor and row, for a value that is infinite or NaN.
  */
 export function quantize(source: Source, options?: QuantizeOptions): Promise<Quantized>
 
@@ -533,6 +622,7 @@ export type ErrorCode =
   | 'TIMEOUT' /* no byte came for `timeout` ms */
   | 'OUT_OF_MEMORY'
   | 'CONTEXT_FULL' /* the prompt is longer than the context */
+  | 'BAD_STATE' /* restore() was given something else, or the state of another model */
   | 'BAD_RECEIPT' /* verify() was given something else */
   | 'BAD_GRAMMAR' /* a grammar or schema that is wrong or not supported, or too few tokens for it */
   | 'NOT_FINITE' /* the model computed infinities */

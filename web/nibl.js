@@ -1,9 +1,10 @@
 /** The public module: `load` and the model it gives. Types and manual: nibl.d.ts. */
-import { renderChat } from './chat.js'
+import { makeRoom, renderChat, systemMessages } from './chat.js'
+import { Conversation, readConversation } from './conversation.js'
 import { describeSource, pageAddress } from './describe.js'
 import { NiblError, abortReason, fromRecord, throwIfAborted } from './errors.js'
 import { readIntegrity } from './integrity.js'
-import { biasEntries, fitOptions, generateOptions, grammarOf, inspectOptions, loadOptions, quantizeOptions, readOptions, scoreOptions } from './options.js'
+import { biasEntries, embedOptions, fitOptions, generateOptions, grammarOf, inspectOptions, loadOptions, readOptions, scoreOptions } from './options.js'
 import { connect } from './connect.js'
 
 export { openCache } from './cache.js'
@@ -81,32 +82,7 @@ export const fit = asking('fit', fitOptions)
 
 /** @type {typeof import('./nibl.d.ts').quantize} */
 export async function quantize(source, given = {}) {
-  const { sink, ...options } = readOptions(quantizeOptions, given)
-  const { signal, onProgress } = options
-  const writer = sink?.getWriter()
-  /** @type {(() => void) | undefined} */
-  let end
-  try {
-    const { link, close, args, calls } = await open(source, options)
-    end = close
-    const { size, report } = await link.call('quantize', args, calls) /* without what rounding will lose */
-    const parts = []
-    for (let loaded = 0; ; ) {
-      const bytes = await link.call('quantized', [], { signal })
-      if (!bytes) break
-      loaded += bytes.length
-      if (writer) await writer.write(bytes)
-      else parts.push(bytes)
-      onProgress?.({ phase: 'quantize', loaded, total: size, report })
-    }
-    await writer?.close()
-    return { report: await link.call('quantizeReport', [], { signal }), size, blob: writer ? null : new Blob(parts) }
-  } catch (error) {
-    await writer?.abort(error).catch(() => {})
-    throw error
-  } finally {
-    end?.()
-  }
+  return (await import('./quantization.js')).quantizeWith(open, source, given)
 }
 
 /** @type {typeof import('./nibl.d.ts').verify} */
@@ -163,22 +139,28 @@ class Model {
 
   /** @param {string | any[]} prompt @param {any} given @returns {AsyncGenerator<Piece, void, void>} */
   generate(prompt, given = {}) {
-    const { signal, logitBias, stop, schema, grammar, json, tools, ...options } = readOptions(generateOptions, given)
+    const { signal, logitBias, stop, schema, grammar, json, tools, overflow, ...options } = readOptions(generateOptions, given)
     const chat = Array.isArray(prompt)
     if (!chat && typeof prompt !== 'string') {
       throw new NiblError('BAD_ARGUMENT', 'The prompt must be a string or an array of messages.')
     }
     options.seed ??= Math.floor(Math.random() * 2 ** 32)
     const lists = { stop: [stop].flat(), logitBias: biasEntries(logitBias) }
-    return this.#stream(prompt, tools, { ...options, ...lists, chat, grammar: grammarOf({ schema, grammar, json }) }, signal)
+    return this.#stream(prompt, { tools, overflow }, { ...options, ...lists, chat, grammar: grammarOf({ schema, grammar, json }) }, signal)
   }
 
-  /** @param {string | any[]} prompt @param {any[]} tools @param {any} request @param {AbortSignal} [signal]
-   * @returns {AsyncGenerator<Piece, void, void>} */
-  async *#stream(prompt, tools, request, signal) {
+  /** @param {string | any[]} prompt @param {{ tools: any[], overflow: 'error' | 'shift' }} how @param {any} request
+   * @param {AbortSignal} [signal] @returns {AsyncGenerator<Piece, void, void>} */
+  async *#stream(prompt, { tools, overflow }, request, signal) {
     throwIfAborted(signal)
-    const messages = Array.isArray(prompt) ? [...prompt] : undefined /* as they are now */
-    const text = typeof prompt === 'string' ? prompt : await renderChat(this.#template, prompt, tools)
+    let messages = Array.isArray(prompt) ? [...prompt] : undefined /* as they are now */
+    let dropped = 0
+    if (messages && overflow === 'shift') {
+      const count = async (/** @type {any[]} */ some) => (await this.tokenize(await renderChat(this.#template, some, tools))).length
+      const room = { count, contextLength: this.info.contextLength, answer: request.maxTokens }
+      ;({ messages, dropped } = await makeRoom(messages, systemMessages(messages), room))
+    }
+    const text = messages ? await renderChat(this.#template, messages, tools) : prompt
     /** @type {Piece[]} */
     const pieces = []
     let wake = () => {}
@@ -187,7 +169,7 @@ class Model {
     const onEvent = (/** @type {any} */ { piece, stats, answer }) => {
       if (piece) pieces.push(piece)
       if (stats) {
-        this.stats = own = { ...stats, load: this.stats.load }
+        this.stats = own = { ...stats, dropped, load: this.stats.load }
         this.#answers.set(own, { request: { ...request, text, bos: this.#addBos }, messages, tools, answer })
       }
       wake()
@@ -218,6 +200,42 @@ class Model {
     } finally {
       signal?.removeEventListener('abort', abort)
       leaving.abort()
+    }
+  }
+
+  /** @param {any[]} [messages] @returns {import('./nibl.d.ts').Conversation} */
+  conversation(messages = []) {
+    return new Conversation(this, this.#states, messages)
+  }
+
+  /** @param {Blob | Uint8Array<ArrayBuffer> | ArrayBuffer} state @returns {Promise<import('./nibl.d.ts').Conversation>} */
+  async restore(state) {
+    const { messages, kv } = await readConversation(state instanceof Blob ? state : new Blob([state]))
+    if (kv.size) await this.#states.restore(kv)
+    return this.conversation(messages)
+  }
+
+  #states = {
+    save: async (/** @type {any[]} */ messages) => this.#link.call('save', [await renderChat(this.#template, messages)]),
+    restore: (/** @type {Blob} */ kv) => this.#link.call('restore', [kv]),
+  }
+
+  /** @param {any} texts @param {any} [given] @returns {Promise<any>} */
+  async embed(texts, given = {}) {
+    const { signal, pooling, normalize } = readOptions(embedOptions, given)
+    const list = [texts].flat()
+    if (!list.every((text) => typeof text === 'string')) throw new NiblError('BAD_ARGUMENT', 'What is embedded must be a string or an array of strings.')
+    throwIfAborted(signal)
+    const stop = new AbortController()
+    const abort = () => stop.abort(signal?.reason)
+    signal?.addEventListener('abort', abort)
+    try {
+      const how = { last: pooling === 'last', normalize }
+      const results = await Promise.all(list.map((text) => this.#link.call('embed', [text, how], { signal: stop.signal })))
+      return Array.isArray(texts) ? results : results[0]
+    } finally {
+      signal?.removeEventListener('abort', abort)
+      stop.abort() /* those that are left after a failure */
     }
   }
 

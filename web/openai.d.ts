@@ -127,6 +127,23 @@ export interface TextCompletion extends Answer {
   usage?: Usage
 }
 
+export interface EmbeddingParameters {
+  model?: string
+  /** Token ids are not taken. */
+  input: string | string[]
+  encoding_format?: 'float' | 'base64'
+  user?: string
+}
+
+/** Of the mean of hidden states, scaled to length 1: see embed() of the model. */
+export interface EmbeddingList {
+  object: 'list'
+  /** base64: of little-endian 32-bit floats. */
+  data: { object: 'embedding'; index: number; embedding: number[] | string }[]
+  model: string
+  usage: { prompt_tokens: number; total_tokens: number }
+}
+
 export interface RequestOptions {
   signal?: AbortSignal
 }
@@ -142,8 +159,9 @@ export interface Client {
     create(parameters: TextParameters & { stream: true }, options?: RequestOptions): Promise<AsyncIterable<TextCompletion>>
     create(parameters: TextParameters & { stream?: false | null }, options?: RequestOptions): Promise<TextCompletion>
   }
+  embeddings: { create(parameters: EmbeddingParameters, options?: RequestOptions): Promise<EmbeddingList> }
   models: { list(): Promise<{ object: 'list'; data: { id: string; object: 'model'; created: number; owned_by: string }[] }> }
-  /** Answers POST /v1/chat/completions and /v1/completions, GET /v1/models, on any host; errors as OpenAI writes them. */
+  /** Answers POST /v1/chat/completions, /v1/completions and /v1/embeddings, GET /v1/models, on any host; errors as OpenAI writes them. */
   fetch: typeof globalThis.fetch
 }
 

@@ -263,6 +263,38 @@ function prepare(models, kind, body, signal) {
   return body.stream ? chunks() : whole()
 }
 
+// ---- Embeddings ----------------------------------------------------------------------------------------------------
+
+const MOST_INPUTS = 2048
+
+/** Little-endian floats. @param {Float32Array} vector */
+function base64(vector) {
+  const bytes = new Uint8Array(vector.buffer)
+  let text = ''
+  for (let at = 0; at < bytes.length; at += 4096) text += String.fromCharCode(...bytes.subarray(at, at + 4096))
+  return btoa(text)
+}
+
+/** @param {Map<string, Model>} models @param {Body} body @param {AbortSignal} [signal] */
+async function embeddingsOf(models, body, signal) {
+  if (typeof body !== 'object' || body === null) throw new RequestError('The body must be a JSON object.')
+  const { input, model: name = [...models.keys()][0], encoding_format: format = 'float', user, ...rest } = body
+  for (const [param, value] of Object.entries(rest)) {
+    if (value !== null && value !== undefined) throw new RequestError(`There is no parameter '${param}' of embeddings here.`, { param })
+  }
+  if (format !== 'float' && format !== 'base64') throw new RequestError("'encoding_format' must be 'float' or 'base64'.", { param: 'encoding_format' })
+  const texts = [input].flat()
+  if (!texts.length || texts.length > MOST_INPUTS || !texts.every((text) => typeof text === 'string' && text !== '')) {
+    throw new RequestError(`'input' must be a string, or an array of 1 to ${MOST_INPUTS} strings, none of them empty.`, { param: 'input' })
+  }
+  const model = modelOf(models, name)
+  const vectors = await model.embed(texts, { signal })
+  const counts = await Promise.all(texts.map((text) => model.countTokens(text)))
+  const prompt_tokens = counts.reduce((sum, count) => sum + count, 0)
+  const data = vectors.map((vector, index) => ({ object: 'embedding', index, embedding: format === 'base64' ? base64(vector) : [...vector] }))
+  return { object: 'list', data, model: name, usage: { prompt_tokens, total_tokens: prompt_tokens } }
+}
+
 // ---- As fetch ------------------------------------------------------------------------------------------------------
 
 /** @param {unknown} value @param {number} [status] */
@@ -298,13 +330,17 @@ export function openai(given) {
   const created = Math.floor(Date.now() / 1000)
   const list = () => [...models.keys()].map((id) => ({ id, object: 'model', created, owned_by: 'nibl' }))
 
+  /** @param {Request} request @returns {Promise<any>} */
+  const bodyOf = (request) =>
+    request.json().catch(() => {
+      throw new RequestError('The body is no JSON.')
+    })
+
   /** @param {Kind} kind @param {Request} request */
   async function complete(kind, request) {
     const stop = new AbortController()
     request.signal.addEventListener('abort', () => stop.abort(request.signal.reason))
-    const body = await request.json().catch(() => {
-      throw new RequestError('The body is no JSON.')
-    })
+    const body = await bodyOf(request)
     const answer = prepare(models, kind, body, stop.signal)
     if (!(Symbol.asyncIterator in answer)) return json(await answer)
     const { value } = await answer.next()
@@ -317,6 +353,7 @@ export function openai(given) {
   const routes = {
     'POST /chat/completions': (request) => complete(kinds.chat, request),
     'POST /completions': (request) => complete(kinds.text, request),
+    'POST /embeddings': async (request) => json(await embeddingsOf(models, await bodyOf(request), request.signal)),
     'GET /models': () => json({ object: 'list', data: list() }),
   }
 
@@ -346,6 +383,9 @@ export function openai(given) {
   return /** @type {any} */ ({
     chat: { completions: { create: create(kinds.chat) } },
     completions: { create: create(kinds.text) },
+    embeddings: {
+      create: (/** @type {Body} */ body, /** @type {{ signal?: AbortSignal }} */ { signal } = {}) => embeddingsOf(models, body, signal),
+    },
     models: { list: async () => ({ object: 'list', data: list() }) },
     fetch,
   })

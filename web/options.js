@@ -84,17 +84,31 @@ export const inspectOptions = Object.fromEntries(inspectNames.map((name) => [nam
 export const fitOptions = { ...inspectOptions, memory: { fallback: 4e9, ...number(1, 1e15) } }
 
 const typeName = loadOptions.quantize
+const names = { check: (/** @type {any} */ value) => [value].flat().every(typeName.check), must: "be a name or a list of them, as ['awq', 'gptq']" }
 const quantizeNames = ['threads', 'binary', 'worker', 'timeout', 'retries', 'headers', 'hub', 'token', 'wasmUrl', 'workerUrl', 'signal', 'onProgress']
 /** @type {Record<string, Option>} */
 export const quantizeOptions = {
-  type: { fallback: 'q4_0', ...typeName },
+  type: typeName,
+  scheme: typeName,
   embedding: typeName,
   head: typeName,
-  tensors: { fallback: {}, check: (value) => isObject(value) && Object.values(value).every(typeName.check), must: 'be an object from patterns of names to types' },
-  method: { fallback: 'rtn', ...oneOf('rtn', 'clip') },
+  tensors: { check: (value) => isObject(value) && Object.values(value).every(typeName.check), must: 'be an object from patterns of names to types' },
+  method: names,
+  recipe: { check: (value) => isObject(value) || typeof value === 'string', must: 'be a recipe: an object or its JSON' },
+  calibration: {
+    check: (value) => value === true || typeof value === 'string' || value instanceof URL || value instanceof Blob,
+    must: 'be a text, a URL, a Blob, or true for the default text',
+  },
+  calibrationTokens: { fallback: 8192, ...integer(1, 2 ** 20) },
+  size: number(1, 2 ** 40),
+  bitsPerWeight: number(1, 16),
+  types: names,
+  format: oneOf('gguf', 'safetensors'),
+  shardBytes: { fallback: 0, ...integer(0, 2 ** 32 - 1) },
   requantize: { fallback: false, ...flag },
+  force: { fallback: false, ...flag },
   measure: { fallback: false, ...flag },
-  sink: instance(WritableStream),
+  sink: { check: (value) => value instanceof WritableStream || typeof value === 'function', must: 'be a WritableStream, or a function that gives one for a name' },
   ...Object.fromEntries(quantizeNames.map((name) => [name, loadOptions[name]])),
 }
 
@@ -128,9 +142,13 @@ export const generateOptions = {
   schema: { check: (value) => typeof value === 'boolean' || isObject(value), must: 'be a JSON Schema' },
   grammar: { check: (value) => typeof value === 'string', must: 'be a grammar in GBNF' },
   json: { fallback: false, ...flag },
+  overflow: { fallback: 'error', ...oneOf('error', 'shift') },
   tools: { fallback: [], check: Array.isArray, must: 'be an array of tools' },
   signal: instance(AbortSignal),
 }
+
+/** @type {Record<string, Option>} */
+export const embedOptions = { pooling: { fallback: 'mean', ...oneOf('mean', 'last') }, normalize: { fallback: true, ...flag }, signal: generateOptions.signal }
 
 /** What the core is told of these. @param {{ schema?: any, grammar?: string, json: boolean }} options */
 export function grammarOf({ schema, grammar, json }) {

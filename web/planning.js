@@ -33,8 +33,8 @@ export const FIRST_RANGE = 1 << 20
  *   how bytes are brought */
 /** @typedef {{ planner: Planner, header: Chunk[], compiled: Compiled, choice: Choice, plan: Plan | null,
  *   unsupported: unknown }} Planned */
-/** @typedef {{ contextLength: number, kv: 'i8' | 'f16' | 'f32', sessions: number, quantize?: string,
- *   evaluate?: boolean, configOnly?: boolean, wasmUrl?: string }} PlanOptions */
+/** `extra`: bytes that calibrating takes. @typedef {{ contextLength: number, kv: 'i8' | 'f16' | 'f32', sessions: number, quantize?: string,
+ *   evaluate?: boolean, configOnly?: boolean, wasmUrl?: string, extra?: number }} PlanOptions */
 
 /** Bytes of addresses that each file of a model has: NIBL_ADDRESS_BITS. */
 const FILE = 2 ** 40
@@ -188,6 +188,27 @@ export class Input {
     if (length > 0 && Math.floor(offset / FILE) !== this.#file) await this.close()
   }
 
+  /** Another file of the folder, whole; null where there is none. @param {string} name @param {number} limit bytes */
+  async document(name, limit) {
+    try {
+      const stream = await this.#source.sibling(name).open()
+      const parts = []
+      let length = 0
+      for (let chunk; (chunk = await stream.read()); ) {
+        parts.push(chunk.slice())
+        length += chunk.length
+        if (length > limit) {
+          await stream.cancel()
+          throw new NiblError('BAD_FILE', `${name} has more than ${limit} bytes.`)
+        }
+      }
+      return new Uint8Array(await new Blob(parts).arrayBuffer())
+    } catch (error) {
+      if (isMissing(error)) return null
+      throw error
+    }
+  }
+
   /** All that the model needs has been read. */
   async complete() {
     await this.#source.verify?.()
@@ -211,9 +232,9 @@ export function marginOf({ threads }) {
 }
 
 /** The most that the memory grows to: the plan, and where there is room for it what grammars take.
- * @param {import('./binding.js').Plan} plan @param {Choice} choice @param {number} sessions */
-export function maximumOf(plan, choice, sessions) {
-  const needed = plan.total + marginOf(choice)
+ * @param {import('./binding.js').Plan} plan @param {Choice} choice @param {number} sessions @param {number} [extra] bytes besides */
+export function maximumOf(plan, choice, sessions, extra = 0) {
+  const needed = plan.total + marginOf(choice) + extra
   const grammars = 2 * plan.vocabulary + GRAMMAR_MARGIN + GRAMMAR_MARGIN * sessions
   const largest = choice.binary.endsWith('-memory64') ? LARGEST64 : LARGEST
   return Math.max(needed, Math.min(largest, needed + grammars))
@@ -276,6 +297,11 @@ export class Planner {
     return this.#binding.describe(this.#loader)
   }
 
+  /** Whether this recipe needs the model in memory, and whether a text to calibrate with. @param {import('./binding.js').QuantizeOptions} recipe */
+  needs(recipe) {
+    return this.#binding.recipeNeeds(recipe)
+  }
+
   /** Of the file that a recipe makes, the size and the beginning. Nothing else can be asked afterwards.
    * @param {import('./binding.js').QuantizeOptions} recipe */
   output(recipe) {
@@ -296,18 +322,26 @@ export class Planner {
  */
 export async function planFile(input, compiled, options, choice, signal) {
   const planner = await Planner.of(compiled, input, options)
+  return planHeader({ planner, header: await planner.read(input), compiled, choice }, input, options, signal)
+}
+
+/** The same with a header that was read.
+ * @param {{ planner: Planner, header: Chunk[], compiled: Compiled, choice: Choice }} read @param {Input} input
+ * @param {PlanOptions} options @param {AbortSignal} signal @returns {Promise<Planned>} */
+export async function planHeader({ planner, header, compiled, choice }, input, options, signal) {
   /** @type {Planned} */
-  const planned = { planner, header: await planner.read(input), compiled, choice, plan: null, unsupported: null }
+  const planned = { planner, header, compiled, choice, plan: null, unsupported: null }
   try {
     planned.plan = planner.plan(options, choice)
-    const needed = planned.plan.total + marginOf(choice)
+    const needed = planned.plan.total + marginOf(choice) + (options.extra ?? 0)
     if (needed <= LARGEST) return planned
     planned.choice = chooseLarger(choice, needed)
     checkSize(needed, true)
   } catch (error) {
     return { ...planned, unsupported: error }
   }
-  planned.compiled = await unlessAborted(compileBinary(planned.choice.binary, options), signal)
+  const { wasmUrl, evaluate, quantize = options.extra !== undefined } = options
+  planned.compiled = await unlessAborted(compileBinary(planned.choice.binary, { wasmUrl, evaluate, quantize }), signal)
   planned.planner = await Planner.of(planned.compiled, input, options)
   planned.planner.feed(planned.header)
   planned.plan = planned.planner.plan(options, planned.choice)

@@ -1,4 +1,5 @@
 /** A model in the shape of the browsers' LanguageModel (the Prompt API). Types and manual: prompt-api.d.ts. */
+import { makeRoom } from './chat.js'
 import { abortReason, throwIfAborted } from './errors.js'
 import { load } from './nibl.js'
 
@@ -65,18 +66,11 @@ class Session extends EventTarget {
 
   /** Forgets the oldest turns until `added` and some of an answer fit. @param {Turn[]} added */
   async #makeRoom(added) {
-    const answer = Math.min(64, Math.floor(this.contextWindow / 4))
-    const count = () => this.#model.countTokens([...this.#first, ...this.#turns, ...added])
-    let used = await count()
-    const overflows = used + answer > this.contextWindow
-    while (used + answer > this.contextWindow && this.#turns.length) {
-      /* A question goes with its answer. */
-      do this.#turns.shift()
-      while (this.#turns.length && this.#turns[0].role !== 'user')
-      used = await count()
-    }
+    const count = (/** @type {Turn[]} */ messages) => this.#model.countTokens(messages)
+    const { dropped, used } = await makeRoom([...this.#first, ...this.#turns, ...added], this.#first.length, { count, contextLength: this.contextWindow })
     if (used > this.contextWindow) throw failure(`The input has ${used} tokens, the context ${this.contextWindow}.`, 'QuotaExceededError')
-    if (overflows) {
+    if (dropped) {
+      this.#turns.splice(0, dropped)
       const event = new Event('contextoverflow')
       this.dispatchEvent(event)
       this.oncontextoverflow?.(event)

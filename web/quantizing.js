@@ -2,7 +2,8 @@
 import { compileBinary, instantiate } from './binaries.js'
 import { Binding, NEED_DATA, OK } from './binding.js'
 import { chooseBinary } from './features.js'
-import { FIRST_RANGE, Input, located, marginOf } from './planning.js'
+import { throwIfAborted } from './errors.js'
+import { Input, Planner, located, marginOf, planHeader } from './planning.js'
 
 const MAXIMUM = 512 << 20 /* bytes of memory: a header of 256 MiB, and rows */
 const STEP = 1 << 20 /* bytes of output, about, per step */
@@ -27,31 +28,45 @@ export class Quantizing {
   /** @type {number} */
   #quantizer = 0
   #status = NEED_DATA
-  #signal
 
-  /** @param {Input} input @param {Binding} binding @param {AbortSignal} signal */
-  constructor(input, binding, signal) {
+  /** No text was looked at. */
+  tokens = 0
+
+  /** @param {Input} input @param {Binding} binding */
+  constructor(input, binding) {
     this.#input = input
     this.#binding = binding
     this.#loader = binding.newLoader(input.firstSize, input.fileName)
-    this.#signal = signal
   }
 
   /**
-   * Reads the header.
+   * Reads the header. Where types, format or methods need the model in memory, that is loaded too (calibrating.js).
    * @param {import('./source.js').Descriptor} descriptor
-   * @param {QuantizeOptions & import('./planning.js').InputOptions & { binary?: string, threads?: number, inProcess: boolean, wasmUrl?: string }} options
-   * @param {AbortSignal} signal
+   * @param {QuantizeOptions & import('./planning.js').InputOptions & { binary?: string, threads?: number, inProcess: boolean, wasmUrl?: string,
+   *   mixed?: import('./calibrating.js').Mixed, calibration?: string | true, calibrationTokens: number }} options
+   * @param {import('./protocol.js').CallContext} context
+   * @returns {Promise<Quantizing | import('./calibrating.js').Calibrating>}
    */
-  static async start(descriptor, options, signal) {
+  static async start(descriptor, options, context) {
+    const { signal } = context
     const choice = chooseBinary(options)
     const input = await Input.of(descriptor, options, { signal, jumps: true })
     try {
       const compiled = await input.startBeside(compileBinary(choice.binary, { wasmUrl: options.wasmUrl, quantize: true }), signal)
+      const planner = await Planner.of(compiled, input, {})
+      const header = await planner.read(input)
+      const recipe = { ...options, threads: choice.threads }
+      const text = await textFor(planner, recipe)
+      if (text !== undefined || planner.needs(recipe).model) {
+        const { Calibrating, calibrationBytes } = await import('./calibrating.js')
+        const extra = calibrationBytes(planner.describe(), { tokens: text === undefined ? 0 : options.calibrationTokens, mixed: options.mixed !== undefined })
+        const how = /** @type {const} */ ({ contextLength: 0, kv: 'i8', sessions: 1, extra, wasmUrl: options.wasmUrl })
+        const planned = await planHeader({ planner, header, compiled, choice }, input, how, signal)
+        return await Calibrating.start(input, planned, { ...recipe, text, extra }, context)
+      }
       const size = { initial: marginOf(choice), maximum: MAXIMUM + marginOf(choice), threads: choice.threads }
-      const binding = new Binding(await instantiate(compiled, size))
-      const quantizing = new Quantizing(input, binding, signal)
-      await quantizing.#begin({ ...options, threads: choice.threads })
+      const quantizing = new Quantizing(input, new Binding(await instantiate(compiled, size)))
+      await quantizing.#begin(header, recipe)
       return quantizing
     } catch (error) {
       await input.end(error)
@@ -59,32 +74,20 @@ export class Quantizing {
     }
   }
 
-  #wanted() {
-    return this.#binding.wantedRange(this.#loader)
-  }
-
   #asker() {
-    return { wanted: () => this.#wanted(), fileName: (/** @type {number} */ file) => this.#binding.fileName(this.#loader, file) }
+    return {
+      wanted: () => this.#binding.wantedRange(this.#loader),
+      fileName: (/** @type {number} */ file) => this.#binding.fileName(this.#loader, file),
+    }
   }
 
-  /** @param {QuantizeOptions} options */
-  async #begin(options) {
-    /** @type {import('./planning.js').Chunk[]} */
-    const header = []
-    const asker = this.#asker()
-    /* No more at once than may turn out not to be needed. */
-    const careful = { ...asker, wanted: () => ({ ...asker.wanted(), length: Math.min(asker.wanted().length, FIRST_RANGE) }) }
-    while (!this.#binding.call('nibl_loader_header_ready', this.#loader)) {
-      const chunk = await this.#input.next(careful)
-      if (!chunk) break
-      header.push({ offset: chunk.offset, bytes: chunk.bytes && chunk.bytes.slice() })
-      this.#binding.feed(this.#loader, header[header.length - 1])
-      await this.#input.turn(careful)
-    }
-    this.#quantizer = this.#binding.newQuantizer(this.#loader, options)
+  /** @param {import('./planning.js').Chunk[]} header @param {QuantizeOptions} recipe */
+  async #begin(header, recipe) {
+    for (const chunk of header) this.#binding.feed(this.#loader, chunk)
+    this.#quantizer = this.#binding.newQuantizer(this.#loader, recipe)
     /* What came with the header of a file is here already. */
     for (const chunk of header) this.#status = this.#binding.feed(this.#loader, chunk)
-    if (this.#status !== OK) await this.#input.turn(asker)
+    if (this.#status !== OK) await this.#input.turn(this.#asker())
   }
 
   /** Bytes of the whole file. */
@@ -92,19 +95,20 @@ export class Quantizing {
     return this.#binding.quantizerSize(this.#quantizer)
   }
 
-  /** The next bytes of the file; null at its end. @returns {Promise<Uint8Array | null>} */
-  async next() {
+  /** The next bytes of the file; null at its end. @param {import('./protocol.js').CallContext} context
+   * @returns {Promise<import('./calibrating.js').Piece | null>} */
+  async next({ signal }) {
     const asker = this.#asker()
     try {
       const parts = [this.#binding.quantizerOutput(this.#quantizer)]
       for (let length = parts[0].length; this.#status !== OK && length < STEP; length += parts[parts.length - 1].length) {
-        this.#signal.throwIfAborted()
+        throwIfAborted(signal)
         const chunk = await this.#input.next(asker)
         this.#status = chunk ? this.#binding.feed(this.#loader, chunk) : OK
         parts.push(this.#binding.quantizerOutput(this.#quantizer))
       }
       const whole = parts.length === 1 ? parts[0] : joined(parts)
-      if (whole.length > 0) return whole
+      if (whole.length > 0) return { file: null, bytes: whole }
       await this.#input.complete()
       await this.#input.end()
       return null
@@ -117,4 +121,13 @@ export class Quantizing {
   report() {
     return this.#binding.quantizerReport(this.#quantizer)
   }
+}
+
+/** The text to calibrate with: what was given, the default one where it is asked for or something needs one, or none.
+ * @param {Planner} planner @param {QuantizeOptions & { mixed?: any, calibration?: string | true }} recipe
+ * @returns {Promise<string | undefined>} */
+async function textFor(planner, recipe) {
+  if (typeof recipe.calibration === 'string') return recipe.calibration
+  if (!recipe.calibration && !recipe.mixed && !planner.needs(recipe).text) return undefined
+  return (await import('./calibration.js')).default
 }

@@ -1,5 +1,5 @@
-/* Files that the command carries in itself, made into C by CMakeLists.txt: the texts of `nibl eval`, and what recipes lose,
- * for `nibl fit`. */
+/* Files that the command carries in itself, made into C by CMakeLists.txt: the texts of `nibl eval`, what recipes lose, for
+ * `nibl fit`, and a text to calibrate with. */
 #ifndef NIBL_CLI_EMBEDDED_H
 #define NIBL_CLI_EMBEDDED_H
 
@@ -12,7 +12,8 @@ typedef struct nibl_cli_embedded {
 } nibl_cli_embedded;
 
 extern const nibl_cli_embedded
-    nibl_cli_embedded_files[]; /* texts by name, then NIBL_CLI_LOSSES; the last has none */
+    nibl_cli_embedded_files[]; /* texts by name, then those named here; the last has none */
 #define NIBL_CLI_LOSSES "losses.js"
+#define NIBL_CLI_CALIBRATION "calibration.js" /* the text stands between two backquotes */
 
 #endif

@@ -1,4 +1,5 @@
 #include "core/cli/console.h"
+#include "core/cli/embedded.h"
 #include "core/cli/json.h"
 #include "core/cli/recipe.h"
 #include "core/cli/session.h"
@@ -14,10 +15,12 @@ typedef struct quantize_options {
     double bits; /* per weight */
     int64_t calibration_tokens, shard_size;
     nibl_cli_texts tensors; /* PATTERN=TYPE */
-    bool requantize, json;
+    bool requantize, force, json;
 } quantize_options;
 
 enum { MAX_TEXT = 64 << 20, MAX_DOCUMENT = 256 << 20, WINDOW = 512 };
+
+#define OWN_TEXT "default"
 
 static const quantize_options defaults = {.calibration_tokens = 8192};
 
@@ -46,7 +49,7 @@ static const nibl_cli_option table[] = {
     {"--report", NIBL_CLI_TEXT, FIELD(report), "FILE", 0, 0, NULL,
      "writes what became of every tensor, and what rounding lost, as JSON; `npx nibl report` makes a page of "
      "it"},
-    {"--calibration", NIBL_CLI_TEXT, FIELD(calibration), "FILE", 0, 0, NULL,
+    {"--calibration", NIBL_CLI_TEXT, FIELD(calibration), "FILE", 0, 0, OWN_TEXT,
      "a text like those the model will see, for the methods that look at activations"},
     {"--calibration-tokens", NIBL_CLI_INTEGER, FIELD(calibration_tokens), "N", 1, 1 << 20, NULL,
      "tokens of it, in windows of 512"},
@@ -58,6 +61,8 @@ static const nibl_cli_option table[] = {
      "the types to choose from, as q3_k,q4_0,q5_0,q8_0"},
     {"--allow-requantize", NIBL_CLI_FLAG, FIELD(requantize), NULL, 0, 0, NULL,
      "the source may be quantized already: its loss stays, and another is added"},
+    {"--force", NIBL_CLI_FLAG, FIELD(force), NULL, 0, 0, NULL,
+     "tq1_0 and tq2_0 also of a model that was not trained to be ternary, which destroys it"},
     {"-t, --threads", NIBL_CLI_INTEGER, FIELD(settings.threads), "N", 0, NIBL_MAX_THREADS,
      "one per physical core, at most 8", "threads; the result does not depend on them"},
     {"--json", NIBL_CLI_FLAG, FIELD(json), NULL, 0, 0, NULL,
@@ -121,10 +126,21 @@ static int read_config(const char *path, job *j) {
     return code;
 }
 
+/* The text that the command carries. */
+static int own_text(nibl_cli_text *out) {
+    const nibl_cli_embedded *file = nibl_cli_embedded_files;
+    while (strcmp(file->name, NIBL_CLI_CALIBRATION) != 0) file++;
+    const char *begin = memchr(file->bytes, '`', file->length);
+    const size_t rest = file->length - (size_t)(begin + 1 - file->bytes);
+    const char *end = memchr(begin + 1, '`', rest);
+    return nibl_cli_text_append(out, begin + 1, (size_t)(end - begin - 1)) ? NIBL_EXIT_OK : NIBL_EXIT_FAILED;
+}
+
 static int read_calibration(const nibl_cli_model *model, const quantize_options *o, nibl_cli_tokens *tokens) {
     nibl_cli_text text = {0};
     size_t count = 0;
-    int code = nibl_cli_read_file(o->calibration, MAX_TEXT, &text);
+    const bool own = strcmp(o->calibration, OWN_TEXT) == 0;
+    int code = own ? own_text(&text) : nibl_cli_read_file(o->calibration, MAX_TEXT, &text);
     if (code == NIBL_EXIT_OK && !nibl_cli_tokens_reserve(tokens, 3 * text.length + 2))
         code = NIBL_EXIT_FAILED;
     if (code == NIBL_EXIT_OK &&
@@ -134,7 +150,10 @@ static int read_calibration(const nibl_cli_model *model, const quantize_options 
     tokens->count = count < (size_t)o->calibration_tokens ? count : (size_t)o->calibration_tokens;
     if (code == NIBL_EXIT_OK && count == 0)
         code = nibl_cli_fail("%s: there is no text to calibrate with", o->calibration);
-    if (code == NIBL_EXIT_OK && tokens->count < (size_t)o->calibration_tokens)
+    if (code == NIBL_EXIT_OK && own)
+        fprintf(stderr, "nibl: calibrated with a small text of the command's own, most of it English prose: "
+                        "--calibration names one like those the model will see\n");
+    else if (code == NIBL_EXIT_OK && tokens->count < (size_t)o->calibration_tokens)
         fprintf(stderr, "nibl: %s: only %zu tokens\n", o->calibration, tokens->count);
     return code;
 }
@@ -422,7 +441,8 @@ static int read_tensors(const quantize_options *o, nibl_tensor_type *tensors, ch
 }
 
 static int quantize(const char *path, const void *given) {
-    const quantize_options *o = given;
+    quantize_options told = *(const quantize_options *)given;
+    const quantize_options *o = &told;
     nibl_tensor_type tensors[NIBL_CLI_MAX_TEXTS];
     char *room[NIBL_CLI_MAX_TEXTS] = {0};
     if (!o->output)
@@ -445,15 +465,15 @@ static int quantize(const char *path, const void *given) {
                          .shard_bytes = (uint64_t)o->shard_size * 1000000,
                          .threads = nibl_cli_threads(&o->settings),
                          .requantize = o->requantize,
+                         .force = o->force,
                          .measure = o->report != NULL}};
     nibl_cli_model model = {0};
     const nibl_cli_receiver receiver = {"quantizing", begin, take, &j};
     nibl_cli_recipe recipe = {0};
-    if (is_mixed(o) && !o->calibration)
-        return nibl_cli_fail_usage(nibl_cli_quantize.name,
-                                   "--size and --bpw are measured: they need --calibration");
     int code = read_tensors(o, tensors, room);
     if (code == NIBL_EXIT_OK && o->recipe) code = nibl_cli_recipe_read(o->recipe, &j.options, &recipe);
+    if (!o->calibration && (o->size || o->bits > 0 || nibl_quantize_needs_text(&j.options)))
+        told.calibration = OWN_TEXT;
     if (code == NIBL_EXIT_OK)
         code = o->calibration || nibl_quantize_needs_model(&j.options)
                    ? quantize_model(path, &j, &model)

@@ -450,8 +450,7 @@ static nibl_status copy_given(nibl_allotment *a, const nibl_quantize_options *o)
     return NIBL_OK;
 }
 
-static nibl_status add_rows(nibl_allotment *a, const int32_t *tokens, size_t count, uint32_t window) {
-    const size_t taken = count < TOKENS ? count : TOKENS;
+static nibl_status add_rows(nibl_allotment *a, const int32_t *tokens, size_t taken, uint32_t window) {
     a->cache_count = (uint32_t)((taken + window - 1) / window);
     a->caches = nibl_alloc_zero((uint64_t)a->cache_count * sizeof *a->caches);
     a->rows = nibl_alloc((uint64_t)taken * sizeof *a->rows);
@@ -461,8 +460,12 @@ static nibl_status add_rows(nibl_allotment *a, const int32_t *tokens, size_t cou
         nibl_kv_init(&a->caches[i], &a->model->hyper, NIBL_KV_I8, (uint32_t)length);
         NIBL_TRY(nibl_kv_reserve(&a->caches[i], (uint32_t)length));
         for (size_t t = 0; t < length; t++) {
+            if (tokens[first + t] < 0 || (uint32_t)tokens[first + t] >= a->model->hyper.vocabulary)
+                return nibl_fail(NIBL_E_ARGUMENT, "calibration token %d; the vocabulary has %u",
+                                 (int)tokens[first + t], a->model->hyper.vocabulary);
             const bool scored = t >= length / 2 && (length - 1 - t) % EVERY == 0;
-            a->rows[a->row_count++] = (nibl_row){&a->caches[i], tokens[first + t], (uint32_t)t, scored};
+            a->rows[a->row_count++] = (nibl_row){
+                .kv = &a->caches[i], .token = tokens[first + t], .position = (uint32_t)t, .logits = scored};
             a->scored += scored;
         }
     }
@@ -490,8 +493,10 @@ static nibl_status begin(nibl_allotment *a, const nibl_quantize_options *o, cons
     nibl_method method;
     NIBL_TRY(nibl_method_read(o->method, true, &method));
     a->by_columns = method.gptq;
-    NIBL_TRY(nibl_calib_begin(&a->calib, a->model, tokens, count, window, a->by_columns));
-    return add_rows(a, tokens, count, window);
+    /* what is scored is none of what rounding by columns fits itself to, where there is enough of both */
+    const size_t scored = count < TOKENS ? count : TOKENS, seen = count < 2 * TOKENS ? count : count - scored;
+    NIBL_TRY(nibl_calib_begin(&a->calib, a->model, tokens, seen, window, a->by_columns));
+    return add_rows(a, tokens + count - scored, scored, window);
 }
 
 nibl_status nibl_allotment_new(nibl_model *model, const nibl_quantize_options *options, const char *types,

@@ -383,6 +383,8 @@ static nibl_status begin(nibl_quantizer *q, nibl_model *model, const nibl_quanti
     if (q->recipe.folder) {
         NIBL_TRY(nibl_recipe_describe(&q->recipe, o));
         NIBL_TRY(nibl_folder_new(model, &q->recipe, o, &l->folder, &q->size));
+        for (size_t i = 0; i < q->recipe.count; i++)
+            q->recipe.tensors[i].stored = nibl_folder_bytes(l->folder, i);
         q->taken = l->more = true;
     } else {
         NIBL_TRY(nibl_quant_begin(q, o));

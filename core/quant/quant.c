@@ -99,6 +99,26 @@ nibl_status nibl_quant_refuse(const nibl_quant_tensor *t, uint64_t row, bool not
                      NIBL_SHOW(t->source->name), (unsigned long long)row, t->to->name);
 }
 
+static bool is_ternary(const nibl_dtype *type) { return strncmp(type->name, "TQ", 2) == 0; }
+
+bool nibl_quant_measures(const nibl_quantizer *q, const nibl_quant_tensor *t) {
+    return t->rows > 1 && (q->measure || (is_ternary(t->to) && !q->force));
+}
+
+nibl_status nibl_quant_check(const nibl_quantizer *q, const nibl_quant_tensor *t) {
+    static const double MOST =
+        0.05; /* of the squares: ternary weights lose next to none, others a fifth and more */
+    const double lost = t->loss.weights > 0 ? t->loss.error / t->loss.weights : 0;
+    if (q->force || !is_ternary(t->to) || lost <= MOST) return NIBL_OK;
+    return nibl_fail(
+        NIBL_E_ARGUMENT,
+        "tensor '%.*s': rounded to %s it loses %.0f %% of its energy, where weights trained to be ternary "
+        "lose "
+        "none: this model was not trained for it, and would answer nonsense; take q4_0 or q2_k, or insist "
+        "(force)",
+        NIBL_SHOW(t->source->name), t->to->name, 100 * lost);
+}
+
 static nibl_status check_desks(nibl_quantizer *q) {
     const nibl_gathering *g = q->gathering;
     const desk *first = &g->desks[0];
@@ -161,9 +181,10 @@ static nibl_status encode_gathered(nibl_quantizer *q) {
         for (uint32_t i = 0; i < q->gathering->desk_count; i++) q->gathering->desks[i].bad_row = UINT64_MAX;
         nibl_pool_run(q->gathering->pool, encode_job, q);
         NIBL_TRY(check_desks(q));
-        if (q->measure && t->rows > 1)
+        if (nibl_quant_measures(q, t))
             NIBL_TRY(nibl_loss_measure(q->gathering->pool, q->kernels, t->to, q->gathering->gathered,
                                        (uint32_t)t->cols, source_row, q, &t->loss));
+        NIBL_TRY(nibl_quant_check(q, t));
     }
     memset(q->gathering->place + length, 0, (size_t)gap);
     q->gathering->rows_done += q->gathering->gathered;
@@ -221,6 +242,7 @@ nibl_status nibl_quant_new(const nibl_gguf *gguf, const nibl_gguf_tensor *output
     if (!q) return nibl_fail_memory(sizeof *q, "the quantizer");
     q->kernels = nibl_kernels_get(nibl_plat_isa_cap());
     q->measure = o->measure;
+    q->force = o->force;
     nibl_status status = NIBL_OK;
     if (o->threads > NIBL_MAX_THREADS)
         status = nibl_fail(NIBL_E_ARGUMENT, "threads is %u; at most %u are possible", o->threads,
@@ -337,6 +359,8 @@ static void write_salient(nibl_writer *w, const nibl_salient *s) {
     nibl_print(w, "]}");
 }
 
+static uint64_t stored_bytes(const nibl_quant_tensor *t) { return t->stored > 0 ? t->stored : t->bytes; }
+
 static void write_tensor(nibl_writer *w, const nibl_quant_tensor *t) {
     nibl_print(w, "{\"name\":");
     nibl_write_json(w, t->source->name.bytes, t->source->name.length);
@@ -346,7 +370,7 @@ static void write_tensor(nibl_writer *w, const nibl_quant_tensor *t) {
         nibl_print(w, ",\"wanted\":\"%s\",\"why\":\"%llu columns are no multiple of %u\"", t->wanted->name,
                    (unsigned long long)t->cols, t->wanted_block);
     nibl_print(w, ",\"source_bytes\":%llu,\"bytes\":%llu", (unsigned long long)t->source->bytes,
-               (unsigned long long)t->bytes);
+               (unsigned long long)stored_bytes(t));
     if (t->uncalibrated > 0) nibl_print(w, ",\"uncalibrated\":%u", t->uncalibrated);
     if (t->loss.weights > 0) {
         nibl_print(w, ",\"error\":");
@@ -362,7 +386,7 @@ nibl_status nibl_quantizer_report(const nibl_quantizer *q, char *json, size_t ca
         const nibl_quant_tensor *t = &q->recipe.tensors[i];
         parameters += t->rows * t->cols;
         source += t->source->bytes;
-        bytes += t->bytes;
+        bytes += stored_bytes(t);
     }
     /* in thousandths, for C libraries write decimals in the host's locale */
     const uint64_t bits = (bytes * 8000 + parameters / 2) / parameters;

@@ -23,6 +23,7 @@ struct nibl_quantizer {
     nibl_recipe recipe;
     nibl_method method;
     bool measure; /* what rounding loses */
+    bool force; /* ternary rounding of anything */
     const nibl_kernels *kernels;
     uint64_t size; /* of the output */
     nibl_salient *salient;
@@ -47,6 +48,11 @@ nibl_status nibl_quant_begin(nibl_quantizer *q, const nibl_quantize_options *opt
 
 /* Room for `length` more bytes of output, which count: at q->out + q->out_length before the call, unless they were taken. */
 nibl_status nibl_quant_extend(nibl_quantizer *q, size_t length, uint8_t **place);
+
+/* Whether the loss of a tensor is to be measured, and, once it is, NIBL_E_ARGUMENT for ternary rounding of weights that were
+ * not trained for it. */
+bool nibl_quant_measures(const nibl_quantizer *q, const nibl_quant_tensor *tensor);
+nibl_status nibl_quant_check(const nibl_quantizer *q, const nibl_quant_tensor *tensor);
 
 /* The error of a row that could not be encoded. */
 nibl_status nibl_quant_refuse(const nibl_quant_tensor *tensor, uint64_t row, bool not_finite);

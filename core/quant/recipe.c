@@ -98,6 +98,16 @@ nibl_status nibl_method_read(const char *text, bool calibrated, nibl_method *out
 static bool is_best(const nibl_quantize_options *o) { return o->method && strcmp(o->method, "best") == 0; }
 static const char best_type[] = "iq4_nl", best_method[] = "awq,gptq";
 
+bool nibl_quantize_needs_text(const nibl_quantize_options *o) {
+    nibl_method method;
+    for (const char *at = o->method; at && *at; at += strcspn(at, ",") + (strchr(at, ',') != NULL))
+        for (size_t i = 0; i < METHODS; i++)
+            if (methods[i].calibrated && strlen(methods[i].name) == strcspn(at, ",") &&
+                memcmp(methods[i].name, at, strlen(methods[i].name)) == 0)
+                return nibl_method_read(o->method, true, &method) == NIBL_OK;
+    return false;
+}
+
 /* ---- Names ---- */
 
 /* '*' stands for any bytes, '?' for one. */

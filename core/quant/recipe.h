@@ -16,7 +16,8 @@ typedef struct nibl_quant_tensor {
     uint64_t rows, cols;
     uint32_t halves; /* rows (of one row: numbers) of a head whose halves are to be interleaved; 0 = none */
     bool from_zero; /* a vector of what is added to 1 */
-    uint64_t bytes; /* of the output, without the gap that follows */
+    uint64_t bytes; /* of its rows as they are made: of the output, without the gap that follows; */
+    uint64_t stored; /* where the output is a folder: what it takes there */
     nibl_loss loss; /* where it is measured */
     uint32_t
         uncalibrated; /* of its matrices so many were rounded as without a text, which hardly reaches them */

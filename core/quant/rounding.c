@@ -126,9 +126,10 @@ nibl_status nibl_layerwise_encode(nibl_quantizer *q, nibl_work *w) {
     l->bad_row = UINT64_MAX;
     nibl_pool_run(l->model->pool, encode_job, q);
     if (l->bad_row != UINT64_MAX) return nibl_quant_refuse(w->tensor, l->bad_row, false);
-    return q->measure ? nibl_loss_measure(l->model->pool, q->kernels, w->tensor->to, w->matrix->rows,
-                                          w->matrix->cols, source_row, q, &w->tensor->loss)
-                      : NIBL_OK;
+    if (nibl_quant_measures(q, w->tensor))
+        NIBL_TRY(nibl_loss_measure(l->model->pool, q->kernels, w->tensor->to, w->matrix->rows,
+                                   w->matrix->cols, source_row, q, &w->tensor->loss));
+    return nibl_quant_check(q, w->tensor);
 }
 
 nibl_status nibl_layerwise_factor(nibl_quantizer *q, const nibl_site *site, const float *scale) {

@@ -50,8 +50,6 @@ void nibl_fit_errors_scalar(float *errors, const float *x, const float *w, uint3
     }
 }
 
-#ifndef NIBL_WITHOUT_CALIBRATION
-
 void nibl_tile_f32_scalar(float *c, const float *a, const float *b, uint32_t k) {
     for (uint32_t t = 0; t < k; t++, a += NIBL_TILE, b += NIBL_TILE)
         for (int i = 0; i < NIBL_TILE; i++)
@@ -63,5 +61,3 @@ void nibl_tile_f64_scalar(double *c, const double *a, const double *b, uint32_t 
         for (int i = 0; i < NIBL_TILE; i++)
             for (int j = 0; j < NIBL_TILE; j++) c[i * NIBL_TILE + j] += a[i] * b[j];
 }
-
-#endif

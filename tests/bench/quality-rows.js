@@ -9,7 +9,7 @@
  * @property {boolean} [twin]     of the model with outliers put in
  * @property {Most} [most]
  * @property {{ row: string, by: number }} [beats]  its KL is lower by this share
- * @property {{ row: string, by: number }} [recovers]  this share of what that row loses, in KL
+ * @property {{ row: string, from: string, by: number }} [recovers]  this share of what `row` loses more than `from`, in KL
  *
  * @typedef {{ perplexity?: number, kl?: number, bits?: number }} Most  % more perplexity, nats, bits of a body's weight
  *
@@ -99,13 +99,12 @@ export const tables = {
   outliers: {
     title: 'Outliers: channels of norms x 50, their columns / 50 (exact activations)',
     rest: floats,
-    evaluate: '--activations f32',
+    evaluate: '--activations f32 -ctk f32 -ctv f32',
     rows: {
       'without outliers, rtn': { recipe: 'q4_0' },
       'not rounded': { recipe: 'f32', twin: true, most: { kl: 1e-6 } },
       rtn: { recipe: 'q4_0', twin: true },
-      awq: { recipe: 'q4_0 --method awq', twin: true, recovers: { row: 'rtn', by: 0.9 } },
-      'awq,gptq': { recipe: 'q4_0 --method awq,gptq', twin: true, recovers: { row: 'rtn', by: 0.9 } },
+      awq: { recipe: 'q4_0 --method awq', twin: true, recovers: { row: 'rtn', from: 'without outliers, rtn', by: 0.9 } },
     },
   },
 }

@@ -303,11 +303,14 @@ function barsOf(row, { losses: [loss], bits }, results) {
   if (most.perplexity !== undefined) bar(`+${most.perplexity} %`, percent(loss).value <= most.perplexity)
   if (most.kl !== undefined) bar(`KL ${most.kl}`, loss.kl.value <= most.kl)
   if (most.bits !== undefined) bar(`${most.bits} bits`, bits <= most.bits)
-  const than = (beats ?? recovers)?.row ?? ''
-  if (results[than]) {
-    const { by } = /** @type {{ by: number }} */ (beats ?? recovers)
-    const { value, error } = lower(loss.kl, results[than].losses[0].kl)
-    bar(`${(100 * value).toFixed(1)} ± ${(100 * error).toFixed(1)} % below ${than} (${100 * by})`, value >= by)
+  if (beats && results[beats.row]) {
+    const { value, error } = lower(loss.kl, results[beats.row].losses[0].kl)
+    bar(`${(100 * value).toFixed(1)} ± ${(100 * error).toFixed(1)} % below ${beats.row} (${100 * beats.by})`, value >= beats.by)
+  }
+  if (recovers && results[recovers.row] && results[recovers.from]) {
+    const [worst, best] = [recovers.row, recovers.from].map((name) => results[name].losses[0].kl.value)
+    const share = (worst - loss.kl.value) / (worst - best)
+    bar(`recovers ${(100 * share).toFixed(0)} % (${100 * recovers.by})`, share >= recovers.by)
   }
   return told.join('; ')
 }

@@ -72,3 +72,18 @@ test('what cannot be done is told, and another try works', async (t) => {
   await page.click('#lab button.primary')
   await finished(page)
 })
+
+test('a method that looks at a text: the one of the package, or a file', async (t) => {
+  const { page } = await openPage(t, small)
+  await openLab(page)
+  assert.equal(await page.isHidden('#lab input[accept^=text]'), true)
+  await page.selectOption('#lab select >> nth=1', 'awq,gptq')
+  assert.equal(await page.isHidden('#lab input[accept^=text]'), false)
+  await page.click('#lab button.primary')
+  await finished(page)
+  const report = page.frameLocator('#lab iframe')
+  await report.getByText('a small text of its own').first().waitFor()
+  await page.setInputFiles('#lab input[accept^=text]', { name: 'mine.txt', mimeType: 'text/plain', buffer: Buffer.from('Reefs are in the north. '.repeat(40)) })
+  await page.click('#lab button.primary')
+  await report.getByText('mine.txt').first().waitFor(patience)
+})

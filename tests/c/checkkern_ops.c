@@ -547,8 +547,6 @@ static void work_fit(const shape *s, double *bytes, double *macs) {
     *macs = 3.0 * s->n * s->tokens;
 }
 
-#ifndef NIBL_WITHOUT_CALIBRATION
-
 static void pick_tile(shape *s, uint64_t *random, uint32_t round) {
     (void)round;
     s->n = random_between(random, 1, 200);
@@ -582,8 +580,6 @@ static void work_tile(const shape *s, double *bytes, double *macs) {
     *bytes = 8.0 * s->n * (double)NIBL_TILE;
     *macs = (double)(NIBL_TILE * NIBL_TILE) * s->n;
 }
-
-#endif
 
 /* ---- The table; shapes of --bench are those of SmolLM2-135M ---- */
 
@@ -666,12 +662,10 @@ static const operation check_fit_sums = {
     pick_group, make_fit_sums, call_fit_sums, work_fit, {{.n = 32, .tokens = 34}}};
 static const operation check_fit_errors = {
     pick_group, make_fit_errors, call_fit_errors, work_fit, {{.n = 32, .tokens = 34}}};
-#ifndef NIBL_WITHOUT_CALIBRATION
 static const operation check_tile_f32 = {
     pick_tile, make_tile_f32, call_tile_f32, work_tile, {{.n = 64}, {.n = 1536}}};
 static const operation check_tile_f64 = {
     pick_tile, make_tile_f64, call_tile_f64, work_tile, {{.n = 64}, {.n = 1536}}};
-#endif
 
 #define NIBL_OP(name, args, check) &check_##name,
 const operation *const operations[] = {

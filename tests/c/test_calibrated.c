@@ -545,6 +545,12 @@ static void wrong_calibrations_are_told(void) {
     CHECK_EQ(nibl_model_quantizer_new(source, &options, tokens, TOKENS, 1 << 20, &q), NIBL_E_ARGUMENT);
     CHECK_EQ(nibl_model_quantizer_new(source, &options, &bad, 1, WINDOW, &q), NIBL_E_ARGUMENT);
     CHECK_HAS(nibl_last_message(), "calibration token 0 is 1048576");
+    int32_t *many = calloc(2048, sizeof *many); /* enough for some that are only scored */
+    nibl_allotment *a;
+    many[2000] = bad;
+    CHECK_EQ(nibl_allotment_new(source, &options, "q4_0", many, 2048, WINDOW, &a), NIBL_E_ARGUMENT);
+    CHECK_HAS(nibl_last_message(), "calibration token 1048576");
+    free(many);
     nibl_model_free(source);
 }
 

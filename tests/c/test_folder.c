@@ -25,6 +25,15 @@ static void drop(folder *f) {
     f->count = 0;
 }
 
+/* What a matrix takes in the folder: its bits, scales and zero points, and not what it takes in memory. */
+static void check_bytes(const char *report, const char *type) {
+    const char *at = strstr(report, "\"blk.0.ffn_up.weight\",\"rows\":"), *columns, *bytes;
+    if (!CHECK(at && (columns = strstr(at, "columns\":")) && (bytes = strstr(at, "\"bytes\":")))) return;
+    const double weights = strtod(strstr(at, "rows\":") + 6, NULL) * strtod(columns + 9, NULL),
+                 bits = 8 * strtod(bytes + 8, NULL) / weights;
+    CHECK(bits >= type[1] - '0' && bits < type[1] - '0' + 1.5);
+}
+
 static nibl_status quantize(nibl_model *model, nibl_quantize_options options, folder *out) {
     nibl_quantizer *q = NULL;
     uint64_t total = 0;
@@ -53,6 +62,7 @@ static nibl_status quantize(nibl_model *model, nibl_quantize_options options, fo
         CHECK_EQ(total, nibl_quantizer_size(q));
         CHECK_EQ(nibl_quantizer_report(q, report, sizeof report, &needed), NIBL_OK);
         CHECK_HAS(report, "\"recipe\":{\"type\":\"w");
+        check_bytes(report, options.type);
     }
     nibl_quantizer_free(q);
     if (status < 0) drop(out);

@@ -1,6 +1,7 @@
 /* The quantizer: the same file for any chunking and number of threads, the same model as quantizing on arrival (whose bits
  * another test takes from gguf.quants), and errors that name what is wrong and leave nothing behind. */
 #include "core/base.h"
+#include "tests/c/gguf_builder.h"
 #include "tests/c/model_files.h"
 
 #include <math.h>
@@ -188,6 +189,40 @@ static void wrong_options_are_told(void) {
     nibl_loader_free(loader);
 }
 
+/* A matrix of 64 rows of 256 weights, quantized to TQ2_0: of three values, or of any. */
+static nibl_status round_ternary(bool trained, bool force) {
+    builder b = {0};
+    put_start(&b, 1, 1);
+    put_key_string(&b, "general.architecture", "llama");
+    put_tensor(&b, "blk.0.ffn_up.weight", 0, 2, 256, 64, 0);
+    put_padding(&b, 32);
+    uint32_t random = 1;
+    for (int i = 0; i < 64 * 256; i++) {
+        random = random * 1664525 + 1013904223;
+        const int third = (int)((random >> 16) % 3) - 1;
+        put_f32(&b, trained ? 0.25f * (float)third : (float)(random >> 8) / (1 << 23) - 1);
+    }
+    const nibl_quantize_options options = {.size = sizeof options, .type = "tq2_0", .force = force};
+    nibl_loader *loader = NULL;
+    nibl_quantizer *q = NULL;
+    CHECK_EQ(nibl_loader_new(b.length, &loader), NIBL_OK);
+    CHECK_EQ(nibl_loader_feed(loader, 0, b.bytes, b.length), NIBL_NEED_DATA);
+    CHECK_EQ(nibl_quantizer_new(loader, &options, &q), NIBL_OK);
+    const nibl_status status = nibl_loader_feed(loader, 0, b.bytes, b.length);
+    nibl_quantizer_free(q);
+    nibl_loader_free(loader);
+    free(b.bytes);
+    return status;
+}
+
+static void ternary_rounding_is_for_ternary_weights(void) {
+    CHECK_EQ(round_ternary(true, false), NIBL_OK);
+    CHECK_EQ(round_ternary(false, true), NIBL_OK);
+    CHECK_EQ(round_ternary(false, false), NIBL_E_ARGUMENT);
+    CHECK_HAS(nibl_last_message(), "'blk.0.ffn_up.weight': rounded to TQ2_0 it loses ");
+    CHECK_HAS(nibl_last_message(), "not trained for it");
+}
+
 /* A file with one value spoilt is fed; the error names its tensor and row. */
 static void values_that_are_no_numbers_are_told(void) {
     static const uint16_t bad[] = {0x7C00, 0xFC00, 0x7E01};
@@ -255,6 +290,7 @@ static const test tests[] = {
     {"every type is loaded", every_type_is_loaded},
     {"quantized sources need leave", quantized_sources_need_leave},
     {"wrong options are told", wrong_options_are_told},
+    {"ternary rounding is for ternary weights", ternary_rounding_is_for_ternary_weights},
     {"values that are no numbers are told", values_that_are_no_numbers_are_told},
     {"truncated sources are told", truncated_sources_are_told},
     {"memory that cannot be had is told", memory_that_cannot_be_had_is_told},

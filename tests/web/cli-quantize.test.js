@@ -63,7 +63,8 @@ test('quantize with a calibration text', () => {
   const [{ types }] = [json(['inspect', out])[0].model]
   assert.deepEqual(Object.keys(types).sort(), ['F32', 'Q4_0', 'Q8_0'])
   json(['hash', out, '--prefill', '20', '--decode', '4'])
-  refuse(['quantize', fixture('tiny-llama-f16.gguf'), out, '--method', 'gptq'], 1, /method gptq needs a calibration text/)
+  const own = succeed(['quantize', fixture('tiny-llama-f16.gguf'), out, '--method', 'gptq', '--calibration-tokens', '600'])
+  assert.match(own.stderr, /calibrated with a small text of the command's own/)
   refuse(['quantize', fixture('tiny-llama-f16.gguf'), out, '--method', 'gptq', '--calibration', path.join(folder, 'none')], 1, /No such file/)
 })
 

@@ -156,3 +156,57 @@ test('more memory than there can be is refused in words', async () => {
   const size = { initial: 1 << 20, maximum: 2 ** 32 + 1, threads: 1 }
   await assert.rejects(instantiate(compiled, size), niblError('OUT_OF_MEMORY', /needs 4097 MB.*contextLength/))
 })
+
+test('aborts at random moments: no leak, no hang, and the same answers', async () => {
+  const aborts = Number(process.env.NIBL_ABORTS ?? 120)
+  let state = Number(process.env.NIBL_SEED ?? 1)
+  const random = (/** @type {number} */ n) => Math.floor((n * (state = (state * 48271) % 2147483647)) / 2147483647)
+  const run = async (/** @type {boolean} */ worker) => {
+    const model = await load(tinyPath, { worker, sessions: 3 })
+    const text = 'The quick brown fox. '.repeat(12)
+    const talk = model.conversation([{ role: 'user', content: 'Hello' }])
+    const expected = [await answer(model, text, { maxTokens: 20 }), await model.embed(text), (await talk.save()).size]
+    await Promise.all(Array.from({ length: 6 }, (_, i) => answer(model, text + i, { maxTokens: 60 })))
+    const calls = [
+      (/** @type {AbortSignal} */ signal) => answer(model, text.slice(random(40)), { signal, maxTokens: 60 }),
+      (/** @type {AbortSignal} */ signal) => answer(model, text, { signal, maxTokens: 60, temperature: 1, json: true }),
+      (/** @type {AbortSignal} */ signal) => model.embed([text, 'x'], { signal }),
+      (/** @type {AbortSignal} */ signal) => load(tinyPath, { signal, worker }).then((other) => other.close()),
+    ]
+    const now = () => model.stats.memory.linear
+    let linear = 0
+    for (let made = 0; made < aborts / 2; ) {
+      const burst = 1 + random(5)
+      await Promise.all(Array.from({ length: burst }, async () => {
+        const stop = new AbortController()
+        const running = calls[random(16) ? random(3) : 3](stop.signal)
+        setTimeout(() => stop.abort(), random(random(2) ? 4 : 40))
+        await running.catch(isAbort)
+      }))
+      made += burst
+      await answer(model, 'Hello', { maxTokens: 1 })
+      if (made > aborts / 4) linear ||= now()
+    }
+    assert.deepEqual([await answer(model, text, { maxTokens: 20 }), await model.embed(text), (await talk.save()).size], expected)
+    assert.ok(now() <= linear, `${linear} bytes became ${now()}`)
+    model.close()
+  }
+  await run(true)
+  await run(false)
+  await noWorkers()
+  await noMemories()
+})
+
+test('20 loads and closes leave nothing', async () => {
+  const run = async (/** @type {number} */ cycle) => {
+    const model = await load(tinyPath, { worker: cycle % 4 > 0, threads: 1 + (cycle % 2) })
+    const talk = model.conversation()
+    for await (const piece of talk.generate('Hello', { maxTokens: 3 })) assert.ok(piece)
+    await model.restore(await talk.save())
+    await model.embed('Hello')
+    model.close()
+  }
+  for (let cycle = 0; cycle < 20; cycle++) await run(cycle)
+  await noWorkers()
+  await noMemories()
+})

@@ -117,7 +117,7 @@ test('HTTP that is no request of the API', async (t) => {
   assert.equal(await statusOf('/v1/chat/completions', post), 400)
   assert.equal(await statusOf('/v1/chat/completions'), 404)
   assert.equal(await statusOf('/v1/chat/completions', { ...post, body: 'null' }), 400)
-  assert.equal(await statusOf('/v1/embeddings', post), 404)
+  assert.equal(await statusOf('/v1/images/generations', post), 404)
   assert.equal(await statusOf('/models'), 200)
 })
 
@@ -131,4 +131,22 @@ test('an abort ends the request, whole or streamed, and the model stays usable',
   const stream = await remote.chat.completions.create({ ...endless, stream: true })
   for await (const _ of stream) break
   assert.equal((await remote.chat.completions.create({ ...greedy, messages })).choices[0].message.content, expected)
+})
+
+test('embeddings: what embed() gives, as floats and as the package reads base64', async (t) => {
+  const { model, local, remote } = await clients(t)
+  const input = ['The cat sat on the mat.', 'A feline rested on a rug.', 'Interest rates rose again.']
+  const expected = await model.embed(input)
+  const packed = await remote.embeddings.create({ model: 'smol', input }) /* the package asks for base64 */
+  const floats = await remote.embeddings.create({ model: 'smol', input, encoding_format: 'float' })
+  for (const [i, vector] of expected.entries()) {
+    assert.deepEqual(packed.data[i], { object: 'embedding', index: i, embedding: [...vector] })
+    assert.deepEqual(floats.data[i].embedding, [...vector])
+  }
+  const counts = await Promise.all(input.map((text) => model.countTokens(text)))
+  assert.equal(packed.usage.prompt_tokens, counts.reduce((sum, count) => sum + count))
+  assert.equal((await local.embeddings.create({ input: input[0], encoding_format: 'base64' })).data[0].embedding, Buffer.from(expected[0].buffer).toString('base64'))
+  for (const bad of [{ input: [] }, { input: '' }, { input: [1, 2] }, { input, encoding_format: 'int8' }, { input, dimensions: 8 }, { input: Array(2049).fill('x') }, { model: 'other', input }]) {
+    await assert.rejects(remote.embeddings.create(/** @type {any} */ ({ model: 'smol', ...bad })), (/** @type {any} */ error) => error.status === ('model' in bad ? 404 : 400))
+  }
 })

@@ -19,7 +19,7 @@ const sha256 = (/** @type {Uint8Array} */ bytes) => createHash('sha256').update(
 
 /** @param {string[]} args */
 function native(...args) {
-  const { status, stdout, stderr } = spawnSync(fromRoot('build/native/nibl'), args, { encoding: 'utf8' })
+  const { status, stdout, stderr } = spawnSync(process.env.NIBL_CLI ?? fromRoot('build/native/nibl'), args, { encoding: 'utf8' })
   return { status, stdout, stderr }
 }
 

@@ -134,6 +134,8 @@ class Metrics {
 function counted(model, metrics) {
   return /** @type {any} */ ({
     info: model.info,
+    countTokens: (/** @type {any} */ prompt) => model.countTokens(prompt),
+    embed: (/** @type {any} */ texts, /** @type {any} */ options) => model.embed(texts, options),
     get stats() {
       return model.stats
     },

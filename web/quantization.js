@@ -1,0 +1,156 @@
+/** quantize(): what it is told becomes what the engine is told, and what comes out goes where it is wanted. Fetched when it
+ * is called. */
+import { NiblError } from './errors.js'
+import { quantizeOptions, readOptions } from './options.js'
+import { isNode, nodeModule } from './platform.js'
+
+const TEXT_LIMIT = 64 << 20 /* bytes */
+const TOKEN_BYTES = 256 /* of the text per token that is wanted: what is behind cannot count */
+const PROGRESS_INTERVAL = 100 /* ms */
+
+/** @typedef {import('./nibl.d.ts').QuantizeOptions} Given */
+/** @typedef {import('./binding.js').QuantizeOptions} Recipe */
+
+/** A list as the core wants it. @param {string | string[] | undefined} list */
+const listed = (list) => list && [list].flat().join(',')
+
+/** What a recipe is. @param {any} options as read from the table @returns {Omit<Recipe, 'threads' | 'config'>} */
+function recipeOf({ recipe, type, scheme, embedding, head, tensors, method, requantize, measure, force, format, shardBytes }) {
+  const rest = { requantize, measure, force, format, shardBytes }
+  if (!recipe) {
+    if (type && scheme) throw new NiblError('BAD_ARGUMENT', 'The options "type" and "scheme" are two names of one thing.')
+    return { type: type ?? scheme, embedding, head, tensors: Object.entries(tensors ?? {}), method: listed(method), ...rest }
+  }
+  if ([type, scheme, embedding, head, tensors, method].some((told) => told !== undefined)) {
+    throw new NiblError('BAD_ARGUMENT', 'The option "recipe" says what types and methods are: "type", "scheme", "embedding", "head", "tensors" and "method" are not for it.')
+  }
+  try {
+    const given = typeof recipe === 'string' ? JSON.parse(recipe) : recipe
+    const told = given.quantization?.recipe ?? given.recipe ?? given
+    const isText = (/** @type {any} */ value) => value === undefined || typeof value === 'string'
+    const pairs = told.tensors ?? []
+    if (![told.type, told.embedding, told.head, told.method].every(isText)) throw new TypeError('a member is no text')
+    if (!pairs.every((/** @type {any} */ pair) => pair.length === 2 && pair.every((/** @type {any} */ text) => typeof text === 'string'))) throw new TypeError('"tensors" has no pairs of texts')
+    return { type: told.type, embedding: told.embedding, head: told.head, tensors: pairs, method: told.method, ...rest }
+  } catch (cause) {
+    throw new NiblError('BAD_ARGUMENT', `The option "recipe" must be what a quantized file or a report carries: ${/** @type {Error} */ (cause).message}`, { cause })
+  }
+}
+
+/** A text to calibrate with; true: the default one. @param {any} given @param {number} tokens @param {AbortSignal} [signal] */
+async function textOf(given, tokens, signal) {
+  if (given === undefined || given === true) return given
+  const limit = Math.min(TEXT_LIMIT, TOKEN_BYTES * tokens)
+  if (typeof given === 'string') return given.slice(0, limit)
+  if (given instanceof Blob) return given.slice(0, limit).text()
+  try {
+    if (isNode && given.protocol === 'file:') {
+      return (await nodeModule('node:fs').promises.readFile(given, { encoding: 'utf8', signal })).slice(0, limit)
+    }
+    const response = await fetch(given, { signal })
+    if (!response.ok) throw new Error(`HTTP status ${response.status}`)
+    return (await response.text()).slice(0, limit)
+  } catch (cause) {
+    signal?.throwIfAborted()
+    throw new NiblError('DOWNLOAD_FAILED', `The calibration text ${given} cannot be had: ${/** @type {Error} */ (cause).message}`, { cause })
+  }
+}
+
+/** Where the bytes go: Blobs, one stream, or a stream for every file. */
+class Output {
+  #sink
+  /** @type {WritableStreamDefaultWriter<Uint8Array> | undefined} */
+  #writer
+  /** @type {{ name: string | null, parts: BlobPart[] }[]} */
+  files = []
+
+  /** @param {any} sink */
+  constructor(sink) {
+    this.#sink = sink
+    this.#writer = sink instanceof WritableStream ? sink.getWriter() : undefined
+  }
+
+  /** @param {string | null} file null: the one that there is @param {Uint8Array<ArrayBuffer>} bytes */
+  async write(file, bytes) {
+    if (file && this.#sink instanceof WritableStream) {
+      throw new NiblError('BAD_ARGUMENT', 'A folder comes out: "sink" must be a function that gives a WritableStream for every name.')
+    }
+    if (this.files.at(-1)?.name !== file) {
+      this.files.push({ name: file, parts: [] })
+      if (typeof this.#sink === 'function') {
+        await this.#writer?.close()
+        this.#writer = undefined
+        this.#writer = (await this.#sink(file ?? 'model.gguf')).getWriter()
+      }
+    }
+    if (this.#writer) await this.#writer.write(bytes)
+    else /** @type {any} */ (this.files.at(-1)).parts.push(bytes)
+  }
+
+  async close() {
+    await this.#writer?.close()
+  }
+
+  /** @param {unknown} error */
+  async abort(error) {
+    await this.#writer?.abort(error).catch(() => {})
+  }
+}
+
+/** Tells what is done at most ten times a second, with what the time so far lets expect of the rest.
+ * @param {((progress: import('./nibl.d.ts').Progress) => void) | undefined} listener */
+function paced(listener) {
+  let phase = ''
+  let began = 0
+  let told = 0
+  return (/** @type {any} */ progress) => {
+    const now = performance.now()
+    if (progress.phase !== phase) began = now
+    else if (now - told < PROGRESS_INTERVAL && progress.loaded < progress.total) return
+    phase = progress.phase
+    told = now
+    const { loaded, total } = progress
+    const secondsLeft = loaded > 0 && total > 0 ? ((now - began) / 1000) * ((total - loaded) / loaded) : undefined
+    listener?.({ ...progress, secondsLeft })
+  }
+}
+
+/** @param {(source: any, options: any) => Promise<any>} open @param {any} source @param {any} given
+ * @returns {Promise<import('./nibl.d.ts').Quantized>} */
+export async function quantizeWith(open, source, given) {
+  const { sink, signal, onProgress, calibration, calibrationTokens, size: wanted, bitsPerWeight, types, ...options } = readOptions(quantizeOptions, given)
+  const tell = paced(onProgress)
+  const output = new Output(sink)
+  /** @type {(() => void) | undefined} */
+  let end
+  try {
+    const mixed = wanted || bitsPerWeight ? { size: wanted, bitsPerWeight, types: listed(types) } : undefined
+    if (wanted && bitsPerWeight) throw new NiblError('BAD_ARGUMENT', 'The options "size" and "bitsPerWeight" exclude each other.')
+    const engineOptions = { ...options, ...recipeOf(options), mixed, calibrationTokens, calibration: await textOf(calibration, calibrationTokens, signal) }
+    const { link, close, args, calls } = await open(source, { ...engineOptions, signal, onProgress: tell })
+    end = close
+    const { size, report, tokens } = await link.call('quantize', args, calls) /* without what rounding will lose */
+    for (let loaded = 0; ; ) {
+      const piece = await link.call('quantized', [], { signal })
+      if (!piece) break
+      loaded += piece.bytes.length
+      await output.write(piece.file, piece.bytes)
+      tell({ phase: 'quantize', loaded, total: Math.max(size, loaded), report })
+    }
+    await output.close()
+    const [first] = output.files
+    const folder = first?.name !== null
+    return {
+      report: await link.call('quantizeReport', [], { signal }),
+      size,
+      calibrationTokens: tokens,
+      blob: sink || folder ? null : new Blob(first.parts),
+      files: sink || !folder ? null : output.files.map(({ name, parts }) => new File(parts, String(name))),
+    }
+  } catch (error) {
+    await output.abort(error)
+    throw error
+  } finally {
+    end?.()
+  }
+}
