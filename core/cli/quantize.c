@@ -509,7 +509,10 @@ const nibl_cli_verb nibl_cli_quantize = {
         "a\n"
         "folder then, in compressed-tensors' layout (pack-quantized), for nibl, transformers and vLLM:\n"
         "    nibl quantize MODEL OUT w4g64asym --method awq --calibration TEXT && vllm serve OUT\n"
-        "--as gguf writes those with 4 bits and no zero point as Q4_0 for llama.cpp.\n",
+        "--as gguf writes those with 4 bits and no zero point as Q4_0 for llama.cpp.\n"
+        "\n"
+        "Other engines: llama-cli -m OUT.gguf, vllm serve OUT, and in Python, with transformers and\n"
+        "compressed-tensors installed, AutoModelForCausalLM.from_pretrained('OUT').\n",
     .options = table,
     .option_count = sizeof table / sizeof *table,
     .defaults = &defaults,

@@ -300,8 +300,8 @@ static nibl_model *load_outliers(const char *path, const nibl_model *plain, cons
         if (!norm && !is_one_of(t, matrices)) continue;
         CHECK(t->type < 2);
         const float factor = norm ? 64.0f : 1 / 64.0f;
-        for (size_t row = 0; row < (norm ? 1 : t->dims[1]); row++)
-            for (size_t j = row * t->dims[0] + 5; j < (row + 1) * t->dims[0]; j += 32) {
+        for (uint64_t row = 0; row < (norm ? 1 : t->dims[1]); row++)
+            for (uint64_t j = row * t->dims[0] + 5; j < (row + 1) * t->dims[0]; j += 32) {
                 float *x = (float *)(void *)(o.bytes + t->offset);
                 uint16_t *half = (uint16_t *)x;
                 if (t->type == 0)

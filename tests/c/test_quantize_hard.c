@@ -139,7 +139,7 @@ static double distance(nibl_model *a, nibl_model *b) {
         sum += ((double)all[0][i] - (double)all[1][i]) * ((double)all[0][i] - (double)all[1][i]);
     free(all[0]);
     free(all[1]);
-    return sqrt(sum / TOKENS / n);
+    return sqrt(sum / ((double)TOKENS * n));
 }
 
 static const char *const methods[] = {"rtn", "clip", "imatrix", "awq", "gptq", "awq,gptq", "rotate,gptq"};
