@@ -39,7 +39,7 @@ test('every type of weights: instruction sets, ARM under qemu, WASI', (t) => {
   writeFileSync(join(root, `${small}.gguf`), source.read(0, source.size))
   for (const type of types) {
     const file = `${small}-${type}.gguf`
-    json([native, 'quantize', `${small}.gguf`, file, type, '--embedding', type, '--head', type, '--allow-requantize', '--json'])
+    json([native, 'quantize', `${small}.gguf`, file, type, '--embedding', type, '--head', type, '--allow-requantize', '--force', '--json'])
     sameEverywhere(t, file)
     rmSync(join(root, file))
   }

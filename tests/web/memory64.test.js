@@ -48,7 +48,7 @@ with64('more than engines allow for 64 bits is refused in words', async () => {
 
 /** JavaScript without comments, strings and regular expressions. @param {string} source */
 const bare = (source) =>
-  source.replace(/\/\*[^]*?\*\/|^\s*\/\/.*$|'(?:[^'\\\n]|\\.)*'|`(?:[^`\\]|\\.)*`|(?<=[(!=,:] ?|return )\/(?:[^/\\\n]|\\.)+\//gm, ' ')
+  source.replace(/\/\*[^]*?\*\/|^\s*\/\/.*$|'(?:[^'\\\n]|\\.)*'|`(?:[^`\\]|\\.)*`|(?<=[(!=,:] ?|=> ?|return )\/(?:[^/\\\n]|\\.)+\//gm, ' ')
 
 /** Operators that cut a number to 32 bits, but between two literals. @param {string} source */
 const cuts = (source) =>
