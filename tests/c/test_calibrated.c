@@ -8,6 +8,7 @@
 #include "core/session.h"
 #include "kernels/maths.h"
 #include "tests/c/model_file.h"
+#include "tests/c/output.h"
 
 #include <math.h>
 
@@ -157,11 +158,6 @@ static void hessians_are_sums_of_products(void) {
 
 /* ---- Whole models ---- */
 
-typedef struct output {
-    uint8_t *bytes;
-    size_t length;
-} output;
-
 static nibl_status quantize_with(nibl_model *model, const nibl_quantize_options *given, output *o) {
     const nibl_quantize_options options = *given;
     nibl_quantizer *q = NULL;
@@ -220,18 +216,6 @@ static double distance(const float *a, const float *b, size_t count) {
     double sum = 0;
     for (size_t i = 0; i < count; i++) sum += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
     return sqrt(sum / (double)count);
-}
-
-static nibl_model *load_output(const output *o) {
-    nibl_loader *loader = NULL;
-    nibl_model *model = NULL;
-    CHECK_EQ(nibl_loader_new(o->length, &loader), NIBL_OK);
-    CHECK_EQ(nibl_loader_feed(loader, 0, o->bytes, o->length), NIBL_NEED_DATA);
-    CHECK_EQ(nibl_loader_begin(loader, &model), NIBL_OK);
-    if (!CHECK_EQ(nibl_loader_feed(loader, 0, o->bytes, o->length), NIBL_OK))
-        printf("    %s\n", nibl_last_message());
-    nibl_loader_free(loader);
-    return model;
 }
 
 /* Distance of the logits from the source's. */

@@ -3,6 +3,7 @@
  * of the same weights give the same model; plain rounding is what the stream makes; methods lose less. */
 #include "core/model.h"
 #include "tests/c/model_files.h"
+#include "tests/c/output.h"
 
 #include <math.h>
 
@@ -10,18 +11,6 @@
 enum { TOKENS = 480, WINDOW = 120 };
 
 static int32_t tokens[TOKENS];
-
-typedef struct output {
-    uint8_t *bytes;
-    size_t length;
-    char *report;
-} output;
-
-static void drop(output *o) {
-    free(o->bytes);
-    free(o->report);
-    *o = (output){0};
-}
 
 static nibl_model *load_source(const char *arch, bool folder) {
     char path[128];
@@ -57,18 +46,6 @@ static nibl_status quantize(nibl_model *model, const char *method, size_t count,
     CHECK_EQ(nibl_quantizer_report(q, o->report, needed + 1, &needed), NIBL_OK);
     nibl_quantizer_free(q);
     return status;
-}
-
-static nibl_model *load_output(const output *o) {
-    nibl_loader *loader = NULL;
-    nibl_model *model = NULL;
-    CHECK_EQ(nibl_loader_new(o->length, &loader), NIBL_OK);
-    CHECK_EQ(nibl_loader_feed(loader, 0, o->bytes, o->length), NIBL_NEED_DATA);
-    if (!CHECK_EQ(nibl_loader_begin(loader, &model), NIBL_OK) ||
-        !CHECK_EQ(nibl_loader_feed(loader, 0, o->bytes, o->length), NIBL_OK))
-        printf("    %s\n", nibl_last_message());
-    nibl_loader_free(loader);
-    return model;
 }
 
 /* Logits of all tokens, in windows. */

@@ -3,6 +3,7 @@
 #include "core/base.h"
 #include "tests/c/gguf_builder.h"
 #include "tests/c/model_files.h"
+#include "tests/c/output.h"
 
 #include <math.h>
 
@@ -15,18 +16,6 @@ typedef struct run {
     size_t piece; /* bytes fed at once; 0 = all that is wanted */
     spoilt spoilt;
 } run;
-
-typedef struct output {
-    uint8_t *bytes;
-    size_t length;
-    char *report;
-} output;
-
-static void drop(output *o) {
-    free(o->bytes);
-    free(o->report);
-    *o = (output){0};
-}
 
 /* Quantizes a model; its output is the caller's after a success. */
 static nibl_status quantize(const char *folder, const char *name, run r, output *o) {

@@ -3,6 +3,7 @@
 #include "core/base.h"
 #include "core/model.h"
 #include "tests/c/model_files.h"
+#include "tests/c/output.h"
 
 #include <math.h>
 
@@ -56,18 +57,6 @@ static nibl_model *changed(const change *changes, size_t count, nibl_status *sta
     return model;
 }
 
-typedef struct output {
-    uint8_t *bytes;
-    size_t length;
-    char *report;
-} output;
-
-static void drop(output *o) {
-    free(o->bytes);
-    free(o->report);
-    *o = (output){0};
-}
-
 /* At most `steps`: NIBL_MORE where they were too few. */
 static nibl_status quantize(nibl_model *model, const char *type, const char *method, uint32_t steps,
                             output *o) {
@@ -97,18 +86,6 @@ static nibl_status quantize(nibl_model *model, const char *type, const char *met
     }
     nibl_quantizer_free(q);
     return status;
-}
-
-static nibl_model *load_output(const output *o) {
-    nibl_loader *loader = NULL;
-    nibl_model *model = NULL;
-    CHECK_EQ(nibl_loader_new(o->length, &loader), NIBL_OK);
-    CHECK_EQ(nibl_loader_feed(loader, 0, o->bytes, o->length), NIBL_NEED_DATA);
-    CHECK_EQ(nibl_loader_begin(loader, &model), NIBL_OK);
-    if (!CHECK_EQ(nibl_loader_feed(loader, 0, o->bytes, o->length), NIBL_OK))
-        printf("    %s\n", nibl_last_message());
-    nibl_loader_free(loader);
-    return model;
 }
 
 /* Root mean square of what the logits of all tokens changed by; not a number where one is not finite. */
