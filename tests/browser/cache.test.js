@@ -127,7 +127,7 @@ test('a tab that is killed or closed at 20 random points: the next one goes on',
   assert.equal(bytes, body.length)
   const shares = again.map((count) => count / body.length).sort((a, b) => a - b)
   t.diagnostic(`of what was sent before each death, sent again: ${shares.map((share) => (100 * share).toFixed(2)).join(' ')} %; and of all that was sent, until sockets were closed: ${((100 * (server.sent - body.length)) / body.length).toFixed(1)} %`)
-  assert.ok(shares[10] < 0.05, 'small: more only where the machine is too busy for the page to keep up')
+  assert.ok(shares[10] < 0.01, 'the median; more only where the machine is too busy for the page to keep up')
 })
 
 test('without space, and without a worker, the load goes on and says so', async (t) => {
