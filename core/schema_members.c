@@ -1,8 +1,6 @@
 /* JSON Schema: lists and objects that are valid for all parts of a set. */
 #include "core/schema.h"
 
-static bool forbids(const set *s) { return s->never; }
-
 /* ---- Arrays ---- */
 
 /* The schemas of the first items, and that of the others (0: none). */
@@ -72,10 +70,10 @@ bool nibl_schema_put_array(compiler *c, nibl_sequence *s, const set *of) {
     count = smaller(count, max);
     for (uint32_t i = 0; i < count && !stopped(c); i++) {
         const set item = item_set(c, of, i, 0);
-        if (forbids(&item)) max = count = i;
+        if (item.never) max = count = i;
     }
     const set others = item_set(c, of, NIBL_GRAMMAR_MANY, 0);
-    if (forbids(&others)) max = smaller(max, count);
+    if (others.never) max = smaller(max, count);
     if (stopped(c)) return false;
     if (needed) min = larger(min, count + needed);
     const uint32_t more_min = min > count ? min - count : 0;
@@ -214,7 +212,7 @@ static bool keep_allowed(compiler *c, const set *of, const set *names, uint32_t 
         const set value = member_set(c, of, key);
         const nibl_verdict named = nibl_schema_holds(c, names, key);
         if (named == NIBL_UNKNOWN) fail(c, key, "whether 'propertyNames' allows it cannot be told");
-        if (forbids(&value) || named == NIBL_NO) {
+        if (value.never || named == NIBL_NO) {
             if (list->required[i]) return nothing(c, of, key, "it is required, and not allowed");
             continue;
         }
@@ -234,7 +232,7 @@ static bool asks_for_more(compiler *c, const set *of) {
         if (!additional_of(c, schema) && get(c, schema, "properties")) return false;
     }
     const set others = member_set(c, of, 0);
-    return !forbids(&others);
+    return !others.never;
 }
 
 /* The rule of a string that is no property's name; 0 = of any string. */
@@ -272,7 +270,7 @@ static bool read_pattern(compiler *c, const set *of, uint32_t patterns, others *
     put(c, &name, "\"");
     more->key = nibl_rule_of(c->rules, name);
     nibl_schema_join(c, &more->value, key + 1, 0);
-    return !forbids(&more->value);
+    return !more->value.never;
 }
 
 static bool read_others(compiler *c, const set *of, const set *names, const members *list, others *more) {
@@ -284,7 +282,7 @@ static bool read_others(compiler *c, const set *of, const set *names, const memb
         patterns = own;
     }
     if (patterns) return read_pattern(c, of, patterns, more);
-    if (forbids(names) || !asks_for_more(c, of) || (names->count && list->count)) return false;
+    if (names->never || !asks_for_more(c, of) || (names->count && list->count)) return false;
     more->value = member_set(c, of, 0);
     if (names->count) {
         nibl_sequence name = {0};

@@ -154,8 +154,6 @@ static nibl_number_range read_range(compiler *c, const set *s, bool *bounded) {
         }
         const bool upper = i % 4 >= 2, exclusive = i % 2 == 1;
         nibl_number_bound *bound = upper ? &range.high : &range.low;
-        const bool same = value == bound->value && *bounded;
-        if (same) bound->exclusive = bound->exclusive || exclusive;
         if (upper ? value < bound->value : value > bound->value)
             *bound = (nibl_number_bound){value, exclusive};
         if (value == bound->value && exclusive) bound->exclusive = true;
@@ -275,18 +273,17 @@ static void put_format(compiler *c, nibl_sequence *s, uint32_t format) {
 }
 
 static bool put_string(compiler *c, nibl_sequence *s, const set *of) {
-    uint32_t min, max, shape = 0, at = 0;
+    uint32_t min, max, shape = 0;
     bool pattern = false;
     read_limits(c, of, "minLength", "maxLength", &min, &max);
-    bool length = min > 0 || max < NIBL_GRAMMAR_MANY;
+    const bool length = min > 0 || max < NIBL_GRAMMAR_MANY;
     for (uint32_t i = 0; i < of->count * 2; i++) {
         const char *key = i % 2 ? "format" : "pattern";
         const uint32_t node = get_kind(c, schema_of(of, i / 2), key, NIBL_JSON_STRING);
         if (!node) continue;
         const bool again = shape && pattern == (i % 2 == 0) && nibl_schema_same_string(&c->json, shape, node);
-        at = schema_of(of, i / 2);
         if ((shape && !again) || length)
-            fail(c, at, "only one of 'pattern', 'format' and a length is supported");
+            fail(c, schema_of(of, i / 2), "only one of 'pattern', 'format' and a length is supported");
         shape = node;
         pattern = i % 2 == 0;
     }

@@ -39,6 +39,9 @@ const text = new TextDecoder('utf-8', { ignoreBOM: true })
 
 /** @typedef {{ recipe: QuantizeOptions, tokens: Int32Array, window: number }} Calibration */
 
+/** @param {Int32Array | Float32Array} list */
+const bytesOf = (list) => new Uint8Array(list.buffer, list.byteOffset, list.byteLength)
+
 export class Binding {
   #view = new DataView(new ArrayBuffer(0))
   #staging
@@ -278,7 +281,7 @@ export class Binding {
    * bytes of tensors @returns {Pointer} */
   newModelQuantizer(model, { recipe, tokens, window }, mixed) {
     return this.#withRecipe(recipe, (options) =>
-      this.#withBytes(new Uint8Array(tokens.buffer, tokens.byteOffset, tokens.byteLength), (list) => {
+      this.#withBytes(bytesOf(tokens), (list) => {
         if (mixed) this.call('nibl_abi_allotment_choose', mixed.allotment, mixed.bytes, options)
         return this.#make('nibl_abi_model_quantizer_new', model, options, list, tokens.length, window)
       }),
@@ -288,7 +291,7 @@ export class Binding {
   /** @param {Pointer} model @param {Calibration} how @param {string} [types] to choose from @returns {Pointer} */
   newAllotment(model, { recipe, tokens, window }, types) {
     return this.#withRecipe(recipe, (options) =>
-      this.#withBytes(new Uint8Array(tokens.buffer, tokens.byteOffset, tokens.byteLength), (list) => {
+      this.#withBytes(bytesOf(tokens), (list) => {
         const make = (/** @type {Pointer} */ names) => this.#make('nibl_abi_allotment_new', model, options, names, list, tokens.length, window)
         return types === undefined ? make(0) : this.#withBytes(utf8.encode(`${types}\0`), make)
       }),
@@ -408,7 +411,7 @@ export class Binding {
 
   /** @param {Pointer} session @param {Int32Array} tokens @returns {number} how many were computed already */
   setTokens(session, tokens) {
-    return this.#withBytes(new Uint8Array(tokens.buffer), (pointer) => {
+    return this.#withBytes(bytesOf(tokens), (pointer) => {
       this.call('nibl_session_set_tokens', session, pointer, tokens.length, this.#scratch)
       return this.#word(0)
     })
@@ -457,7 +460,7 @@ export class Binding {
     const pointer = this.allocate(4 * width)
     try {
       this.call('nibl_session_embedding', session, Number(last), normalize, pointer)
-      return new Float32Array(this.memory.buffer, pointer, width).slice()
+      return this.floats(pointer, width)
     } finally {
       this.release(pointer)
     }
@@ -490,7 +493,7 @@ export class Binding {
       return Array.from({ length: reference ? 7 : 3 }, (_, i) => this.#f64(i))
     }
     if (!reference) return score(0)
-    return this.#withBytes(new Uint8Array(reference.buffer, reference.byteOffset, reference.byteLength), score)
+    return this.#withBytes(bytesOf(reference), score)
   }
 
   /** @param {Pointer} session @returns {number} tokens that are computed */

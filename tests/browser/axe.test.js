@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { fromRoot } from '../web/support.js'
-import { openPage, tiny, withBrowser } from './support.js'
+import { holdModels, openPage, tiny, withBrowser } from './support.js'
 
 /** @typedef {import('./support.js').Page} Page */
 
@@ -32,12 +32,7 @@ for (const colorScheme of /** @type {('light' | 'dark')[]} */ (['light', 'dark']
       await page.keyboard.press('Enter')
       await page.waitForSelector('#error:not([hidden])')
       await check(page, 'error')
-      let release = () => {}
-      const held = new Promise((resolve) => (release = () => resolve(undefined)))
-      await page.context().route('**/*.gguf', async (route) => {
-        if (route.request().method() === 'GET') await held
-        await route.continue().catch(() => {})
-      })
+      const release = await holdModels(page)
       await page.click('#load-default')
       await page.waitForSelector('#loading:not([hidden])')
       await check(page, 'loading')

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { gzipSync } from 'node:zlib'
 import { publish } from '../../demo/publish.js'
-import { openPage, screenshot, tiny, tinyPath, withBrowser } from './support.js'
+import { holdModels, openPage, screenshot, tiny, tinyPath, withBrowser } from './support.js'
 
 /** @typedef {import('./support.js').Page} Page */
 
@@ -192,12 +192,7 @@ test('360 px wide, light and dark', async (t) => {
 
 test('a cancelled download', async (t) => {
   const { page } = await openPage(t, small)
-  let release = () => {}
-  const held = new Promise((resolve) => (release = () => resolve(undefined)))
-  await page.context().route('**/*.gguf', async (route) => {
-    if (route.request().method() === 'GET') await held
-    await route.continue().catch(() => {})
-  })
+  const release = await holdModels(page)
   await page.click('#load-default')
   await page.click('#cancel')
   await page.waitForSelector('#welcome:not([hidden])')

@@ -86,3 +86,14 @@ export async function screenshot(page, name) {
   mkdirSync(screenshots, { recursive: true })
   await page.screenshot({ path: `${screenshots}/${name}.png` })
 }
+
+/** Downloads of models wait until the returned function is called. @param {Page} page */
+export async function holdModels(page) {
+  let release = () => {}
+  const held = new Promise((resolve) => (release = () => resolve(undefined)))
+  await page.context().route('**/*.gguf', async (route) => {
+    if (route.request().method() === 'GET') await held
+    await route.continue().catch(() => {})
+  })
+  return release
+}

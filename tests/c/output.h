@@ -4,6 +4,8 @@
 
 #include "tests/c/model_file.h"
 
+#include <math.h>
+
 typedef struct output {
     uint8_t *bytes;
     size_t length;
@@ -27,6 +29,13 @@ static inline nibl_model *load_output(const output *o) {
         printf("    %s\n", nibl_last_message());
     nibl_loader_free(loader);
     return model;
+}
+
+/* Root of the mean square, of logits from others. */
+static inline double rms_difference(const float *a, const float *b, size_t count) {
+    double sum = 0;
+    for (size_t i = 0; i < count; i++) sum += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+    return sqrt(sum / (double)count);
 }
 
 #endif

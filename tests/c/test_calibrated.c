@@ -212,12 +212,6 @@ static float *logits_of(nibl_model *model) {
     return all;
 }
 
-static double distance(const float *a, const float *b, size_t count) {
-    double sum = 0;
-    for (size_t i = 0; i < count; i++) sum += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
-    return sqrt(sum / (double)count);
-}
-
 /* Distance of the logits from the source's. */
 static double loss_of_end(nibl_model *source, const float *reference, const char *type, const char *end,
                           const char *method) {
@@ -228,7 +222,7 @@ static double loss_of_end(nibl_model *source, const float *reference, const char
     }
     nibl_model *model = load_output(&o);
     float *logits = logits_of(model);
-    const double loss = distance(logits, reference, (size_t)TOKENS * source->hyper.vocabulary);
+    const double loss = rms_difference(logits, reference, (size_t)TOKENS * source->hyper.vocabulary);
     printf("%s, head %s, %s: %.5f\n", type, end, method, loss);
     free(logits);
     nibl_model_free(model);
@@ -307,7 +301,7 @@ static void outliers_are_recovered(void) {
     nibl_model *plain = load_file(TINY), *twin = load_outliers(TINY, plain, layer_norms, layer_matrices);
     float *reference = logits_of(plain), *same = logits_of(twin);
     const size_t count = (size_t)TOKENS * plain->hyper.vocabulary;
-    CHECK(distance(same, reference, count) < 1e-4);
+    CHECK(rms_difference(same, reference, count) < 1e-4);
     const double without = loss_of(plain, reference, "q8_0", "rtn"),
                  rtn = loss_of(twin, reference, "q8_0", "rtn"), awq = loss_of(twin, reference, "q8_0", "awq");
     CHECK(rtn > 3 * without);
@@ -325,7 +319,7 @@ static void heads_are_rounded_by_what_they_see(void) {
     for (int i = 0; i < TOKENS; i++) tokens[i] %= (int32_t)plain->hyper.vocabulary;
     float *reference = logits_of(plain), *same = logits_of(twin);
     CHECK(!plain->tied);
-    CHECK(distance(same, reference, (size_t)TOKENS * plain->hyper.vocabulary) < 1e-4);
+    CHECK(rms_difference(same, reference, (size_t)TOKENS * plain->hyper.vocabulary) < 1e-4);
     const double rtn = loss_of_end(twin, reference, "f32", "q4_0", "rtn");
     CHECK(loss_of_end(twin, reference, "f32", "q4_0", "imatrix") < rtn);
     CHECK(loss_of_end(twin, reference, "f32", "q4_0", "gptq") < 0.9 * rtn);
@@ -461,7 +455,7 @@ static double mixed_loss(nibl_model *source, const float *reference, nibl_allotm
         taken += (nibl_gguf_tensor_at(model->gguf, i)->bytes + 31) / 32 * 32;
     CHECK(taken <= bytes);
     float *logits = logits_of(model);
-    const double loss = distance(logits, reference, (size_t)TOKENS * source->hyper.vocabulary);
+    const double loss = rms_difference(logits, reference, (size_t)TOKENS * source->hyper.vocabulary);
     printf("%llu bytes: %.5f, %zu tensors in q8_0\n", (unsigned long long)bytes, loss, *eights);
     free(logits);
     nibl_model_free(model);

@@ -72,17 +72,11 @@ static float *logits_of(nibl_model *model) {
     return all;
 }
 
-static double distance(const float *a, const float *b, size_t count) {
-    double sum = 0;
-    for (size_t i = 0; i < count; i++) sum += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
-    return sqrt(sum / (double)count);
-}
-
 static double loss_of(const output *o, const float *reference) {
     nibl_model *model = load_output(o);
     if (!model) return HUGE_VAL;
     float *logits = logits_of(model);
-    const double loss = distance(logits, reference, (size_t)TOKENS * model->hyper.vocabulary);
+    const double loss = rms_difference(logits, reference, (size_t)TOKENS * model->hyper.vocabulary);
     free(logits);
     nibl_model_free(model);
     return loss;
