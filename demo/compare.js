@@ -3,6 +3,7 @@
  * same text). Fetched when somebody opens it. */
 import { load } from 'nibl'
 import { keptModels, sourceOf, titleOf } from './sources.js'
+import { element, runTask } from './view.js'
 
 /** @typedef {import('../web/nibl.d.ts').Model} Model */
 /** @typedef {import('../web/nibl.d.ts').TokenScore} TokenScore */
@@ -16,13 +17,6 @@ const kvTypes = [
 ]
 const STRONG = 1 /* nats: underlined as strongly as can be */
 const TOLD = 5
-
-/** @param {string} tag @param {Record<string, any>} [properties] @param {(Node | string)[]} [children] */
-function element(tag, properties = {}, children = []) {
-  const node = Object.assign(document.createElement(tag), properties)
-  node.append(...children)
-  return /** @type {any} */ (node)
-}
 
 const percent = (/** @type {number} */ logprob) => `${(100 * Math.exp(logprob)).toFixed(logprob > -2.3 ? 0 : 1)} %`
 const quoted = (/** @type {string} */ text) => `“${text.trim().replaceAll('\n', '↵') || '␣'}”`
@@ -146,8 +140,6 @@ export function openCompare(place, { defaultSource, hub, announce, onClose }) {
   view.querySelector('h2').focus()
   keptModels().then((kept) => names.append(...kept.map(({ model }) => element('option', { value: titleOf(model) }))))
 
-  /** @type {AbortController | null} */
-  let running = null
   /** By what they were loaded with. @type {Map<string, Promise<Model>>} */
   const models = new Map()
 
@@ -158,14 +150,6 @@ export function openCompare(place, { defaultSource, hub, announce, onClose }) {
       models.delete(key)
       model.then((model) => model.close(), () => {})
     }
-  }
-
-  /** @param {unknown} reason */
-  function showError(reason) {
-    const aborted = reason instanceof DOMException && reason.name === 'AbortError'
-    error.hidden = !reason || aborted
-    error.textContent = reason instanceof Error ? reason.message : ''
-    if (reason) announce(aborted ? 'Stopped' : 'Failed')
   }
 
   const read = () => choosers.map((chooser) => chooser.read())
@@ -248,11 +232,8 @@ export function openCompare(place, { defaultSource, hub, announce, onClose }) {
     return `${where}.`
   }
 
-  async function run() {
-    const { signal } = (running = new AbortController())
-    start.hidden = true
-    stop.hidden = false
-    showError(null)
+  /** @param {AbortSignal} signal */
+  async function run(signal) {
     figures.textContent = ''
     for (const { text, notes, about } of panes) for (const node of [text, notes, about]) node.replaceChildren()
     try {
@@ -268,19 +249,11 @@ export function openCompare(place, { defaultSource, hub, announce, onClose }) {
       announce(figures.textContent ?? '')
     } catch (reason) {
       figures.textContent = ''
-      showError(reason)
-    } finally {
-      running = null
-      start.hidden = false
-      stop.hidden = true
+      throw reason
     }
   }
 
-  form.addEventListener('submit', (/** @type {Event} */ event) => {
-    event.preventDefault()
-    if (!running) run()
-  })
-  stop.addEventListener('click', () => running?.abort())
+  const { showError, abort } = runTask({ form, start, stop, error, announce }, run)
   link.addEventListener('click', async () => {
     try {
       const url = addressOf(read())
@@ -292,7 +265,7 @@ export function openCompare(place, { defaultSource, hub, announce, onClose }) {
     }
   })
   close.addEventListener('click', () => {
-    running?.abort()
+    abort()
     forget()
     view.remove()
     for (const style of styles) style.remove()

@@ -4,6 +4,7 @@ import { load, quantize } from 'nibl'
 import { mergeReport, reportHtml } from '../web/report.js'
 import { save } from './save.js'
 import { sourceOf, titleOf } from './sources.js'
+import { element, runTask } from './view.js'
 
 /** @typedef {import('../web/nibl.d.ts').QuantizationReport} QuantizationReport */
 /** @typedef {import('../web/nibl.d.ts').Model} Model */
@@ -23,13 +24,6 @@ const methods = [
   ['rotate,gptq', 'rotated, then GPTQ: minutes'],
 ]
 const phases = { download: 'loading', measure: 'measuring', quantize: 'quantizing' }
-
-/** @param {string} tag @param {Record<string, any>} [properties] @param {(Node | string)[]} [children] */
-function element(tag, properties = {}, children = []) {
-  const node = Object.assign(document.createElement(tag), properties)
-  node.append(...children)
-  return /** @type {any} */ (node)
-}
 
 /** @param {string} text @param {string[][]} options */
 function choice(text, options) {
@@ -79,8 +73,6 @@ export function openLab(place, { defaultSource, hub, announce, onClose }) {
   place.append(lab)
   lab.querySelector('h2').focus()
 
-  /** @type {AbortController | null} */
-  let running = null
   /** @type {Model[]} */
   let models = []
   /** @type {string[]} */
@@ -95,14 +87,6 @@ export function openLab(place, { defaultSource, hub, announce, onClose }) {
     outcome.replaceChildren()
     tensors.replaceChildren()
     figures.textContent = ''
-  }
-
-  /** @param {unknown} reason */
-  function showError(reason) {
-    const aborted = reason instanceof DOMException && reason.name === 'AbortError'
-    error.hidden = !reason || aborted
-    error.textContent = reason instanceof Error ? reason.message : ''
-    if (reason) announce(aborted ? 'Stopped' : 'Failed')
   }
 
   /** Fills the squares of the tensors that `loaded` bytes are of. @param {QuantizationReport} report @param {number} loaded @param {number} total @param {number} [secondsLeft] */
@@ -169,49 +153,34 @@ export function openLab(place, { defaultSource, hub, announce, onClose }) {
     outcome.hidden = false
   }
 
-  async function run() {
-    const controller = (running = new AbortController())
+  /** @param {AbortSignal} signal */
+  async function run(signal) {
     forget()
-    showError(null)
-    start.hidden = true
-    stop.hidden = false
     const began = performance.now()
-    try {
-      const file = picker.files?.[0]
-      const source = file ?? (address.value.trim() === titleOf(defaultSource) ? defaultSource : sourceOf(address.value))
-      const name = file?.name ?? titleOf(/** @type {string} */ (source))
-      const options = { type: type.select.value, method: method.select.value, requantize: again.checked, measure: true }
-      announce(`Quantizing ${name}`)
-      const { report, blob, calibrationTokens } = await quantize(source, {
-        ...options, ...(file ? {} : { hub }), signal: controller.signal,
-        ...(textLabel.hidden || !text.files?.[0] ? {} : { calibration: text.files[0] }),
-        onProgress: ({ phase, loaded, total, report, secondsLeft }) => {
-          if (report) showProgress(report, loaded, total, secondsLeft)
-          else figures.textContent = `${phases[phase]}: ${Math.floor((100 * loaded) / (total || Infinity))} %`
-        },
-      })
-      const output = `${name.replace(/^.*\//, '').replace(/(\.[qQf]\w+)?\.gguf$/, '')}.${options.type.toUpperCase()}.gguf`
-      const seconds = (performance.now() - began) / 1000
-      const command = `quantize(${JSON.stringify(typeof source === 'string' ? source : name)}, ${JSON.stringify(options)})`
-      showOutcome(source, /** @type {Blob} */ (blob), { source: name, output, command, seconds, quantization: report, ...(calibrationTokens > 0 && { calibration: text.files?.[0]?.name ?? 'a small text of its own' }), texts: [], tasks: [], samples: [] })
-      figures.textContent = `${megabytes(report.source_bytes)} became ${megabytes(report.file_bytes)} in ${seconds.toFixed(1)} s: ${report.bits_per_weight} bits per weight`
-      announce('The model is quantized')
-    } catch (reason) {
-      showError(reason)
-    } finally {
-      running = null
-      start.hidden = false
-      stop.hidden = true
-    }
+    const file = picker.files?.[0]
+    const source = file ?? (address.value.trim() === titleOf(defaultSource) ? defaultSource : sourceOf(address.value))
+    const name = file?.name ?? titleOf(/** @type {string} */ (source))
+    const options = { type: type.select.value, method: method.select.value, requantize: again.checked, measure: true }
+    announce(`Quantizing ${name}`)
+    const { report, blob, calibrationTokens } = await quantize(source, {
+      ...options, ...(file ? {} : { hub }), signal,
+      ...(textLabel.hidden || !text.files?.[0] ? {} : { calibration: text.files[0] }),
+      onProgress: ({ phase, loaded, total, report, secondsLeft }) => {
+        if (report) showProgress(report, loaded, total, secondsLeft)
+        else figures.textContent = `${phases[phase]}: ${Math.floor((100 * loaded) / (total || Infinity))} %`
+      },
+    })
+    const output = `${name.replace(/^.*\//, '').replace(/(\.[qQf]\w+)?\.gguf$/, '')}.${options.type.toUpperCase()}.gguf`
+    const seconds = (performance.now() - began) / 1000
+    const command = `quantize(${JSON.stringify(typeof source === 'string' ? source : name)}, ${JSON.stringify(options)})`
+    showOutcome(source, /** @type {Blob} */ (blob), { source: name, output, command, seconds, quantization: report, ...(calibrationTokens > 0 && { calibration: text.files?.[0]?.name ?? 'a small text of its own' }), texts: [], tasks: [], samples: [] })
+    figures.textContent = `${megabytes(report.source_bytes)} became ${megabytes(report.file_bytes)} in ${seconds.toFixed(1)} s: ${report.bits_per_weight} bits per weight`
+    announce('The model is quantized')
   }
 
-  form.addEventListener('submit', (/** @type {Event} */ event) => {
-    event.preventDefault()
-    if (!running) run()
-  })
-  stop.addEventListener('click', () => running?.abort())
+  const { showError, abort } = runTask({ form, start, stop, error, announce }, run)
   close.addEventListener('click', () => {
-    running?.abort()
+    abort()
     forget()
     lab.remove()
     style.remove()
