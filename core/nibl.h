@@ -459,6 +459,11 @@ typedef struct nibl_quantize_options {
     bool measure; /* the report tells what rounding lost of every matrix; takes a second pass over it */
     bool
         force; /* tq1_0 and tq2_0 also of weights that were not trained to be ternary; else NIBL_E_ARGUMENT, with the loss */
+    /* A whole file of llama.cpp's llama-imatrix, or of nibl_imatrix_new, in place of a text; NULL = none. Read during
+     * nibl_model_quantizer_new only. Methods are imatrix (NULL) and clip, with one tensor in memory at a time. What the file does not
+     * tell of, the report calls `uncalibrated`. */
+    const void *imatrix;
+    size_t imatrix_bytes;
 } nibl_quantize_options;
 
 typedef struct nibl_quantizer nibl_quantizer;
@@ -517,6 +522,22 @@ nibl_status nibl_allotment_step(nibl_allotment *allotment, double *done);
  * where the smallest types take more. */
 nibl_status nibl_allotment_choose(nibl_allotment *allotment, uint64_t bytes, const nibl_tensor_type **tensors,
                                   size_t *count);
+
+/* What a text makes of the inputs of every matrix, as a file that llama.cpp's llama-quantize reads, too (GGUF, general.type
+ * "imatrix": of each tensor, the head included, in_sum2, the sums of squares of its columns' inputs, and counts of rows), for
+ * nibl_quantize_options.imatrix: with methods imatrix and clip the same bytes come out as with the text. `dataset`: a name of the text,
+ * for the file. Tokens, window, the model and errors as for nibl_model_quantizer_new; a model of nibl_loader_begin_parts comes and goes
+ * layer by layer. Memory: the activations and KV cache of the text, and the file. */
+typedef struct nibl_imatrix nibl_imatrix;
+nibl_status nibl_imatrix_new(nibl_model *model, const int32_t *tokens, size_t count, uint32_t window,
+                             const char *dataset, uint32_t threads, nibl_imatrix **out);
+void nibl_imatrix_free(nibl_imatrix *imatrix);
+
+/* Computes the next layer; as nibl_quantizer_step. *done: the share that is done. */
+nibl_status nibl_imatrix_step(nibl_imatrix *imatrix, double *done);
+
+/* After NIBL_OK: the file. Owned by the imatrix. */
+void nibl_imatrix_bytes(const nibl_imatrix *imatrix, const void **bytes, size_t *length);
 
 /* Bytes of the whole output, known from the beginning. */
 uint64_t nibl_quantizer_size(const nibl_quantizer *quantizer);

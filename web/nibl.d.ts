@@ -486,6 +486,11 @@ export interface QuantizeOptions
   calibration?: string | URL | Blob | true
   /** So many of it, in windows of 512. Default: 8192. */
   calibrationTokens?: number
+  /**
+   * In place of a text a file of `nibl imatrix` or of llama.cpp's llama-imatrix (GGUF): itself, its URL, or under Node its path. For the
+   * methods 'imatrix' (the default then) and 'clip'. What it does not tell of is `uncalibrated` in the report.
+   */
+  imatrix?: string | URL | Blob | Uint8Array | ArrayBuffer
   /** Mixed precision: types with which a file of at most so many bytes loses least, measured on the text. */
   size?: number
   /** The same by bits per weight, all tensors counted. */
@@ -523,6 +528,8 @@ export interface QuantizedTensor {
   readonly why?: string
   readonly source_bytes: number
   readonly bytes: number
+  /** So many of its matrices were rounded as without text or imatrix, which tell nothing of them. */
+  readonly uncalibrated?: number
   /** Of matrices, with `measure`: the root mean square of what rounding changed, relative to that of the weights. */
   readonly error?: number
 }

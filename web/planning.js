@@ -8,7 +8,7 @@ import { LARGEST, LARGEST64, checkSize, compileBinary, instantiate } from './bin
 import { NiblError, unlessAborted } from './errors.js'
 import { chooseLarger } from './features.js'
 import { openSource } from './source.js'
-import { isMissing } from './stream.js'
+import { isMissing, readBytes } from './stream.js'
 import { isPart } from './folder.js'
 
 /* Static data, stacks, the staging buffer and what the allocator needs between blocks. */
@@ -191,18 +191,7 @@ export class Input {
   /** Another file of the folder, whole; null where there is none. @param {string} name @param {number} limit bytes */
   async document(name, limit) {
     try {
-      const stream = await this.#source.sibling(name).open()
-      const parts = []
-      let length = 0
-      for (let chunk; (chunk = await stream.read()); ) {
-        parts.push(chunk.slice())
-        length += chunk.length
-        if (length > limit) {
-          await stream.cancel()
-          throw new NiblError('BAD_FILE', `${name} has more than ${limit} bytes.`)
-        }
-      }
-      return new Uint8Array(await new Blob(parts).arrayBuffer())
+      return await readBytes(await this.#source.sibling(name).open(), limit, name)
     } catch (error) {
       if (isMissing(error)) return null
       throw error

@@ -272,9 +272,9 @@ nibl_status nibl_quant_begin(nibl_quantizer *q, const nibl_quantize_options *o) 
 
 static nibl_status begin(nibl_quantizer *q, nibl_loader *loader, const nibl_quantize_options *o) {
     NIBL_TRY(nibl_method_read(o->method, false, &q->method));
-    if (q->method.rotate)
-        return nibl_fail(NIBL_E_ARGUMENT,
-                         "method rotate needs the model in memory (nibl_model_quantizer_new)");
+    if (q->method.rotate || o->imatrix)
+        return nibl_fail(NIBL_E_ARGUMENT, "%s needs the model in memory (nibl_model_quantizer_new)",
+                         o->imatrix ? "an imatrix file" : "method rotate");
     NIBL_TRY(nibl_quant_begin(q, o));
     q->gathering = nibl_alloc_zero(sizeof *q->gathering);
     if (!q->gathering) return nibl_fail_memory(sizeof *q->gathering, "the quantizer");

@@ -98,9 +98,14 @@ nibl_status nibl_method_read(const char *text, bool calibrated, nibl_method *out
 static bool is_best(const nibl_quantize_options *o) { return o->method && strcmp(o->method, "best") == 0; }
 static const char best_type[] = "iq4_nl", best_method[] = "awq,gptq";
 
+const char *nibl_recipe_method(const nibl_quantize_options *o) {
+    return is_best(o) ? best_method : o->method ? o->method : o->imatrix ? "imatrix" : "rtn";
+}
+
 bool nibl_quantize_needs_text(const nibl_quantize_options *o) {
     nibl_method method;
-    for (const char *at = o->method; at && *at; at += strcspn(at, ",") + (strchr(at, ',') != NULL))
+    for (const char *at = o->imatrix ? NULL : o->method; at && *at;
+         at += strcspn(at, ",") + (strchr(at, ',') != NULL))
         for (size_t i = 0; i < METHODS; i++)
             if (methods[i].calibrated && strlen(methods[i].name) == strcspn(at, ",") &&
                 memcmp(methods[i].name, at, strlen(methods[i].name)) == 0)
@@ -382,7 +387,7 @@ static void write_recipe(nibl_writer *w, const nibl_recipe *r, const nibl_quanti
         nibl_print(w, "]");
     }
     nibl_print(w, "],\"method\":");
-    write_text(w, is_best(o) ? best_method : o->method ? o->method : "rtn");
+    write_text(w, nibl_recipe_method(o));
     nibl_print(w, "}");
 }
 

@@ -60,6 +60,8 @@ struct nibl_quant_grids {
     void (*drop)(nibl_recipe *r);
 };
 
+/* The methods that the options ask for, as a recipe names them. */
+const char *nibl_recipe_method(const nibl_quantize_options *options);
 /* Reads "rtn,clip,...". */
 nibl_status nibl_method_read(const char *text, bool calibrated, nibl_method *out);
 

@@ -5,15 +5,14 @@
 #include <math.h>
 
 static void weigh(const nibl_quantizer *q, const nibl_work *w, const float *x, float *weights) {
-    const nibl_site *site = w->site;
-    const uint32_t n = site->cols;
+    const uint32_t n = w->matrix->cols;
     double sigma = 0, mean = 0;
     for (uint32_t j = 0; j < n; j++) {
         sigma += (double)(x[j] * x[j]) / n;
-        mean += (double)site->squares[j] / n;
+        mean += (double)w->squares[j] / n;
     }
     for (uint32_t j = 0; j < n; j++) {
-        weights[j] = site->squares[j] + 1e-6f * (float)mean;
+        weights[j] = w->squares[j] + 1e-6f * (float)mean;
         if (w->in) weights[j] /= w->in[j] * w->in[j];
         if (q->method.magnitude) weights[j] *= sqrtf((float)sigma + x[j] * x[j]);
     }
@@ -29,7 +28,7 @@ static void read_row(const nibl_quantizer *q, const nibl_work *w, uint32_t row, 
         for (uint32_t j = 0; w->norm && j < n; j++) x[j] *= w->norm[j];
         nibl_rotation_apply(q->layerwise->rotation, x, 1, weights);
     }
-    if (w->site) weigh(q, w, x, weights);
+    if (w->squares) weigh(q, w, x, weights);
 }
 
 uint64_t nibl_layerwise_room(const nibl_layerwise *l) {
@@ -61,7 +60,7 @@ static uint32_t encode_rows(nibl_quantizer *q, uint32_t worker, uint32_t begin, 
             if (!nibl_encode_values(q->kernels, to, x, NULL, n, false,
                                     w->bytes + (size_t)blocks * to->bytes * (begin + r)))
                 return begin + r;
-        } else if (!nibl_choose_row(q->kernels, to, x, w->site ? weights : NULL, n, q->method.search,
+        } else if (!nibl_choose_row(q->kernels, to, x, w->squares ? weights : NULL, n, q->method.search,
                                     w->whole, &rows.blocks[r * rows.block_stride])) {
             return begin + r;
         }
@@ -85,7 +84,7 @@ static nibl_status choose_whole(nibl_quantizer *q, const nibl_work *w, nibl_bloc
     float *weights = x + count;
     for (uint32_t row = 0; row < w->matrix->rows; row++)
         read_row(q, w, row, x + (size_t)row * w->matrix->cols, weights + (size_t)row * w->matrix->cols);
-    const bool fits = g->choose(g, x, w->site ? weights : NULL, (uint32_t)count, q->method.search, whole);
+    const bool fits = g->choose(g, x, w->squares ? weights : NULL, (uint32_t)count, q->method.search, whole);
     nibl_free(x);
     return fits ? NIBL_OK : nibl_quant_refuse(w->tensor, 0, false);
 }

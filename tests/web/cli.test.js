@@ -17,7 +17,7 @@ function tokenFile(name, sequences) {
 }
 
 describe('help', () => {
-  const verbs = ['run', 'inspect', 'fit', 'bench', 'eval', 'hash']
+  const verbs = ['run', 'inspect', 'fit', 'bench', 'eval', 'hash', 'imatrix']
 
   test('names every verb, and every verb has its own', () => {
     const { stdout } = succeed(['--help'])
