@@ -5,8 +5,9 @@
 //
 // A round opens every case (an engine, a file, a number of threads) once and takes one sample of every row, so that the
 // machine's moods fall on all alike. A sample beside which others took more than a tenth of a core is taken again.
-// Prints tables; --write keeps them as MEASURED.md, measured.json and chart.svg; --report makes the first and the last
-// of these from the second. The bars of rows.js are shown, not enforced: a busy machine is no bug.
+// Prints tables; --write keeps them in MEASURED.md, above what is written by hand there, as measured.json and chart.svg;
+// --report makes the first and the last of these from the second. The bars of rows.js are shown, not enforced: a busy
+// machine is no bug.
 
 import { spawn } from 'node:child_process'
 import * as fs from 'node:fs'
@@ -31,6 +32,7 @@ import { rows } from './rows.js'
 
 const here = join(root, 'tests/bench')
 const record = join(here, 'measured.json')
+const byHand = '<!-- What follows is written by hand; `npm run bench -- --write` leaves it as it is. -->'
 /** A slow case gets no further samples of a row that has taken this long. */
 const budgetSeconds = 30
 
@@ -207,6 +209,8 @@ await main(async () => {
   console.log(text)
   if (!options.write && !options.report) return
   fs.writeFileSync(record, `${JSON.stringify(results, null, 1)}\n`)
-  fs.writeFileSync(join(here, 'MEASURED.md'), text)
+  const measured = join(here, 'MEASURED.md')
+  const old = fs.existsSync(measured) ? fs.readFileSync(measured, 'utf8') : ''
+  fs.writeFileSync(measured, `${text}\n${byHand}${old.split(byHand)[1] ?? '\n'}`)
   fs.writeFileSync(join(here, 'chart.svg'), chart(results))
 })
