@@ -1,8 +1,10 @@
 /*
  * Mixed precision: which tensor gets which type, so that a file of a given size loses least. What a tensor is worth is
  * measured: it alone is rounded to its smallest type, by columns where the method will do so (GPTQ), and the divergence of the
- * distributions (KL) of some positions of the text is taken. Layers come one after the other, then what is outside of them. For other types that is scaled by their error, squares weighted by the activity of the inputs, over a
- * sample of rows. Losses are taken to add up; bytes are then spent one after the other where they help most.
+ * distributions (KL) of some positions of the text is taken, with exact activations: what one tensor loses is a tenth of
+ * what rounding activations otherwise each time would. Layers come one after the other, then what is outside of them. For
+ * other types that is scaled by their error, squares weighted by the activity of the inputs, over a sample of rows. Losses
+ * are taken to add up, and the types are those with the least sum that fit (a knapsack of which every tensor takes one).
  */
 #include "core/encode_grid.h"
 #include "core/encode_parts.h"
@@ -18,7 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHUNK = 128, TOKENS = 1024, EVERY = 2 /* position of a window's second half is scored */ };
+enum { CHUNK = NIBL_MAX_CHUNK, TOKENS = 512, MOST_UNITS = 1 << 15 /* of bytes that are spent */ };
 enum { SITES = 4 /* of a layer without experts */, SAMPLE = 64 /* rows of a matrix */, MAX_TYPES = 16 };
 static const double NOTHING = 1e-9; /* nats: a loss that cannot be told from none, but by its error */
 
@@ -117,7 +119,7 @@ static nibl_status begin_reference(nibl_allotment *a) {
     if (!a->streams || !a->reference || !a->losses)
         return nibl_fail_memory(4 * stream * h->layers + 4ull * a->scored * h->vocabulary, "the reference");
     NIBL_TRY(nibl_run_new(a->model, &a->run));
-    NIBL_TRY(nibl_run_begin(a->run, a->rows, a->row_count, CHUNK, NIBL_ACT_I8));
+    NIBL_TRY(nibl_run_begin(a->run, a->rows, a->row_count, CHUNK, NIBL_ACT_F32));
     for (uint32_t layer = 0; layer < h->layers; layer++) {
         uint32_t units = 0, at;
         NIBL_TRY(nibl_run_advance(a->run, &units));
@@ -308,30 +310,61 @@ static uint64_t aligned(uint64_t bytes) {
     return (bytes + NIBL_QUANT_ALIGNMENT - 1) / NIBL_QUANT_ALIGNMENT * NIBL_QUANT_ALIGNMENT;
 }
 
-/* Spends bytes where each helps most, as long as there is a type that fits. */
-static void spend(nibl_allotment *a, uint64_t left) {
-    for (;;) {
-        double best = 0;
-        item *which = NULL;
-        uint32_t type = 0;
-        for (size_t i = 0; i < a->count; i++) {
-            item *t = &a->items[i];
-            const uint64_t now = aligned(t->bytes[t->chosen]);
-            for (uint32_t k = 0; k < a->type_count; k++) {
-                if (t->bytes[k] == 0 || aligned(t->bytes[k]) > now + left) continue;
-                const double gain = loss_of(t, t->chosen) - loss_of(t, k);
-                const uint64_t more = aligned(t->bytes[k]) > now ? aligned(t->bytes[k]) - now : 0;
-                const double worth = gain / ((double)more + 1);
-                if (!(worth > best)) continue;
-                best = worth;
-                which = t;
-                type = k;
+/* Bytes that the type takes more than the smallest. */
+static uint64_t more_of(const item *t, uint32_t type) {
+    return aligned(t->bytes[type]) - aligned(t->bytes[t->smallest]);
+}
+
+/* What bytes are counted in: what all of those differences are multiples of, or more where those were too many. */
+static uint64_t unit_of(const nibl_allotment *a, uint64_t left) {
+    uint64_t unit = 0;
+    for (size_t i = 0; i < a->count; i++)
+        for (uint32_t k = 0; k < a->type_count; k++)
+            for (uint64_t x = a->items[i].bytes[k] > 0 ? more_of(&a->items[i], k) : 0; x > 0;) {
+                const uint64_t rest = unit % x; /* Euclid's */
+                unit = x;
+                x = rest;
             }
-        }
-        if (!which) return;
-        left = left + aligned(which->bytes[which->chosen]) - aligned(which->bytes[type]);
-        which->chosen = type;
+    return unit > left / MOST_UNITS ? unit : left / MOST_UNITS + 1;
+}
+
+/* Spends bytes beyond the smallest types: sums[u] is the least loss of the items so far within u units, chosen[i][u] the type
+ * of item i there. */
+static nibl_status spend(nibl_allotment *a, uint64_t left) {
+    uint64_t most = 0;
+    for (size_t i = 0; i < a->count; i++) {
+        uint64_t largest = 0;
+        for (uint32_t k = 0; k < a->type_count; k++)
+            if (a->items[i].bytes[k] > 0 && more_of(&a->items[i], k) > largest)
+                largest = more_of(&a->items[i], k);
+        most += largest;
     }
+    if (left > most) left = most;
+    const uint64_t unit = unit_of(a, left), units = left / unit, row = units + 1;
+    double *sums = nibl_alloc_zero(row * sizeof *sums);
+    uint8_t *chosen = nibl_alloc(row * a->count);
+    const bool room = sums && chosen;
+    for (size_t i = 0; i < a->count && room; i++)
+        for (uint64_t u = row; u-- > 0;) { /* downwards: what is read is of the items before */
+            double least = HUGE_VAL;
+            chosen[i * row + u] = (uint8_t)a->items[i].smallest;
+            for (uint32_t k = 0; k < a->type_count; k++) {
+                if (a->items[i].bytes[k] == 0) continue;
+                const uint64_t cost = (more_of(&a->items[i], k) + unit - 1) / unit;
+                if (cost > u || !(sums[u - cost] + loss_of(&a->items[i], k) < least)) continue;
+                least = sums[u - cost] + loss_of(&a->items[i], k);
+                chosen[i * row + u] = (uint8_t)k;
+            }
+            sums[u] = least;
+        }
+    uint64_t u = units;
+    for (size_t i = a->count; i-- > 0 && room;) {
+        a->items[i].chosen = chosen[i * row + u];
+        u -= (more_of(&a->items[i], a->items[i].chosen) + unit - 1) / unit;
+    }
+    nibl_free(sums);
+    nibl_free(chosen);
+    return room ? NIBL_OK : nibl_fail_memory(row * (a->count + sizeof *sums), "the choice of types");
 }
 
 nibl_status nibl_allotment_choose(nibl_allotment *a, uint64_t bytes, const nibl_tensor_type **tensors,
@@ -343,7 +376,6 @@ nibl_status nibl_allotment_choose(nibl_allotment *a, uint64_t bytes, const nibl_
         const nibl_quant_tensor *t = &a->recipe.tensors[i];
         size_t j = 0;
         while (j < a->count && a->items[j].tensor != t) j++;
-        if (j < a->count) a->items[j].chosen = a->items[j].smallest;
         least += aligned(j < a->count ? a->items[j].bytes[a->items[j].smallest] : t->bytes);
     }
     if (least > bytes)
@@ -351,7 +383,7 @@ nibl_status nibl_allotment_choose(nibl_allotment *a, uint64_t bytes, const nibl_
             NIBL_E_ARGUMENT,
             "%llu bytes are too few for the tensors: with the smallest of the types they take %llu",
             (unsigned long long)bytes, (unsigned long long)least);
-    spend(a, bytes - least);
+    NIBL_TRY(spend(a, bytes - least));
     for (size_t i = 0; i < a->count; i++)
         a->tensors[a->given + i] = (nibl_tensor_type){a->items[i].name, a->types[a->items[i].chosen]->name};
     *tensors = a->tensors;
@@ -457,13 +489,13 @@ static nibl_status add_rows(nibl_allotment *a, const int32_t *tokens, size_t tak
     if (!a->caches || !a->rows) return nibl_fail_memory((uint64_t)taken * sizeof *a->rows, "calibration");
     for (uint32_t i = 0; i < a->cache_count; i++) {
         const size_t first = (size_t)i * window, length = taken - first < window ? taken - first : window;
-        nibl_kv_init(&a->caches[i], &a->model->hyper, NIBL_KV_I8, (uint32_t)length);
+        nibl_kv_init(&a->caches[i], &a->model->hyper, NIBL_KV_F32, (uint32_t)length);
         NIBL_TRY(nibl_kv_reserve(&a->caches[i], (uint32_t)length));
         for (size_t t = 0; t < length; t++) {
             if (tokens[first + t] < 0 || (uint32_t)tokens[first + t] >= a->model->hyper.vocabulary)
                 return nibl_fail(NIBL_E_ARGUMENT, "calibration token %d; the vocabulary has %u",
                                  (int)tokens[first + t], a->model->hyper.vocabulary);
-            const bool scored = t >= length / 2 && (length - 1 - t) % EVERY == 0;
+            const bool scored = t >= length / 2;
             a->rows[a->row_count++] = (nibl_row){
                 .kv = &a->caches[i], .token = tokens[first + t], .position = (uint32_t)t, .logits = scored};
             a->scored += scored;

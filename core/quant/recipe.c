@@ -59,7 +59,7 @@ static const struct {
     {"clip", false, {.search = true}},
     {"imatrix", true, {.search = true, .magnitude = true}},
     {"rotate", false, {.rotate = true}},
-    {"awq", true, {.awq = true}},
+    {"awq", true, {.search = true, .awq = true}},
     {"gptq", true, {.search = true, .gptq = true}},
     {"best", true, {.search = true, .awq = true, .gptq = true}}, /* also types: choose() */
 };

@@ -43,7 +43,6 @@ export const tables = {
     rows: {
       'w4g64asym rtn': { recipe: 'w4g64asym' },
       'w4g64asym awq': { recipe: 'w4g64asym --method awq', most: { perplexity: 18, kl: 0.16 }, beats: { row: 'w4g64asym rtn', by: 0.45 } },
-      'w4g64asym awq,clip': { recipe: 'w4g64asym --method awq,clip', most: { perplexity: 18, kl: 0.16 }, beats: { row: 'w4g64asym rtn', by: 0.45 } },
       'w4g64 rtn': { recipe: 'w4g64-absmax' },
       'w4g64 gptq': { recipe: 'w4g64 --method gptq', most: { perplexity: 22, kl: 0.22 }, beats: { row: 'w4g64 rtn', by: 0.6 } },
       'w4row rtn': { recipe: 'w4row-absmax' },
@@ -76,8 +75,23 @@ export const tables = {
       'llama.cpp q4_0, embedding iq4_nl': { llama: 'q4_0 --token-embedding-type iq4_nl', imatrix: true },
       'nibl q4_0 awq,gptq': { recipe: 'q4_0 --embedding q4_0 --head q4_0 --method awq,gptq' },
       'nibl iq4_nl awq,gptq': { recipe: 'iq4_nl --embedding iq4_nl --head iq4_nl --method awq,gptq' },
-      'nibl --size 77.6MB': { recipe: `--size 77.6MB ${types} --method awq,gptq`, beats: { row: 'nibl iq4_nl awq,gptq', by: 0.15 } },
       'nibl --size 75MB': { recipe: `--size 75MB ${types} --method awq,gptq`, beats: { row: 'llama.cpp q4_0, embedding iq4_nl', by: 0.25 } },
+    },
+  },
+  mixed: {
+    title: 'Mixed precision beside the best of one type for the body and one for the embedding, of no more bytes',
+    rows: {
+      'iq4_nl': { recipe: 'iq4_nl --embedding iq4_nl --head iq4_nl --method awq,gptq' },
+      'iq4_nl, embedding q5_0': { recipe: 'iq4_nl --embedding q5_0 --head q5_0 --method awq,gptq' },
+      'q5_0, embedding iq4_nl': { recipe: 'q5_0 --embedding iq4_nl --head iq4_nl --method awq,gptq' },
+      'iq4_nl, embedding q8_0': { recipe: 'iq4_nl --method awq,gptq' },
+      'q5_0': { recipe: 'q5_0 --embedding q5_0 --head q5_0 --method awq,gptq' },
+      ...Object.fromEntries(
+        [[77.572, 'iq4_nl'], [81.111, 'iq4_nl, embedding q5_0'], [90.843, 'q5_0, embedding iq4_nl'], [94.382, 'q5_0']].map(([size, row]) => [
+          `--size ${size}MB`,
+          { recipe: `--size ${size}MB ${types} --method awq,gptq`, beats: { row: String(row), by: 0.15 } },
+        ]),
+      ),
     },
   },
   granularity: {
@@ -104,6 +118,7 @@ export const tables = {
       'without outliers, rtn': { recipe: 'q4_0' },
       'not rounded': { recipe: 'f32', twin: true, most: { kl: 1e-6 } },
       rtn: { recipe: 'q4_0', twin: true },
+      'without outliers, awq': { recipe: 'q4_0 --method awq' },
       awq: { recipe: 'q4_0 --method awq', twin: true, recovers: { row: 'rtn', from: 'without outliers, rtn', by: 0.9 } },
     },
   },

@@ -480,6 +480,7 @@ static void bytes_go_where_they_help(void) {
                      best = mixed_loss(source, reference, a, UINT64_MAX / 2, &all);
         CHECK(few == 0 && some > 0 && some < all);
         CHECK(middle < worst && best < middle);
+        CHECK(worst - middle > (worst - best) / 2); /* a sixteenth more bytes saves most */
         CHECK_EQ(nibl_allotment_choose(a, least - 1, &types, &count), NIBL_E_ARGUMENT);
     }
     nibl_allotment_free(a);
