@@ -500,8 +500,8 @@ nibl_status nibl_quantizer_step(nibl_quantizer *quantizer);
 
 /* Mixed precision: types of tensors with which a file of a given size loses least. Each tensor alone is rounded to the
  * smallest of the types that it can have, as the method rounds (but for awq), and the KL divergence from the model is measured
- * over positions of the text's last 512 tokens, with exact activations; other types are taken to lose in proportion to their error,
- * in squares weighted by the activity of inputs. `types`: a list as "q3_k,q4_0,q5_0,q8_0"; NULL: all of 2 to 8 bits. What the options name (their
+ * over positions of the text's last 512 tokens, with exact activations; other types are taken to lose in proportion to their error of
+ * the outputs, in squares (without gptq: of the weights, by the activity of inputs). `types`: a list as "q3_k,q4_0,q5_0,q8_0"; NULL: all of 2 to 8 bits. What the options name (their
  * `tensors`), and what they keep or make floats, stays. Tokens, window, the model, memory and errors as for
  * nibl_model_quantizer_new; besides, logits of 256 positions. */
 typedef struct nibl_allotment nibl_allotment;

@@ -1,10 +1,10 @@
 /*
  * Mixed precision: which tensor gets which type, so that a file of a given size loses least. What a tensor is worth is
  * measured: it alone is rounded to its smallest type, by columns where the method will do so (GPTQ), and the divergence of the
- * distributions (KL) of some positions of the text is taken, with exact activations: what one tensor loses is a tenth of
- * what rounding activations otherwise each time would. Layers come one after the other, then what is outside of them. For
- * other types that is scaled by their error, squares weighted by the activity of the inputs, over a sample of rows. Losses
- * are taken to add up, and the types are those with the least sum that fit (a knapsack of which every tensor takes one).
+ * distributions (KL) of some positions of the text is taken, with exact activations: one tensor loses a tenth of what other
+ * roundings of activations would each time. Layers come one after the other, then what is outside of them. For other types
+ * that is scaled by their error over a sample of rows: of outputs, or of weights, squares weighted by the activity of inputs,
+ * where they are not rounded by columns. Losses are taken to add up; the types are those with the least sum that fit.
  */
 #include "core/encode_grid.h"
 #include "core/encode_parts.h"
@@ -59,7 +59,7 @@ struct nibl_allotment {
     float *reference; /* (scored, vocabulary): log p */
     double *losses; /* (scored) */
     /* the matrix at hand */
-    const item *item;
+    item *item;
     nibl_matrix packed;
     uint8_t *row_bytes; /* (workers, a row) */
     float *rows_at_work; /* (workers, NIBL_TILE, widest), then NIBL_GPTQ_ROOM(widest) for each */
@@ -137,29 +137,36 @@ static float *room_of(const nibl_allotment *a, uint32_t worker) {
     return a->rows_at_work + worker * (NIBL_TILE * a->widest + NIBL_GPTQ_ROOM(a->widest));
 }
 
-/* Rows [first, end) of the matrix: a panel, whose rows share bytes. */
-static bool pack_panel(nibl_allotment *a, uint32_t worker, uint32_t first, uint32_t end) {
-    const item *t = a->item;
-    const nibl_dtype *to = a->types[t->smallest];
+/* At most 16 rows, `step` apart from `first` on, rounded to a type; false where a value is too large. */
+static bool round_rows(nibl_allotment *a, uint32_t worker, const item *t, const nibl_dtype *to,
+                       uint32_t first, uint32_t step, uint32_t count, nibl_gptq_rows *rows) {
     const nibl_matrix *from = t->binding->matrix;
-    const uint32_t n = from->cols, blocks = n / to->block;
-    uint8_t *bytes = a->row_bytes + worker * 4 * a->widest;
-    const nibl_gptq_rows rows = {.grid = nibl_grid_of(to),
-                                 .block = to->block,
-                                 .rows = end - first,
-                                 .x = room_of(a, worker),
-                                 .stride = (size_t)a->widest,
-                                 .blocks = a->blocks + worker * NIBL_TILE * (a->widest / NIBL_BLOCK),
-                                 .block_stride = (size_t)a->widest / NIBL_BLOCK,
-                                 .room = room_of(a, worker) + NIBL_TILE * a->widest};
-    for (uint32_t r = 0; r < rows.rows; r++) {
+    *rows = (nibl_gptq_rows){.grid = nibl_grid_of(to),
+                             .block = to->block,
+                             .rows = count,
+                             .x = room_of(a, worker),
+                             .stride = (size_t)a->widest,
+                             .blocks = a->blocks + worker * NIBL_TILE * (a->widest / NIBL_BLOCK),
+                             .block_stride = (size_t)a->widest / NIBL_BLOCK,
+                             .room = room_of(a, worker) + NIBL_TILE * a->widest};
+    for (uint32_t r = 0; r < count; r++) {
         float *x = room_of(a, worker) + r * a->widest;
-        a->model->kernels->unpack_row(x, from, first + r);
-        if (!nibl_choose_row(a->model->kernels, to, x, t->weights, n, true, NULL,
-                             &rows.blocks[r * rows.block_stride]))
+        a->model->kernels->unpack_row(x, from, first + r * step);
+        if (!nibl_choose_row(a->model->kernels, to, x, t->weights, from->cols, true, NULL,
+                             &rows->blocks[r * rows->block_stride]))
             return false;
     }
-    if (a->factor) nibl_gptq_round(a->factor, a->model->kernels, &rows);
+    if (a->factor) nibl_gptq_round(a->factor, a->model->kernels, rows);
+    return true;
+}
+
+/* Rows [first, end) of the matrix: a panel, whose rows share bytes. */
+static bool pack_panel(nibl_allotment *a, uint32_t worker, uint32_t first, uint32_t end) {
+    const nibl_dtype *to = a->types[a->item->smallest];
+    const uint32_t blocks = a->item->binding->matrix->cols / to->block;
+    uint8_t *bytes = a->row_bytes + worker * 4 * a->widest;
+    nibl_gptq_rows rows;
+    if (!round_rows(a, worker, a->item, to, first, 1, end - first, &rows)) return false;
     for (uint32_t r = 0; r < rows.rows; r++) {
         nibl_matrix part = a->packed;
         bool finite = true;
@@ -193,26 +200,34 @@ static nibl_status pack(nibl_allotment *a) {
                       : NIBL_OK;
 }
 
-/* Errors of a sample of rows with every type that the tensor can have. */
-static void find_errors(nibl_allotment *a, item *t) {
-    const nibl_matrix *w = t->binding->matrix;
-    const uint32_t taken = w->rows < SAMPLE ? w->rows : SAMPLE;
+/* What rounding does to a row: of its outputs where it is rounded by columns, else of its weights, by their activity. */
+static double error_of(const nibl_allotment *a, const item *t, const nibl_gptq_rows *rows) {
     float alike[NIBL_SUPER];
+    double error = 0;
+    if (a->factor) return nibl_gptq_error(a->factor, a->model->kernels, rows);
     for (int i = 0; i < NIBL_SUPER; i++) alike[i] = 1;
-    for (uint32_t k = 0; k < a->type_count; k++) t->errors[k] = t->bytes[k] > 0 ? 0 : HUGE_VAL;
-    for (uint32_t i = 0; i < taken; i++) {
-        a->model->kernels->unpack_row(a->rows_at_work, w, (uint32_t)((uint64_t)w->rows * i / taken));
-        for (uint32_t k = 0; k < a->type_count; k++) {
-            const nibl_grid *g = nibl_grid_of(a->types[k]);
-            const uint32_t block = a->types[k]->block;
-            for (uint32_t at = 0; t->bytes[k] > 0 && at < w->cols; at += block) {
-                const float *weights = t->weights ? t->weights + at : alike;
-                nibl_block b;
-                if (nibl_choose_block(a->model->kernels, g, a->rows_at_work + at, weights, block, true, &b))
-                    t->errors[k] += nibl_block_error(g, a->rows_at_work + at, weights, block, &b);
-                else
-                    t->errors[k] = HUGE_VAL;
-            }
+    for (uint32_t r = 0; r < rows->rows; r++)
+        for (uint32_t at = 0; at < t->binding->matrix->cols; at += rows->block)
+            error += nibl_block_error(rows->grid, rows->x + r * rows->stride + at,
+                                      t->weights ? t->weights + at : alike, rows->block,
+                                      &rows->blocks[r * rows->block_stride + at / rows->block]);
+    return error;
+}
+
+/* Errors of a sample of rows with every type that the tensor can have: worker by worker a type. */
+static void errors_job(void *context, uint32_t worker, uint32_t workers) {
+    nibl_allotment *a = context;
+    item *t = a->item;
+    const uint32_t rows = t->binding->matrix->rows, taken = rows < SAMPLE ? rows : SAMPLE,
+                   step = rows / taken;
+    for (uint32_t k = worker; k < a->type_count; k += workers) {
+        t->errors[k] = t->bytes[k] > 0 ? 0 : HUGE_VAL;
+        for (uint32_t i = 0; i < taken && t->bytes[k] > 0; i += NIBL_TILE) {
+            nibl_gptq_rows part;
+            const uint32_t count = taken - i < NIBL_TILE ? taken - i : NIBL_TILE;
+            t->errors[k] += round_rows(a, worker, t, a->types[k], i * step, step, count, &part)
+                                ? error_of(a, t, &part)
+                                : HUGE_VAL;
         }
     }
 }
@@ -257,9 +272,9 @@ static nibl_status measure_item(nibl_allotment *a, item *t) {
     const uint32_t first = b->layer ? (uint32_t)(b->layer - m->layers) : embeds ? 0 : m->hyper.layers - 1;
     nibl_site *site = site_of(a, t);
     nibl_status status = site ? weigh(t, site) : NIBL_OK;
-    if (status == NIBL_OK) find_errors(a, t);
     a->item = t;
     if (status == NIBL_OK) status = find_factor(a, site);
+    if (status == NIBL_OK) nibl_pool_run(m->pool, errors_job, a);
     if (status == NIBL_OK) status = pack(a);
     if (status == NIBL_OK) {
         *b->matrix = a->packed;

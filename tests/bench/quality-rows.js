@@ -113,7 +113,7 @@ export const tables = {
   outliers: {
     title: 'Outliers: channels of norms x 50, their columns / 50 (exact activations)',
     rest: floats,
-    evaluate: '--activations f32 -ctk f32 -ctv f32',
+    evaluate: '--activations f32 -ctk f32 -ctv f32 --chunk 512',
     rows: {
       'without outliers, rtn': { recipe: 'q4_0' },
       'not rounded': { recipe: 'f32', twin: true, most: { kl: 1e-6 } },
