@@ -30,6 +30,11 @@ const llamaFloats = '--token-embedding-type f16'
 /** Types without a free minimum per 32 inputs: those would return the source itself. */
 const types = '--types q3_k,iq4_xs,iq4_nl,q4_0,q5_0,q6_k,q8_0'
 
+const exact = '--activations f32 -ctk f32 -ctv f32 --chunk 512'
+
+/** @param {string} size @param {string} row the best of that size with one type @returns {Row} */
+const mixed = (size, row) => ({ recipe: `--size ${size} ${types} --method awq,gptq`, beats: { row, by: 0.15 } })
+
 /** @type {Record<string, Row>} */
 const granularity = Object.fromEntries(
   ['tensor', 'row', 'g128', 'g64', 'g32'].flatMap((group) => ['', 'asym'].map((kind) => [`w4${group}${kind}`, { recipe: `w4${group}${kind}` }])),
@@ -75,23 +80,21 @@ export const tables = {
       'llama.cpp q4_0, embedding iq4_nl': { llama: 'q4_0 --token-embedding-type iq4_nl', imatrix: true },
       'nibl q4_0 awq,gptq': { recipe: 'q4_0 --embedding q4_0 --head q4_0 --method awq,gptq' },
       'nibl iq4_nl awq,gptq': { recipe: 'iq4_nl --embedding iq4_nl --head iq4_nl --method awq,gptq' },
-      'nibl --size 75MB': { recipe: `--size 75MB ${types} --method awq,gptq`, beats: { row: 'llama.cpp q4_0, embedding iq4_nl', by: 0.25 } },
+      'nibl --size 75MB': { ...mixed('75MB', ''), beats: { row: 'llama.cpp q4_0, embedding iq4_nl', by: 0.25 } },
     },
   },
   mixed: {
-    title: 'Mixed precision beside the best of one type for the body and one for the embedding, of no more bytes',
+    title: 'Mixed precision beside the best of one type for the body and one for the embedding, of no more bytes (exact activations)',
+    evaluate: exact,
     rows: {
-      'iq4_nl': { recipe: 'iq4_nl --embedding iq4_nl --head iq4_nl --method awq,gptq' },
+      iq4_nl: { recipe: 'iq4_nl --embedding iq4_nl --head iq4_nl --method awq,gptq' },
+      '--size 77.572MB': mixed('77.572MB', 'iq4_nl'),
       'iq4_nl, embedding q5_0': { recipe: 'iq4_nl --embedding q5_0 --head q5_0 --method awq,gptq' },
+      '--size 85MB': mixed('85MB', 'iq4_nl, embedding q5_0'),
       'q5_0, embedding iq4_nl': { recipe: 'q5_0 --embedding iq4_nl --head iq4_nl --method awq,gptq' },
-      'iq4_nl, embedding q8_0': { recipe: 'iq4_nl --method awq,gptq' },
-      'q5_0': { recipe: 'q5_0 --embedding q5_0 --head q5_0 --method awq,gptq' },
-      ...Object.fromEntries(
-        [[77.572, 'iq4_nl'], [81.111, 'iq4_nl, embedding q5_0'], [90.843, 'q5_0, embedding iq4_nl'], [94.382, 'q5_0']].map(([size, row]) => [
-          `--size ${size}MB`,
-          { recipe: `--size ${size}MB ${types} --method awq,gptq`, beats: { row: String(row), by: 0.15 } },
-        ]),
-      ),
+      '--size 90.843MB': mixed('90.843MB', 'q5_0, embedding iq4_nl'),
+      q5_0: { recipe: 'q5_0 --embedding q5_0 --head q5_0 --method awq,gptq' },
+      '--size 94.382MB': mixed('94.382MB', 'q5_0'),
     },
   },
   granularity: {
@@ -113,7 +116,7 @@ export const tables = {
   outliers: {
     title: 'Outliers: channels of norms x 50, their columns / 50 (exact activations)',
     rest: floats,
-    evaluate: '--activations f32 -ctk f32 -ctv f32 --chunk 512',
+    evaluate: exact,
     rows: {
       'without outliers, rtn': { recipe: 'q4_0' },
       'not rounded': { recipe: 'f32', twin: true, most: { kl: 1e-6 } },
