@@ -435,7 +435,9 @@ typedef struct nibl_quantize_options {
      * is searched whose rounded weights are nearest to the given ones, in squares. The others need
      * nibl_model_quantizer_new, where the squares of clip are weighted by the activity of the inputs. imatrix: by that
      * and by the magnitude of a weight. awq (arXiv:2306.00978): active inputs are scaled up before rounding, and what comes
-     * before them takes that back. gptq (arXiv:2210.17323): the error of a column is made good by those rounded after
+     * before them takes that back. recover: of weights that lie on a grid of their type already (of a model
+     * that was trained for it, or was once quantized) that grid, without loss; where one lies on none, that is an error, unless another method
+     * follows (recover,clip). gptq (arXiv:2210.17323): the error of a column is made good by those rounded after
      * it. Clip with a text, imatrix and gptq round the head, too, or the embedding that is it, by its inputs. rotate (QuaRot's folded
      * rotations, arXiv:2404.00456), before the others: the residual stream and the heads between values and outputs are
      * turned so that no weight stands out, norms folded in; a head that was the embedding becomes a tensor of its own. Pays
@@ -555,6 +557,8 @@ const char *nibl_quantizer_file(const nibl_quantizer *quantizer);
  * for), bytes before and after; sums and bits per weight; the recipe as it stands in the file. With `measure`, of what has
  * come out: the `error` of matrices (root mean square of what rounding changed, relative to that of the weights as they were
  * rounded), and with a calibration the `inputs`: of each the channels with the largest root mean square and the median.
+ * With method recover of how many `groups` with a scale so many were `recovered`, and `scales_rounded` of those because
+ * the type cannot store their scale as it is.
  * `uncalibrated`: how many matrices of a tensor were rounded as without a text, because that does not reach them.
  * Lengths as in nibl_loader_inspect. */
 nibl_status nibl_quantizer_report(const nibl_quantizer *quantizer, char *json, size_t capacity,

@@ -475,7 +475,8 @@ export interface QuantizeOptions
   tensors?: Record<string, string>
   /**
    * One or several, or as one text with commas: 'rtn' (default) rounds by each type's rule, 'clip' searches the scales that lose
-   * least, 'rotate' turns the model first; 'imatrix', 'awq' and 'gptq' look at what a text makes of it; 'best' is what lost least where
+   * least, 'recover' finds the grid that weights lie on already (of a model trained for its type, or quantized once), without loss,
+   * and fails where they lie on none, unless another follows it ('recover,clip'), 'rotate' turns the model first; 'imatrix', 'awq' and 'gptq' look at what a text makes of it; 'best' is what lost least where
    * it was measured: 'awq,gptq', and iq4_nl for every matrix where no type is told. The model is in memory then, and rounded layer by layer.
    */
   method?: string | string[]
@@ -530,6 +531,10 @@ export interface QuantizedTensor {
   readonly bytes: number
   /** So many of its matrices were rounded as without text or imatrix, which tell nothing of them. */
   readonly uncalibrated?: number
+  /** With 'recover': groups of weights that share a scale, how many of them lie on the grid of `to`, and have a scale that it stores rounded. */
+  readonly groups?: number
+  readonly recovered?: number
+  readonly scales_rounded?: number
   /** Of matrices, with `measure`: the root mean square of what rounding changed, relative to that of the weights. */
   readonly error?: number
 }

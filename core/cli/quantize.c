@@ -39,8 +39,10 @@ static const nibl_cli_option table[] = {
     {"--tensor, --tensor-type", NIBL_CLI_TEXTS, FIELD(tensors), "PATTERN=TYPE", 0, 0, NULL,
      "another type for some, as '*.ffn_down.weight=q6_k'; the first that fits counts"},
     {"--method", NIBL_CLI_TEXT, FIELD(method), "LIST", 0, 0, "rtn",
-     "of rtn (each type's rule), clip (the scales that lose least), rotate (turned first), and with a text "
-     "imatrix, awq, gptq: awq,gptq; best: that, of iq4_nl where no TYPE is told, which lost least"},
+     "of rtn (each type's rule), clip (the scales that lose least), recover (the grid that weights lie on "
+     "already), "
+     "rotate (turned first), and with a text imatrix, awq, gptq: awq,gptq; best: that, of iq4_nl where no "
+     "TYPE is told, which lost least"},
     {"--recipe", NIBL_CLI_TEXT, FIELD(recipe), "FILE", 0, 0, NULL,
      "types, exceptions and methods from a file: the JSON that quantized files carry (nibl.recipe), or a "
      "report"},
@@ -331,6 +333,30 @@ static void print_uncalibrated(const nibl_cli_document *d, size_t tensors, const
            count > 1 ? "are" : "is");
 }
 
+/* Tensors whose grid was looked for. */
+static void print_recovered(const nibl_cli_document *d, size_t tensors) {
+    size_t looked = 0, whole = 0, worst = 0;
+    uint64_t rounded = 0;
+    double least = 1;
+    for (size_t t = tensors + 1; t < d->nodes[tensors].next; t = d->nodes[t].next) {
+        const size_t groups = nibl_cli_document_member(d, t, "groups");
+        if (!groups) continue;
+        const double share = real(d, nibl_cli_document_member(d, t, "recovered")) / real(d, groups);
+        looked++;
+        whole += share >= 1;
+        rounded += (uint64_t)real(d, nibl_cli_document_member(d, t, "scales_rounded"));
+        if (share < least) least = share, worst = t;
+    }
+    if (looked == 0) return;
+    printf("%zu of %zu tensors lie on their grid and are the same", whole, looked);
+    if (rounded > 0) printf(", but for %" PRIu64 " scales, which were rounded", rounded);
+    if (worst) {
+        const nibl_cli_node *name = &d->nodes[nibl_cli_document_member(d, worst, "name")];
+        printf("; least of all %.*s: %.1f %% of it", (int)name->length, name->bytes, 100 * least);
+    }
+    puts("");
+}
+
 /* Ten lines at most. */
 static void print_summary(const nibl_cli_document *d, const char *path, const char *imatrix, double seconds) {
     const double mb = 1e-6,
@@ -348,6 +374,7 @@ static void print_summary(const nibl_cli_document *d, const char *path, const ch
     print_loss(d, tensors);
     print_salient(d);
     print_uncalibrated(d, tensors, imatrix);
+    print_recovered(d, tensors);
     unsigned lines = 5;
     for (size_t t = tensors + 1; t < d->nodes[tensors].next && lines > 0; t = d->nodes[t].next)
         lines -= print_exceptions(d, tensors, t);

@@ -309,6 +309,7 @@ static void free_layerwise(nibl_layerwise *l) {
     nibl_free(l->scales);
     nibl_free(l->room);
     nibl_free(l->blocks);
+    nibl_free(l->recoveries);
     nibl_free(l);
 }
 
@@ -418,7 +419,9 @@ static nibl_status begin(nibl_quantizer *q, nibl_model *model, const nibl_quanti
     const uint64_t workers = nibl_pool_workers(model->pool);
     l->room = nibl_alloc(workers * nibl_layerwise_room(l) * sizeof *l->room);
     l->blocks = nibl_alloc_zero(workers * NIBL_TILE * (l->block_width + 1) * sizeof *l->blocks);
-    if (!l->room || !l->blocks) return nibl_fail_memory(workers * nibl_layerwise_room(l) * 4, "the workers");
+    l->recoveries = nibl_alloc_zero(workers * sizeof *l->recoveries);
+    if (!l->room || !l->blocks || !l->recoveries)
+        return nibl_fail_memory(workers * nibl_layerwise_room(l) * 4, "the workers");
     if (!l->calibrated) return NIBL_OK;
     const nibl_status status =
         nibl_calib_begin(&l->calib, model, tokens, count, window, q->method.awq || q->method.gptq);
@@ -451,8 +454,9 @@ nibl_status nibl_model_quantizer_new(nibl_model *model, const nibl_quantize_opti
 bool nibl_quantize_needs_model(const nibl_quantize_options *o) {
     const char *const names[] = {o->type, o->embedding, o->head};
     nibl_integers form;
-    bool needs = o->imatrix || (o->format && strcmp(o->format, "safetensors") == 0) ||
-                 (o->method && strstr(o->method, "rotate"));
+    const bool folder = o->format && strcmp(o->format, "safetensors") == 0;
+    bool needs =
+        folder || o->imatrix || (o->method && (strstr(o->method, "rotate") || strstr(o->method, "recover")));
     for (size_t i = 0; i < 3 + o->tensor_count; i++) {
         const char *name = i < 3 ? names[i] : o->tensors[i - 3].type;
         needs = needs || (name && nibl_integers_read(name, &form));

@@ -46,6 +46,7 @@ struct nibl_layerwise {
     float *room; /* of 16 rows the values (16, widest), of one the weights (widest), NIBL_GPTQ_ROOM(widest) */
     nibl_block *blocks; /* of 16 rows */
     uint64_t room_width, block_width;
+    nibl_recovery *recoveries;
     /* of a model that is turned (rotate.h) */
     nibl_rotation *rotation; /* NULL = it is not */
     float *ones; /* (width): norms */

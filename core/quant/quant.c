@@ -272,9 +272,11 @@ nibl_status nibl_quant_begin(nibl_quantizer *q, const nibl_quantize_options *o) 
 
 static nibl_status begin(nibl_quantizer *q, nibl_loader *loader, const nibl_quantize_options *o) {
     NIBL_TRY(nibl_method_read(o->method, false, &q->method));
-    if (q->method.rotate || o->imatrix)
+    if (q->method.rotate || q->method.recover || o->imatrix)
         return nibl_fail(NIBL_E_ARGUMENT, "%s needs the model in memory (nibl_model_quantizer_new)",
-                         o->imatrix ? "an imatrix file" : "method rotate");
+                         o->imatrix         ? "an imatrix file"
+                         : q->method.rotate ? "method rotate"
+                                            : "method recover");
     NIBL_TRY(nibl_quant_begin(q, o));
     q->gathering = nibl_alloc_zero(sizeof *q->gathering);
     if (!q->gathering) return nibl_fail_memory(sizeof *q->gathering, "the quantizer");
@@ -372,6 +374,11 @@ static void write_tensor(nibl_writer *w, const nibl_quant_tensor *t) {
     nibl_print(w, ",\"source_bytes\":%llu,\"bytes\":%llu", (unsigned long long)t->source->bytes,
                (unsigned long long)stored_bytes(t));
     if (t->uncalibrated > 0) nibl_print(w, ",\"uncalibrated\":%u", t->uncalibrated);
+    if (t->recovery.groups > 0)
+        nibl_print(w, ",\"groups\":%llu,\"recovered\":%llu", (unsigned long long)t->recovery.groups,
+                   (unsigned long long)t->recovery.found);
+    if (t->recovery.rounded > 0)
+        nibl_print(w, ",\"scales_rounded\":%llu", (unsigned long long)t->recovery.rounded);
     if (t->loss.weights > 0) {
         nibl_print(w, ",\"error\":");
         write_decimal(w, sqrt(t->loss.error / t->loss.weights));

@@ -103,6 +103,17 @@ function imatrixFile(tensors, kind = 'imatrix') {
   return Buffer.concat([header, Buffer.alloc(-header.length & 31), ...data])
 }
 
+test('weights that lie on a grid already are recovered, or what lies on none is told', () => {
+  const [wide, out] = ['wide.gguf', 'recovered.gguf'].map((name) => path.join(folder, name))
+  succeed(['quantize', fixture('tiny-llama-q4_1.gguf'), wide, 'f32', '--embedding', 'f32', '--head', 'f32', '--allow-requantize'])
+  const { stdout } = succeed(['quantize', wide, out, 'q4_1', '--embedding', 'f32', '--head', 'f32', '--method', 'recover'])
+  assert.match(stdout, /14 of 14 tensors lie on their grid and are the same$/m)
+  refuse(['quantize', wide, path.join(folder, 'none'), 'q4_0', '--method', 'recover'], 1, /only \d+ of its \d+ groups of weights lie on a grid of Q4_0, but its first row on one of Q4_1/)
+  const [{ tensors }] = json(['quantize', wide, out, 'q4_1', '--method', 'recover,clip'])
+  const whole = tensors.filter((/** @type {any} */ { groups, recovered }) => groups === recovered)
+  assert.ok(whole.length >= 14 && tensors.some((/** @type {any} */ { groups, recovered }) => recovered < groups / 10))
+})
+
 test('an imatrix file in place of the text', () => {
   const model = fixture('tiny-llama-f16.gguf')
   const text = file('imatrix.txt', 'The reef is in the north. 12 + 30 = 42. '.repeat(40))
