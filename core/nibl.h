@@ -617,6 +617,18 @@ nibl_status nibl_divergence(const float *logits, const float *reference, uint32_
 /* Everything so far; more may be added afterwards. NIBL_E_ARGUMENT before the second position: there is no error yet. */
 nibl_status nibl_evaluation_get(nibl_evaluation *evaluation, nibl_evaluation_result *result);
 
+/* What one model lost beside what another did, each against a reference of its own, on the same tokens: a fine-tuned model and its
+ * base. Errors are paired, position by position. Above 1: the first lost more. */
+typedef struct nibl_evaluation_comparison {
+    size_t size;
+    nibl_estimate perplexity_ratio; /* of the perplexity ratios */
+    nibl_estimate kl_ratio; /* of the mean KL; not finite where the other lost nothing */
+} nibl_evaluation_comparison;
+
+/* NIBL_E_ARGUMENT where they have not as many positions, or no references. */
+nibl_status nibl_evaluation_compare(const nibl_evaluation *evaluation, const nibl_evaluation *other,
+                                    nibl_evaluation_comparison *result);
+
 #ifdef __cplusplus
 }
 #endif
