@@ -194,9 +194,7 @@ static nibl_status encode_gathered(nibl_quantizer *q) {
     return open_tensor(q);
 }
 
-static nibl_status take_row(void *context, size_t item, const uint8_t *row) {
-    nibl_quantizer *q = context;
-    (void)item; /* always the one at hand */
+static nibl_status take_row(nibl_quantizer *q, const uint8_t *row) {
     memcpy(q->gathering->rows + q->gathering->gathered * q->gathering->row_bytes, row,
            (size_t)q->gathering->row_bytes);
     return ++q->gathering->gathered == q->gathering->most ||
@@ -204,6 +202,14 @@ static nibl_status take_row(void *context, size_t item, const uint8_t *row) {
                        q->recipe.tensors[q->gathering->at].rows
                ? encode_gathered(q)
                : NIBL_OK;
+}
+
+static nibl_status take_rows(void *context, size_t item, const uint8_t *rows, size_t count) {
+    nibl_quantizer *q = context;
+    (void)item; /* always the one at hand */
+    const uint64_t row_bytes = q->gathering->row_bytes; /* the last row opens another tensor */
+    for (size_t i = 0; i < count; i++) NIBL_TRY(take_row(q, rows + i * row_bytes));
+    return NIBL_OK;
 }
 
 /* ---- Beginning and end ---- */
@@ -290,7 +296,7 @@ static nibl_status begin(nibl_quantizer *q, nibl_loader *loader, const nibl_quan
         items[i] = (nibl_source_item){.offset = t->source->offset, .rows = t->rows, .name = t->source->name};
         nibl_dtype_row_bytes(t->from, t->cols, &items[i].row_bytes);
     }
-    const nibl_status status = nibl_loader_begin_rows(loader, items, q->recipe.count, take_row, q);
+    const nibl_status status = nibl_loader_begin_rows(loader, items, q->recipe.count, take_rows, q);
     nibl_free(items);
     return status;
 }
