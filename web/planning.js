@@ -250,8 +250,8 @@ export class Planner {
    * @returns {Promise<Planner>} */
   static async of(compiled, input, options, size) {
     if (!size) {
-      const small = () => Planner.of(compiled, input, options, { initial: 0, maximum: LEAST_MAXIMUM })
-      return Planner.of(compiled, input, options, { initial: 0, maximum: FIRST_MAXIMUM }).catch(unlessMemory(small))
+      const small = () => Planner.of(compiled, input, options, { initial: MARGIN, maximum: LEAST_MAXIMUM })
+      return Planner.of(compiled, input, options, { initial: MARGIN, maximum: FIRST_MAXIMUM }).catch(unlessMemory(small))
     }
     const { quantize, configOnly } = options
     const binding = new Binding(await instantiate(compiled, size))
@@ -351,7 +351,7 @@ export async function planHeader({ planner, header, compiled, choice }, input, o
   planned.compiled = await unlessAborted(compileBinary(planned.choice.binary, { wasmUrl, evaluate, quantize }), signal)
   /* What has 4 bytes more there is no hundredth of it. */
   const maximum = Math.min(LARGEST64, maximumOf(planned.plan, planned.choice, options.sessions, options.extra) * 1.01)
-  planned.planner = await Planner.of(planned.compiled, input, options, { initial: 0, maximum })
+  planned.planner = await Planner.of(planned.compiled, input, options, { initial: MARGIN, maximum })
   planned.planner.feed(planned.header)
   planned.plan = planned.planner.plan(options, planned.choice)
   return planned
@@ -375,19 +375,22 @@ function shorten(planned, options, most, reason) {
  */
 export async function beginModel(planned, input, options, signal) {
   const { planner, header, compiled } = planned
-  const begin = (/** @type {Planner} */ { binding, loader }) => ({ binding, loader, model: binding.begin(loader) })
+  const begin = (/** @type {Planner} */ { binding, loader }, /** @type {number} */ bytes) => {
+    binding.grow(bytes)
+    return { binding, loader, model: binding.begin(loader) }
+  }
   for (let own = false; ; own = true) {
     const plan = /** @type {Plan} */ (planned.plan)
     const maximum = maximumOf(plan, planned.choice, options.sessions, options.extra)
     try {
-      if (!own && planner.maximum >= maximum) return begin(planner)
-      const size = { initial: plan.total - plan.kv + marginOf(planned.choice), maximum }
-      const other = await unlessAborted(Planner.of(compiled, input, options, size), signal)
+      const initial = plan.total - plan.kv + marginOf(planned.choice)
+      if (!own && planner.maximum >= maximum) return begin(planner, initial)
+      const other = await unlessAborted(Planner.of(compiled, input, options, { initial, maximum }), signal)
       other.feed(header)
-      return begin(other)
+      return begin(other, initial)
     } catch (error) {
       if (!isOutOfMemory(error) || (own && (options.contextLength || plan.contextLength <= LEAST_CONTEXT))) throw error
-      if (own) shorten(planned, options, plan.contextLength >> 1, 'there is no memory for more')
+      if (own) shorten(planned, options, Math.floor(plan.contextLength / 2), 'there is no memory for more')
     }
   }
 }
