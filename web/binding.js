@@ -35,7 +35,7 @@ const text = new TextDecoder('utf-8', { ignoreBOM: true })
 
 /** nibl_quantize_options. `tensors`: pairs of pattern and type.
  * @typedef {{ type?: string, embedding?: string, head?: string, tensors: [string, string][], method?: string, threads: number,
- *   requantize?: boolean, measure?: boolean, force?: boolean, format?: string, config?: string, shardBytes?: number }} QuantizeOptions */
+ *   requantize?: boolean, measure?: boolean, force?: boolean, format?: string, config?: string, shardBytes?: number, imatrix?: Uint8Array }} QuantizeOptions */
 
 /** @typedef {{ recipe: QuantizeOptions, tokens: Int32Array, window: number }} Calibration */
 
@@ -244,7 +244,7 @@ export class Binding {
 
   /** Runs `use` with an abi_quantize_options (wasm/abi.c) in memory. @template T
    * @param {QuantizeOptions} options @param {(pointer: Pointer) => T} use */
-  #withRecipe({ type, embedding, head, tensors, method, threads, requantize, measure, force, format, config, shardBytes = 0 }, use) {
+  #withRecipe({ type, embedding, head, tensors, method, threads, requantize, measure, force, format, config, shardBytes = 0, imatrix }, use) {
     /** @type {Pointer[]} */
     const owned = []
     const own = (/** @type {Uint8Array} */ bytes) => {
@@ -258,7 +258,7 @@ export class Binding {
       const list = own(this.#words(tensors.flat().map(string)))
       const texts = [type, embedding, head, method, format, config].map(string)
       const flags = [requantize, measure, force].map((flag) => Number(Boolean(flag)))
-      return use(own(this.#words([...texts, list, tensors.length, threads, ...flags, shardBytes])))
+      return use(own(this.#words([...texts, list, tensors.length, threads, ...flags, shardBytes, imatrix ? own(imatrix) : 0, imatrix?.length ?? 0])))
     } finally {
       for (const pointer of owned) this.release(pointer)
     }

@@ -36,6 +36,8 @@ export function engineCalls() {
     embed: ([text, how], context) => engine.embed(text, how, context),
     save: ([text], context) => engine.save(text, context),
     restore: ([state], context) => engine.restore(state, context),
+    keep: async ([cache, name, state], { signal }) => (await import('./cache.js')).keepState(cache, name, state, signal),
+    kept: async ([cache, name], { signal }) => (await import('./cache.js')).keptState(cache, name, signal),
     score: ([request], context) => engine.score(request, context),
     tokenize: ([text, options]) => engine.tokenize(text, options),
     detokenize: ([tokens, options]) => engine.detokenize(tokens, options),

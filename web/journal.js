@@ -1,16 +1,16 @@
 /**
  * One file in a cache: its bytes, as far as they are there, and a journal that tells which. The journal is only ever
  * appended to, a line of JSON at a time, behind the bytes that it speaks of:
- *   { key, name, model, size, validator }   the beginning: whose bytes these are; size 0, validator null if unknown
+ *   { key, name, model, size, validator }   the beginning: whose bytes these are; size 0, validator null if unknown; `state`: a conversation's
  *   [start, end]                            these bytes are there
- *   { complete: true, size }                a load has had all it needs
+ *   { complete: true, size, used }          a load has had all it needs
  *   { used }                                when, in ms
  * A line that was cut off is as if it had not been written.
  */
 
 /** @typedef {import('./nibl.d.ts').CacheBackend} Backend */
 /** @typedef {import('./nibl.d.ts').CacheFile} CacheFile */
-/** @typedef {{ key: string, name: string, model: string, size: number, validator: string | null }} Head */
+/** @typedef {{ key: string, name: string, model: string, size: number, validator: string | null, state?: boolean }} Head */
 
 /** Written at least this often, so that little is lost with a closed tab. */
 const STEP = 512 << 10
@@ -34,7 +34,8 @@ export function readJournal(text) {
     else if (record?.complete && state.head) {
       state.complete = true
       state.head.size ||= Number(record.size)
-    } else if (record?.used) state.used = Number(record.used)
+    }
+    if (record?.used) state.used = Number(record.used)
   }
   return state
 }
@@ -160,7 +161,7 @@ export class Entry {
   async commit(size) {
     if (this.complete) return
     await this.#checkpoint()
-    await this.#append({ complete: true, size })
+    await this.#append({ complete: true, size, used: Date.now() })
     this.complete = true
   }
 

@@ -1,21 +1,22 @@
 /**
  * What a model needs, before any of it is there. A memory's maximum and the width of its addresses are fixed before the
- * header is known, so a small instance reads the header and plans: with the binary that most models need, and where 32
- * bits do not hold this one, again with the one for 64.
+ * header is known, so an instance with little memory reads the header and plans: with the binary that most models need, and
+ * where 32 bits do not hold this one, again with the one for 64.
  */
 import { Binding } from './binding.js'
 import { LARGEST, LARGEST64, checkSize, compileBinary, instantiate } from './binaries.js'
 import { NiblError, unlessAborted } from './errors.js'
 import { chooseLarger } from './features.js'
 import { openSource } from './source.js'
-import { isMissing } from './stream.js'
+import { isMissing, readBytes } from './stream.js'
 import { isPart } from './folder.js'
 
 /* Static data, stacks, the staging buffer and what the allocator needs between blocks. */
 const MARGIN = 10 << 20
 const THREAD_MARGIN = 3 << 19
 const GRAMMAR_MARGIN = 8 << 20
-const PLANNER_MAXIMUM = 512 << 20
+/* Of the memory in which a header is read, and a model of that size loaded. */
+const FIRST_MAXIMUM = 512 << 20
 
 /** Before anything is known: enough for the header of most files, little to wait for. */
 export const FIRST_RANGE = 1 << 20
@@ -191,18 +192,7 @@ export class Input {
   /** Another file of the folder, whole; null where there is none. @param {string} name @param {number} limit bytes */
   async document(name, limit) {
     try {
-      const stream = await this.#source.sibling(name).open()
-      const parts = []
-      let length = 0
-      for (let chunk; (chunk = await stream.read()); ) {
-        parts.push(chunk.slice())
-        length += chunk.length
-        if (length > limit) {
-          await stream.cancel()
-          throw new NiblError('BAD_FILE', `${name} has more than ${limit} bytes.`)
-        }
-      }
-      return new Uint8Array(await new Blob(parts).arrayBuffer())
+      return await readBytes(await this.#source.sibling(name).open(), limit, name)
     } catch (error) {
       if (isMissing(error)) return null
       throw error
@@ -240,30 +230,27 @@ export function maximumOf(plan, choice, sessions, extra = 0) {
   return Math.max(needed, Math.min(largest, needed + grammars))
 }
 
-/** A small instance that knows a header. */
+/** An instance that knows a header, small as yet: the model is loaded in it too, where its memory may grow so far. */
 export class Planner {
-  #binding
-  #loader
-
   /** @param {Compiled} compiled @param {{ firstSize: number, fileName: string }} input
-   * @param {{ quantize?: string, configOnly?: boolean }} options */
-  static async of(compiled, input, { quantize, configOnly }) {
-    const size = { initial: 0, maximum: PLANNER_MAXIMUM, threads: 1 }
+   * @param {{ quantize?: string, configOnly?: boolean }} options @param {{ initial: number, maximum: number }} [size] memory in bytes */
+  static async of(compiled, input, { quantize, configOnly }, size = { initial: 0, maximum: FIRST_MAXIMUM }) {
     const binding = new Binding(await instantiate(compiled, size))
-    return new Planner(binding, binding.newLoader(input.firstSize, input.fileName, quantize, configOnly))
+    return new Planner(binding, binding.newLoader(input.firstSize, input.fileName, quantize, configOnly), size.maximum)
   }
 
-  /** @param {Binding} binding @param {number} loader */
-  constructor(binding, loader) {
-    this.#binding = binding
-    this.#loader = loader
+  /** @param {Binding} binding @param {number} loader @param {number} maximum bytes of memory */
+  constructor(binding, loader, maximum) {
+    this.binding = binding
+    this.loader = loader
+    this.maximum = maximum
   }
 
   /** Reads up to the header's end. @param {Input} input @returns {Promise<Chunk[]>} what it read */
   async read(input) {
     const asker = {
       wanted: () => this.#wanted(),
-      fileName: (/** @type {number} */ file) => this.#binding.fileName(this.#loader, file),
+      fileName: (/** @type {number} */ file) => this.binding.fileName(this.loader, file),
     }
     /** @type {Chunk[]} */
     const header = []
@@ -273,40 +260,40 @@ export class Planner {
       header.push({ offset: chunk.offset, bytes: chunk.bytes && chunk.bytes.slice() })
       this.feed(header.slice(-1))
       await input.turn(asker)
-    } while (!this.#binding.call('nibl_loader_header_ready', this.#loader))
+    } while (!this.binding.call('nibl_loader_header_ready', this.loader))
     return header
   }
 
   /** No more at once than may turn out not to be needed. */
   #wanted() {
-    const { offset, length } = this.#binding.wantedRange(this.#loader)
+    const { offset, length } = this.binding.wantedRange(this.loader)
     return { offset, length: Math.min(length, FIRST_RANGE) }
   }
 
   /** @param {Chunk[]} header */
   feed(header) {
-    for (const chunk of header) this.#binding.feed(this.#loader, chunk)
+    for (const chunk of header) this.binding.feed(this.loader, chunk)
   }
 
   /** @param {PlanOptions} options @param {Choice} choice */
   plan({ contextLength, kv, sessions }, { threads }) {
-    return this.#binding.plan(this.#loader, { contextLength, kv, sessions, threads })
+    return this.binding.plan(this.loader, { contextLength, kv, sessions, threads })
   }
 
   describe() {
-    return this.#binding.describe(this.#loader)
+    return this.binding.describe(this.loader)
   }
 
   /** Whether this recipe needs the model in memory, and whether a text to calibrate with. @param {import('./binding.js').QuantizeOptions} recipe */
   needs(recipe) {
-    return this.#binding.recipeNeeds(recipe)
+    return this.binding.recipeNeeds(recipe)
   }
 
   /** Of the file that a recipe makes, the size and the beginning. Nothing else can be asked afterwards.
    * @param {import('./binding.js').QuantizeOptions} recipe */
   output(recipe) {
-    const quantizer = this.#binding.newQuantizer(this.#loader, recipe)
-    return { size: this.#binding.quantizerSize(quantizer), bytes: this.#binding.quantizerOutput(quantizer) }
+    const quantizer = this.binding.newQuantizer(this.loader, recipe)
+    return { size: this.binding.quantizerSize(quantizer), bytes: this.binding.quantizerOutput(quantizer) }
   }
 }
 
@@ -342,7 +329,9 @@ export async function planHeader({ planner, header, compiled, choice }, input, o
   }
   const { wasmUrl, evaluate, quantize = options.extra !== undefined } = options
   planned.compiled = await unlessAborted(compileBinary(planned.choice.binary, { wasmUrl, evaluate, quantize }), signal)
-  planned.planner = await Planner.of(planned.compiled, input, options)
+  /* What has 4 bytes more there is no hundredth of it. */
+  const maximum = Math.min(LARGEST64, maximumOf(planned.plan, planned.choice, options.sessions, options.extra) * 1.01)
+  planned.planner = await Planner.of(planned.compiled, input, options, { initial: 0, maximum })
   planned.planner.feed(planned.header)
   planned.plan = planned.planner.plan(options, planned.choice)
   return planned

@@ -32,7 +32,10 @@ const engine = Promise.all([
 
 /** @param {any} request as in protocol.js */
 async function receive(request) {
-  if (request.call === 'load') askEarly(request.args[0], request.args[1])
+  if (request.call === 'load') {
+    askEarly(request.args[0], request.args[1])
+    compileEarly(request.args[1])
+  }
   if (request.args?.[1]?.cache) importEarly()
   try {
     const { receive } = await engine
@@ -48,6 +51,13 @@ function askEarly(descriptor, { early, cache }) {
   if (descriptor.kind !== 'url' || descriptor.part || early || cache) return
   descriptor.response = fetch(descriptor.url, { headers: descriptor.headers })
   descriptor.response.catch(() => {})
+}
+
+/** @param {any} options */
+function compileEarly(options) {
+  Promise.all([import('./features.js'), import('./binaries.js')])
+    .then(([{ chooseBinary }, { compileBinary }]) => compileBinary(chooseBinary(options).binary, options))
+    .catch(() => {})
 }
 
 /** What a cached load needs, while the engine's code comes. */

@@ -91,13 +91,19 @@ nibl_status nibl_layerwise_write_matrix(nibl_quantizer *q, size_t index) {
     if (l->outputs.items[index].slot == NIBL_SLOT_HEAD) w.norm = l->model->output_norm;
     if (!w.bytes) return nibl_fail_memory(t->bytes, "a matrix");
     nibl_status status = NIBL_OK;
-    if (l->head.squares && nibl_grid_of(t->to) && nibl_layerwise_is_head(l, index)) {
+    const bool rounds_head = nibl_grid_of(t->to) && nibl_outputs_is_head(&l->outputs, l->model, index);
+    if (l->importance.of) {
+        w.squares = l->importance.of[l->outputs.items[index].first];
+        t->uncalibrated += rounds_head && !w.squares;
+    }
+    if (l->head.squares && rounds_head) {
         w.site = &l->head;
+        w.squares = l->head.squares;
         if (q->method.gptq) status = nibl_layerwise_factor(q, w.site, NULL);
     }
     if (status == NIBL_OK) status = nibl_layerwise_encode(q, &w);
     nibl_factor_free(&l->factor);
-    if (status == NIBL_OK && w.matrix == &l->model->embedding && l->head.squares)
+    if (status == NIBL_OK && w.matrix == &l->model->embedding && l->head.squares && q->method.gptq)
         status = keep_embedding(q, &w);
     if (status == NIBL_OK) status = write_rows(q, index, w.bytes);
     nibl_free(w.bytes);

@@ -17,7 +17,7 @@ function tokenFile(name, sequences) {
 }
 
 describe('help', () => {
-  const verbs = ['run', 'embed', 'inspect', 'fit', 'bench', 'eval', 'hash']
+  const verbs = ['run', 'embed', 'imatrix', 'inspect', 'fit', 'bench', 'eval', 'hash']
 
   test('names every verb, and every verb has its own', () => {
     const { stdout } = succeed(['--help'])
