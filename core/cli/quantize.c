@@ -394,8 +394,8 @@ static int write_report(const nibl_cli_model *model, const quantize_options *o, 
         nibl_cli_json_string(&json, "command", command.bytes);
         nibl_cli_json_string(&json, "source", model->path);
         nibl_cli_json_string(&json, "output", o->output);
-        if (o->calibration) nibl_cli_json_string(&json, "calibration", o->calibration);
-        if (o->imatrix) nibl_cli_json_string(&json, "imatrix", o->imatrix);
+        if (o->calibration || o->imatrix)
+            nibl_cli_json_string(&json, "calibration", o->calibration ? o->calibration : o->imatrix);
         nibl_cli_json_real(&json, "seconds", seconds);
         nibl_cli_json_string(&json, "isa", nibl_isa());
         nibl_cli_json_raw(&json, "quantization", document);
