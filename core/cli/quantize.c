@@ -350,7 +350,7 @@ static void print_recovered(const nibl_cli_document *d, size_t tensors) {
     if (rounded > 0) printf(", but for %" PRIu64 " scales, which were rounded", rounded);
     if (worst) {
         const nibl_cli_node *name = &d->nodes[nibl_cli_document_member(d, worst, "name")];
-        printf("; least of all %.*s: %.1f %% of it", (int)name->length, name->bytes, 100 * least);
+        printf("; least of all %.*s: %.6g %% of it", (int)name->length, name->bytes, 100 * least);
     }
     puts("");
 }
