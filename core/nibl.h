@@ -233,14 +233,21 @@ typedef struct nibl_message {
     const char *content; /* UTF-8, NUL-terminated */
 } nibl_message;
 
+/* A moment as the host's clock and zone tell it; month 1 to 12, day 1 to 31. The library never asks a clock itself. */
+typedef struct nibl_moment {
+    int32_t year, month, day, hour, minute;
+} nibl_moment;
+
 /* Writes the conversation as the model's chat template does, ready to be tokenized with NIBL_TOKENIZE_SPECIAL; with
  * `generation_prompt` the opening of the assistant's answer follows. What the template already wrote, BOS included, must not
  * be added again: tokenize without NIBL_TOKENIZE_BOS. The file's Jinja text is run, as far as conversations of plain text
- * lead through it: no tools, and no clock (strftime_now is not defined). NIBL_E_UNSUPPORTED names what it reaches and the
+ * lead through it: no tools. `now` is what strftime_now tells (%Y %m %d %b %B %H %M %%, as @huggingface/jinja has it); NULL:
+ * it is not defined, and some templates fall back to a date of their own. NIBL_E_UNSUPPORTED names what it reaches and the
  * library does not know (JavaScript runs the Jinja itself); NIBL_E_ARGUMENT where the template refuses the messages, as
  * some do with a system message or two users in turn. Lengths as in nibl_detokenize. */
 nibl_status nibl_chat_prompt(const nibl_model *model, const nibl_message *messages, size_t count,
-                             bool generation_prompt, char *text, size_t capacity, size_t *length);
+                             bool generation_prompt, const nibl_moment *now, char *text, size_t capacity,
+                             size_t *length);
 
 /* ---- Sessions: one token sequence and its KV cache ------------------------------------------------------------ */
 

@@ -42,6 +42,9 @@ static domain split(const char *given) {
     return d;
 }
 
+/* A score must not depend on the day; without a clock Llama's templates name the same. */
+static const nibl_moment written = {.year = 2024, .month = 7, .day = 26};
+
 /* Conversations, one a line: {"messages": [{"role", "content"}, ...]}, as the model's template writes them. */
 static int write_chat(const nibl_model *model, const domain *d, const char *line, nibl_cli_text *out) {
     nibl_cli_document document = {0};
@@ -62,9 +65,9 @@ static int write_chat(const nibl_model *model, const domain *d, const char *line
     }
     if (code == NIBL_EXIT_OK && count == 0) code = nibl_cli_fail("%s: a line without messages", d->name);
     if (code == NIBL_EXIT_OK) {
-        nibl_status status = nibl_chat_prompt(model, messages, count, false, NULL, 0, &length);
+        nibl_status status = nibl_chat_prompt(model, messages, count, false, &written, NULL, 0, &length);
         if (status == NIBL_E_BUFFER && nibl_cli_text_reserve(out, out->length + length))
-            status = nibl_chat_prompt(model, messages, count, false, out->bytes + out->length,
+            status = nibl_chat_prompt(model, messages, count, false, &written, out->bytes + out->length,
                                       out->capacity - out->length, &length);
         if (status < 0)
             code = nibl_cli_fail_library(d->name);
@@ -365,7 +368,7 @@ static int evaluate_domains(nibl_cli_evaluator *e) {
         size_t length;
         const nibl_message message = {"user", "?"};
         if (is_chat(&d) &&
-            nibl_chat_prompt(e->model.model, &message, 1, false, NULL, 0, &length) != NIBL_E_BUFFER)
+            nibl_chat_prompt(e->model.model, &message, 1, false, &written, NULL, 0, &length) != NIBL_E_BUFFER)
             fprintf(stderr, "nibl: %s is left out: %s\n", d.name, nibl_last_message());
         else if (code == NIBL_EXIT_OK)
             code = evaluate(e, &d);
