@@ -564,6 +564,7 @@ const char *nibl_quantizer_file(const nibl_quantizer *quantizer);
  * for), bytes before and after; sums and bits per weight; the recipe as it stands in the file. With `measure`, of what has
  * come out: the `error` of matrices (root mean square of what rounding changed, relative to that of the weights as they were
  * rounded), and with a calibration the `inputs`: of each the channels with the largest root mean square and the median.
+ * `unscaled`: as many were rounded as without AWQ, because what goes before them can take no scale back.
  * With method recover of how many `groups` with a scale so many were `recovered`, and `scales_rounded` of those because
  * the type cannot store their scale as it is.
  * `uncalibrated`: how many matrices of a tensor were rounded as without a text, because that does not reach them.

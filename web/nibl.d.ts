@@ -536,6 +536,8 @@ export interface QuantizedTensor {
   readonly bytes: number
   /** So many of its matrices were rounded as without text or imatrix, which tell nothing of them. */
   readonly uncalibrated?: number
+  /** So many without AWQ: what goes before them can take no scale back. */
+  readonly unscaled?: number
   /** With 'recover': groups of weights that share a scale, how many of them lie on the grid of `to`, and have a scale that it stores rounded. */
   readonly groups?: number
   readonly recovered?: number
