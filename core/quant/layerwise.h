@@ -46,6 +46,7 @@ struct nibl_layerwise {
     float *room; /* of 16 rows the values (16, widest), of one the weights (widest), NIBL_GPTQ_ROOM(widest) */
     nibl_block *blocks; /* of 16 rows */
     uint64_t room_width, block_width;
+    nibl_recovery *recoveries;
     /* of a model that is turned (rotate.h) */
     nibl_rotation *rotation; /* NULL = it is not */
     float *ones; /* (width): norms */
@@ -60,6 +61,13 @@ struct nibl_layerwise {
 
 static inline float *nibl_layerwise_scale(const nibl_layerwise *l, const nibl_site *site) {
     return site ? l->scales[site - l->calib.sites] : NULL;
+}
+
+/* The first of the matrices whose input's scale a vector of the layer takes back: a norm's, its bias', that of the values. */
+static inline const nibl_matrix *nibl_layerwise_taker(const nibl_layer *layer, float *const *vector) {
+    if (vector == &layer->attn_norm || vector == &layer->attn_norm_bias) return nibl_calib_first_attn(layer);
+    if (vector == &layer->ffn_norm || vector == &layer->ffn_norm_bias) return nibl_calib_first_ffn(layer);
+    return vector == &layer->bv ? &layer->wo : NULL;
 }
 
 /* x may be NULL: an architecture may lack the norm. */

@@ -103,6 +103,17 @@ function imatrixFile(tensors, kind = 'imatrix') {
   return Buffer.concat([header, Buffer.alloc(-header.length & 31), ...data])
 }
 
+test('weights that lie on a grid already are recovered, or what lies on none is told', () => {
+  const [wide, out] = ['wide.gguf', 'recovered.gguf'].map((name) => path.join(folder, name))
+  succeed(['quantize', fixture('tiny-llama-q4_1.gguf'), wide, 'f32', '--embedding', 'f32', '--head', 'f32', '--allow-requantize'])
+  const { stdout } = succeed(['quantize', wide, out, 'q4_1', '--embedding', 'f32', '--head', 'f32', '--method', 'recover'])
+  assert.match(stdout, /14 of 14 tensors lie on their grid and are the same$/m)
+  refuse(['quantize', wide, path.join(folder, 'none'), 'q4_0', '--method', 'recover'], 1, /only \d+ of its \d+ groups of weights lie on a grid of Q4_0, but its first row on one of Q4_1/)
+  const [{ tensors }] = json(['quantize', wide, out, 'q4_1', '--method', 'recover,clip'])
+  const whole = tensors.filter((/** @type {any} */ { groups, recovered }) => groups === recovered)
+  assert.ok(whole.length >= 14 && tensors.some((/** @type {any} */ { groups, recovered }) => recovered < groups / 10))
+})
+
 test('an imatrix file in place of the text', () => {
   const model = fixture('tiny-llama-f16.gguf')
   const text = file('imatrix.txt', 'The reef is in the north. 12 + 30 = 42. '.repeat(40))
@@ -123,6 +134,30 @@ test('an imatrix file in place of the text', () => {
   assert.equal(recipe.method, 'imatrix')
   assert.deepEqual(made.filter((/** @type {any} */ tensor) => tensor.to === 'Q4_0' && !tensor.uncalibrated).map((/** @type {any} */ { name }) => name), ['blk.0.attn_q.weight'])
   assert.match(succeed(['quantize', model, again, '--imatrix', foreign]).stdout, /14 tensors: the imatrix file tells nothing of token_embd\.weight and others/)
+})
+
+/** Tensors of F32 of a GGUF file. @param {string} at @returns {Map<string, Float32Array>} */
+function floatsOf(at) {
+  const bytes = fs.readFileSync(at)
+  const [{ model }] = json(['inspect', at])
+  return new Map(model.tensors.map((/** @type {any} */ { name, offset, bytes: length }) => [name, new Float32Array(bytes.buffer.slice(bytes.byteOffset + offset, bytes.byteOffset + offset + length))]))
+}
+
+test('the sums of an imatrix file are those of transformers', () => {
+  const { text, tokens, sums } = JSON.parse(fs.readFileSync(fixture('imatrix.json'), 'utf8'))
+  const out = path.join(folder, 'sums.gguf')
+  succeed(['imatrix', fixture('tiny-llama-f16.gguf'), out, file('sums.txt', text), '--tokens', String(tokens)])
+  const found = floatsOf(out)
+  for (const [name, expected] of Object.entries(sums)) {
+    assert.deepEqual([...(found.get(`${name}.counts`) ?? [])], [tokens])
+    const got = found.get(`${name}.in_sum2`) ?? []
+    assert.equal(got.length, expected.length)
+    /* the first layer's inputs are exact; what follows is computed with activations of 8 bits */
+    const tolerance = name === 'blk.0.attn_q.weight' ? 1e-5 : 0.03
+    const total = expected.reduce((/** @type {number} */ sum, /** @type {number} */ x) => sum + x, 0)
+    const off = expected.reduce((/** @type {number} */ sum, /** @type {number} */ x, /** @type {number} */ i) => sum + Math.abs(got[i] - x), 0)
+    assert.ok(off < tolerance * total, `${name}: ${off / total}`)
+  }
 })
 
 test('imatrix files that cannot be, and what they cannot do', () => {
