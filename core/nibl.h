@@ -441,11 +441,11 @@ typedef struct nibl_quantize_options {
     /* A list: "awq,gptq". rtn (NULL): the type's own rule, or its search where it has none. clip: for every type the scale
      * is searched whose rounded weights are nearest to the given ones, in squares. The others need
      * nibl_model_quantizer_new, where the squares of clip are weighted by the activity of the inputs. imatrix: by that
-     * and by the magnitude of a weight. awq (arXiv:2306.00978): active inputs are scaled up before rounding, and what comes
-     * before them takes that back. recover: of weights that lie on a grid of their type already (of a model
+     * and by the magnitude of a weight. awq (arXiv:2306.00978): clip, and active inputs are scaled up before rounding; what
+     * comes before them takes that back. recover: of weights that lie on a grid of their type already (of a model
      * that was trained for it, or was once quantized) that grid, without loss; where one lies on none, that is an error, unless another method
      * follows (recover,clip). gptq (arXiv:2210.17323): the error of a column is made good by those rounded after
-     * it. Clip with a text, imatrix and gptq round the head, too, or the embedding that is it, by its inputs. rotate (QuaRot's folded
+     * it. Clip with a text, imatrix, awq and gptq round the head, too, or the embedding that is it, by its inputs. rotate (QuaRot's folded
      * rotations, arXiv:2404.00456), before the others: the residual stream and the heads between values and outputs are
      * turned so that no weight stands out, norms folded in; a head that was the embedding becomes a tensor of its own. Pays
      * with gptq and one scale a row. best: what lost least where it was measured: awq,gptq, and iq4_nl where no type is told. */
@@ -514,8 +514,8 @@ nibl_status nibl_quantizer_step(nibl_quantizer *quantizer);
 
 /* Mixed precision: types of tensors with which a file of a given size loses least. Each tensor alone is rounded to the
  * smallest of the types that it can have, as the method rounds (but for awq), and the KL divergence from the model is measured
- * over positions of the text's last 1,024 tokens; other types are taken to lose in proportion to their error, in squares weighted
- * by the activity of inputs. `types`: a list as "q3_k,q4_0,q5_0,q8_0"; NULL: all of 2 to 8 bits. What the options name (their
+ * over positions of the text's last 512 tokens, with exact activations; other types are taken to lose in proportion to their error of
+ * the outputs, in squares (without gptq: of the weights, by the activity of inputs). `types`: a list as "q3_k,q4_0,q5_0,q8_0"; NULL: all of 2 to 8 bits. What the options name (their
  * `tensors`), and what they keep or make floats, stays. Tokens, window, the model, memory and errors as for
  * nibl_model_quantizer_new; besides, logits of 256 positions. */
 typedef struct nibl_allotment nibl_allotment;
@@ -564,6 +564,7 @@ const char *nibl_quantizer_file(const nibl_quantizer *quantizer);
  * for), bytes before and after; sums and bits per weight; the recipe as it stands in the file. With `measure`, of what has
  * come out: the `error` of matrices (root mean square of what rounding changed, relative to that of the weights as they were
  * rounded), and with a calibration the `inputs`: of each the channels with the largest root mean square and the median.
+ * `unscaled`: as many were rounded as without AWQ, because what goes before them can take no scale back.
  * With method recover of how many `groups` with a scale so many were `recovered`, and `scales_rounded` of those because
  * the type cannot store their scale as it is.
  * `uncalibrated`: how many matrices of a tensor were rounded as without a text, because that does not reach them.

@@ -112,6 +112,8 @@ async function fetchAndCompile(url) {
   return WebAssembly.compile(await response.arrayBuffer())
 }
 
+export const MEMORY_ADVICE = 'Close other tabs, or take a smaller model or a shorter contextLength.'
+
 const PAGE = 65536
 /** Bytes that the binaries' memories can have: 32 bits, and what engines allow for 64. */
 export const LARGEST = 65536 * PAGE
@@ -150,7 +152,7 @@ export async function instantiate({ module, glue, shared, memory64 }, { initial,
     throw new NiblError(
       'OUT_OF_MEMORY',
       `This engine does not give ${megabytes(initial)} of ${megabytes(maximum)} MB of memory. ` +
-        'Close other tabs, or take a smaller model or a shorter contextLength.',
+        MEMORY_ADVICE,
       { cause },
     )
   }

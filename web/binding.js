@@ -88,6 +88,16 @@ export class Binding {
     return pointer
   }
 
+  /** Makes the memory as large as this, where it is smaller: in one step, not in those of the allocator. @param {number} bytes */
+  grow(bytes) {
+    const pages = Math.ceil((bytes - this.memory.buffer.byteLength) / 65536)
+    try {
+      if (pages > 0) this.memory.grow(/** @type {any} */ (this.#wordBytes === 8 ? BigInt(pages) : pages))
+    } catch (cause) {
+      throw new NiblError('OUT_OF_MEMORY', `The memory cannot grow to ${bytes} bytes.`, { cause })
+    }
+  }
+
   /** @param {Pointer} pointer */
   release(pointer) {
     this.#enter('free', [pointer])
@@ -566,7 +576,7 @@ export class Binding {
     return Boolean(this.#enter('nibl_sampler_done', [sampler]))
   }
 
-  /** @param {'loader' | 'decoder' | 'sampler' | 'grammar' | 'quantizer' | 'allotment'} kind @param {Pointer} object */
+  /** @param {'loader' | 'model' | 'decoder' | 'sampler' | 'grammar' | 'quantizer' | 'allotment'} kind @param {Pointer} object */
   free(kind, object) {
     this.#enter(`nibl_${kind}_free`, [object])
   }

@@ -68,7 +68,7 @@ export class Calibrating {
   static async start(input, planned, options, context) {
     const onProgress = (/** @type {any} */ progress) => context.emit({ progress })
     const hooks = { signal: context.signal, onProgress, onWarning: () => {} }
-    const loading = await Loading.of(input, planned, { sessions: 1, extra: options.extra }, hooks)
+    const loading = await Loading.of(input, planned, { contextLength: 0, kv: 'i8', sessions: 1, extra: options.extra }, hooks)
     await loading.complete
     const calibrating = new Calibrating(loading, input, options, context)
     if (input.fileName === 'config.json') calibrating.#config = await new Blob(firstFile(planned.header)).text()

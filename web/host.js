@@ -30,6 +30,7 @@ export function engineCalls() {
     },
     quantized: (_, context) => quantizing.next(context),
     quantizeReport: () => quantizing.report(),
+    end: () => engine?.end(),
     files: (_, context) => engine.files(context),
     ready: (_, context) => engine.ready(context),
     generate: ([request], context) => engine.generate(request, context),

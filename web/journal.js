@@ -81,6 +81,8 @@ export class Entry {
   /** @type {CacheFile | null} */
   #journal = null
   #written = 0
+  /** Of a complete file, that it was used. @type {Promise<void>} */
+  #noted = Promise.resolve()
   /** Not in the journal yet. */
   #fresh = new Ranges()
   /** @type {Head | null} */
@@ -100,9 +102,11 @@ export class Entry {
     const entry = new Entry(backend, id, signal)
     try {
       await entry.#lock()
-      await entry.#append({ used: Date.now() })
+      const noted = entry.#append({ used: Date.now() })
       /* Nothing will be written: others may read as well. */
-      if (entry.complete) await entry.close()
+      if (entry.complete) entry.#noted = noted.finally(() => entry.#letGo())
+      else await noted
+      entry.#noted.catch(() => {}) /* close() tells */
       return entry
     } catch (error) {
       await entry.close().catch(() => {})
@@ -168,7 +172,8 @@ export class Entry {
   /** Forgets the bytes. */
   async clear() {
     if (this.complete) await this.#reopen()
-    this.#closeFiles()
+    this.#closeData()
+    this.#closeJournal()
     this.head = null
     this.ranges = new Ranges()
     this.#fresh = new Ranges()
@@ -177,19 +182,32 @@ export class Entry {
     await this.#backend.remove(`${this.#id}.data`)
   }
 
-  #closeFiles() {
+  #closeData() {
     this.#data?.close()
+    this.#data = null
+  }
+
+  #closeJournal() {
     this.#journal?.close()
-    this.#data = this.#journal = null
+    this.#journal = null
+  }
+
+  /** Others may have the file. */
+  #letGo() {
+    this.#closeJournal()
+    this.#release()
+    this.#release = () => {}
   }
 
   async close() {
+    const noted = this.#noted
+    this.#noted = Promise.resolve()
     try {
-      if (!this.complete) await this.#checkpoint()
+      if (this.complete) await noted
+      else await this.#checkpoint()
     } finally {
-      this.#closeFiles()
-      this.#release()
-      this.#release = () => {}
+      this.#closeData()
+      this.#letGo()
     }
   }
 }

@@ -5,7 +5,7 @@
 import { NEED_DATA, OK } from './binding.js'
 import { compileBinary, startThreads } from './binaries.js'
 import { NiblError, unlessAborted } from './errors.js'
-import { Input, Planner, located, marginOf, maximumOf, planFile } from './planning.js'
+import { Input, beginModel, located, planFile } from './planning.js'
 
 const PROGRESS_INTERVAL = 100 /* ms */
 
@@ -88,20 +88,14 @@ export class Loading {
 
   /** The same from a header that was read.
    * @param {Input} input @param {import('./planning.js').Planned} planned
-   * @param {{ sessions: number, quantize?: string, extra?: number }} options
+   * @param {import('./planning.js').PlanOptions} options
    * @param {{ signal: AbortSignal, onProgress: (progress: Progress) => void, onWarning: (warning: NiblError) => void }} hooks */
-  static async of(input, { planner, header, plan, compiled, choice, unsupported }, options, { signal, onProgress, onWarning }) {
-    if (!plan || unsupported) throw unsupported
-    const maximum = maximumOf(plan, choice, options.sessions, options.extra)
-    if (planner.maximum < maximum) {
-      const size = { initial: plan.total - plan.kv + marginOf(choice), maximum }
-      planner = await unlessAborted(Planner.of(compiled, input, options, size), signal)
-      planner.feed(header)
-    }
-    const { binding, loader } = planner
+  static async of(input, planned, options, { signal, onProgress, onWarning }) {
+    if (!planned.plan || planned.unsupported) throw planned.unsupported
+    const { binding, loader, model } = await beginModel(planned, input, options, signal)
+    const { header, plan, choice } = planned
     const threads = startThreads(binding.module, choice.threads)
     threads.catch(() => {})
-    const model = binding.begin(loader)
     /* What came with the header of a file is here already. */
     let status = NEED_DATA
     for (const chunk of header) status = binding.feed(loader, chunk)

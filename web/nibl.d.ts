@@ -27,7 +27,10 @@ export interface LoadOptions {
    * that knows Range for them in the order they are needed. `model.ready` tells when all are there. Default: false.
    */
   early?: boolean
-  /** Tokens that prompt and answer may have together. Default: the model's own, at most 4096. */
+  /**
+   * Tokens that prompt and answer may have together. Default: the model's own, at most 4096, and at most 1024 a GiB that the
+   * device says it has; where there is no memory for so many, half of them, and so on down to 512 (info.why tells).
+   */
   contextLength?: number
   /** Threads; more than one need a cross-origin isolated page and the worker. Default: half of the processors, 2 to 8. */
   threads?: number
@@ -205,7 +208,7 @@ export interface ModelInfo {
   /** 'relaxed-threads' and the like. */
   readonly binary: string
   readonly threads: number
-  /** Why this binary and number of threads. */
+  /** Why this binary and number of threads, and what was done without for want of memory. */
   readonly why: string
   /** The file's Jinja text, or null. */
   readonly chatTemplate: string | null
@@ -533,6 +536,8 @@ export interface QuantizedTensor {
   readonly bytes: number
   /** So many of its matrices were rounded as without text or imatrix, which tell nothing of them. */
   readonly uncalibrated?: number
+  /** So many without AWQ: what goes before them can take no scale back. */
+  readonly unscaled?: number
   /** With 'recover': groups of weights that share a scale, how many of them lie on the grid of `to`, and have a scale that it stores rounded. */
   readonly groups?: number
   readonly recovered?: number

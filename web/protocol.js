@@ -4,6 +4,7 @@
  *
  *   caller -> engine   { id, call, args }   call: 'load' | 'inspect' | 'fit' | 'ready' | 'generate' | 'embed' | 'save' | 'restore' | 'keep' | 'kept' | 'tokenize' | 'detokenize'
  *                                              | 'quantize', then 'quantized' until it gives null, then 'quantizeReport'
+ *                                              | 'end', the last one
  *                      { id, abort: true }  the caller has lost interest in call `id`
  *   engine -> caller   { id, event }        any number of them, in order: { progress }, { warning }, { piece }, { stats }
  *                      { id, value }        the call's end: its result

@@ -39,7 +39,8 @@ async function receive(request) {
   if (request.args?.[1]?.cache) importEarly()
   try {
     const { receive } = await engine
-    receive(request)
+    await receive(request)
+    if (request.call === 'end') port.close()
   } catch (error) {
     const message = `The worker cannot load its modules: ${error}. Are they served? (workerUrl)`
     port.postMessage({ id: request.id, error: { name: 'NiblError', code: 'WORKER_FAILED', message } })

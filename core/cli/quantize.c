@@ -319,18 +319,16 @@ static void print_salient(const nibl_cli_document *d) {
            (int)channel->length, channel->bytes, (int)name->length, name->bytes, most);
 }
 
-/* Matrices that the calibration text did not reach, or a file does not tell of. */
-static void print_uncalibrated(const nibl_cli_document *d, size_t tensors, const char *imatrix) {
+/* Tensors with a member that tells of matrices which a method left out. */
+static void print_left_out(const nibl_cli_document *d, size_t tensors, const char *member, const char *why) {
     size_t count = 0, first = 0;
     for (size_t t = tensors + 1; t < d->nodes[tensors].next; t = d->nodes[t].next) {
-        if (!nibl_cli_document_member(d, t, "uncalibrated")) continue;
+        if (!nibl_cli_document_member(d, t, member)) continue;
         if (count++ == 0) first = nibl_cli_document_member(d, t, "name");
     }
     if (count == 0) return;
-    printf("%zu tensor%s: %s %.*s%s, which %s rounded as without it\n", count, count > 1 ? "s" : "",
-           imatrix ? "the imatrix file tells nothing of" : "the text hardly reaches",
-           (int)d->nodes[first].length, d->nodes[first].bytes, count > 1 ? " and others" : "",
-           count > 1 ? "are" : "is");
+    printf("%zu tensor%s: %s %.*s%s, rounded as without it\n", count, count > 1 ? "s" : "", why,
+           (int)d->nodes[first].length, d->nodes[first].bytes, count > 1 ? " and others" : "");
 }
 
 /* Tensors whose grid was looked for. */
@@ -352,7 +350,7 @@ static void print_recovered(const nibl_cli_document *d, size_t tensors) {
     if (rounded > 0) printf(", but for %" PRIu64 " scales, which were rounded", rounded);
     if (worst) {
         const nibl_cli_node *name = &d->nodes[nibl_cli_document_member(d, worst, "name")];
-        printf("; least of all %.*s: %.1f %% of it", (int)name->length, name->bytes, 100 * least);
+        printf("; least of all %.*s: %.6g %% of it", (int)name->length, name->bytes, 100 * least);
     }
     puts("");
 }
@@ -373,7 +371,9 @@ static void print_summary(const nibl_cli_document *d, const char *path, const ch
     printf("recipe: %.*s\n", (int)d->nodes[recipe].length, d->nodes[recipe].bytes);
     print_loss(d, tensors);
     print_salient(d);
-    print_uncalibrated(d, tensors, imatrix);
+    print_left_out(d, tensors, "uncalibrated",
+                   imatrix ? "the imatrix file tells nothing of" : "the text hardly reaches");
+    print_left_out(d, tensors, "unscaled", "AWQ finds nothing that takes a scale back before");
     print_recovered(d, tensors);
     unsigned lines = 5;
     for (size_t t = tensors + 1; t < d->nodes[tensors].next && lines > 0; t = d->nodes[t].next)
@@ -394,8 +394,8 @@ static int write_report(const nibl_cli_model *model, const quantize_options *o, 
         nibl_cli_json_string(&json, "command", command.bytes);
         nibl_cli_json_string(&json, "source", model->path);
         nibl_cli_json_string(&json, "output", o->output);
-        if (o->calibration) nibl_cli_json_string(&json, "calibration", o->calibration);
-        if (o->imatrix) nibl_cli_json_string(&json, "imatrix", o->imatrix);
+        if (o->calibration || o->imatrix)
+            nibl_cli_json_string(&json, "calibration", o->calibration ? o->calibration : o->imatrix);
         nibl_cli_json_real(&json, "seconds", seconds);
         nibl_cli_json_string(&json, "isa", nibl_isa());
         nibl_cli_json_raw(&json, "quantization", document);

@@ -21,7 +21,7 @@ static inline size_t nibl_panel_at(uint32_t size, uint32_t i, uint32_t j) {
 typedef struct nibl_factor {
     uint32_t n, size;
     uint32_t *order; /* (size): columns, the most active first; those from n on are none */
-    float *panels; /* R_ki / R_ii at (k, i), k < i, both by order; the caller's */
+    float *panels; /* R_ki / R_ii at (k, i), k < i, and R_ii at (i, i), both by order; the caller's */
 } nibl_factor;
 
 #define NIBL_DAMP 0.01 /* usual, of the mean of H's diagonal */
@@ -47,5 +47,8 @@ typedef struct nibl_gptq_rows {
 #define NIBL_GPTQ_ROOM(n) (35 * (uint64_t)(n))
 
 void nibl_gptq_round(const nibl_factor *factor, const nibl_kernels *kernels, const nibl_gptq_rows *rows);
+
+/* Afterwards: the sum of (w^ - w) H (w^ - w)^T over the rows. */
+double nibl_gptq_error(const nibl_factor *factor, const nibl_kernels *kernels, const nibl_gptq_rows *rows);
 
 #endif

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SHARED = 3 /* matrices that have one input, at most */ };
+enum { SHARED = 3 /* matrices that have one input, at most */, VECTORS = 5 /* that take scales back */ };
 
 /* ---- A layer ---- */
 
@@ -57,15 +57,14 @@ static nibl_status note_salient(nibl_quantizer *q) {
     return NIBL_OK;
 }
 
-/* Whether what goes before an input can take its scale back: a norm without bias that nothing else sees, the values of
+/* Whether what goes before an input can take its scale back: a norm that nothing else sees, the values of
  * attention where every head has its own, or the upper of the two matrices before the last. */
 static bool folds(const nibl_model *m, const nibl_layer *layer, const nibl_matrix *first) {
-    if (first == nibl_calib_first_attn(layer)) return layer->attn_norm && !layer->attn_norm_bias;
+    if (first == nibl_calib_first_attn(layer)) return layer->attn_norm != NULL;
     if (first == &layer->conv_out) return false;
-    if (first == &layer->wo)
-        return m->hyper.heads == m->hyper.kv_heads && !layer->bv && !layer->attn_sub_norm;
+    if (first == &layer->wo) return m->hyper.heads == m->hyper.kv_heads && !layer->attn_sub_norm;
     if (nibl_calib_expert(m, layer->down, first) == nibl_arch_dim(&m->hyper, NIBL_DIM_EXPERTS))
-        return m->hyper.experts == 0 && layer->ffn_norm && !layer->ffn_norm_bias;
+        return m->hyper.experts == 0 && layer->ffn_norm;
     return !m->arch->ungated && !layer->up_bias && !layer->ffn_sub_norm &&
            m->arch->activation != NIBL_ACTIVATE_CLAMPED;
 }
@@ -77,12 +76,15 @@ static nibl_status find_scales(nibl_quantizer *q, const nibl_layer *layer) {
         const nibl_matrix *matrices[SHARED];
         const nibl_dtype *types[SHARED];
         uint32_t count = 0;
-        if (!folds(l->model, layer, site->first)) continue;
+        const bool foldable = folds(l->model, layer, site->first);
         for (uint32_t i = 0; i < l->work_count; i++) {
             if (l->works[i].site != site) continue;
+            if (!foldable) l->works[i].tensor->unscaled++;
+            if (!foldable) continue;
             matrices[count] = l->works[i].matrix;
             types[count++] = l->works[i].tensor->to;
         }
+        if (!foldable) continue;
         nibl_free(l->scales[s]);
         l->scales[s] = nibl_alloc((uint64_t)site->cols * sizeof(float));
         if (!l->scales[s])
@@ -129,24 +131,27 @@ static nibl_status encode_layer(nibl_quantizer *q) {
 static nibl_status compute_again(nibl_quantizer *q, nibl_layer *layer) {
     nibl_layerwise *l = q->layerwise;
     const uint32_t width = l->model->hyper.width;
-    float *const norms[] = {layer->attn_norm, layer->ffn_norm};
-    float *scaled = nibl_alloc(8ull * width);
-    nibl_status status = scaled ? NIBL_OK : nibl_fail_memory(8ull * width, "the norms of a layer");
+    float **const places[VECTORS] = {&layer->attn_norm, &layer->attn_norm_bias, &layer->ffn_norm,
+                                     &layer->ffn_norm_bias, &layer->bv},
+                  *plain[VECTORS];
+    const uint32_t longest = layer->wv.rows > width ? layer->wv.rows : width;
+    float *scaled = nibl_alloc(4ull * VECTORS * longest);
+    nibl_status status =
+        scaled ? NIBL_OK : nibl_fail_memory(4ull * VECTORS * longest, "the norms of a layer");
     for (uint32_t i = 0; i < l->work_count; i++) l->works[i].original = *l->works[i].matrix;
     for (uint32_t i = 0; i < l->work_count && status == NIBL_OK; i++)
         status = nibl_layerwise_pack(q, &l->works[i]);
     if (status == NIBL_OK) {
-        nibl_layerwise_divide(
-            scaled, norms[0],
-            nibl_layerwise_scale(l, nibl_calib_site(&l->calib, nibl_calib_first_attn(layer))), width);
-        nibl_layerwise_divide(
-            scaled + width, norms[1],
-            nibl_layerwise_scale(l, nibl_calib_site(&l->calib, nibl_calib_first_ffn(layer))), width);
-        if (norms[0]) layer->attn_norm = scaled;
-        if (norms[1]) layer->ffn_norm = scaled + width;
+        for (uint32_t i = 0; i < VECTORS; i++) {
+            const float *scale =
+                nibl_layerwise_scale(l, nibl_calib_site(&l->calib, nibl_layerwise_taker(layer, places[i])));
+            float *own = scaled + (size_t)i * longest;
+            plain[i] = *places[i];
+            nibl_layerwise_divide(own, plain[i], scale, places[i] == &layer->bv ? layer->wv.rows : width);
+            if (plain[i]) *places[i] = own;
+        }
         status = nibl_calib_again(&l->calib);
-        layer->attn_norm = norms[0];
-        layer->ffn_norm = norms[1];
+        for (uint32_t i = 0; i < VECTORS; i++) *places[i] = plain[i];
     }
     for (uint32_t i = 0; i < l->work_count; i++) {
         nibl_matrix *m = l->works[i].matrix;

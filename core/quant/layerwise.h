@@ -63,6 +63,13 @@ static inline float *nibl_layerwise_scale(const nibl_layerwise *l, const nibl_si
     return site ? l->scales[site - l->calib.sites] : NULL;
 }
 
+/* The first of the matrices whose input's scale a vector of the layer takes back: a norm's, its bias', that of the values. */
+static inline const nibl_matrix *nibl_layerwise_taker(const nibl_layer *layer, float *const *vector) {
+    if (vector == &layer->attn_norm || vector == &layer->attn_norm_bias) return nibl_calib_first_attn(layer);
+    if (vector == &layer->ffn_norm || vector == &layer->ffn_norm_bias) return nibl_calib_first_ffn(layer);
+    return vector == &layer->bv ? &layer->wo : NULL;
+}
+
 /* x may be NULL: an architecture may lack the norm. */
 static inline void nibl_layerwise_divide(float *out, const float *x, const float *scale, uint32_t n) {
     for (uint32_t i = 0; x && i < n; i++) out[i] = scale ? x[i] / scale[i] : x[i];

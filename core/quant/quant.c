@@ -380,6 +380,7 @@ static void write_tensor(nibl_writer *w, const nibl_quant_tensor *t) {
     nibl_print(w, ",\"source_bytes\":%llu,\"bytes\":%llu", (unsigned long long)t->source->bytes,
                (unsigned long long)stored_bytes(t));
     if (t->uncalibrated > 0) nibl_print(w, ",\"uncalibrated\":%u", t->uncalibrated);
+    if (t->unscaled > 0) nibl_print(w, ",\"unscaled\":%u", t->unscaled);
     if (t->recovery.groups > 0)
         nibl_print(w, ",\"groups\":%llu,\"recovered\":%llu", (unsigned long long)t->recovery.groups,
                    (unsigned long long)t->recovery.found);

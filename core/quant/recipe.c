@@ -60,7 +60,7 @@ static const struct {
     {"recover", false, {.recover = true}},
     {"imatrix", true, {.search = true, .magnitude = true, .rest = true}},
     {"rotate", false, {.rotate = true}},
-    {"awq", true, {.awq = true}},
+    {"awq", true, {.search = true, .awq = true, .rest = true}},
     {"gptq", true, {.search = true, .gptq = true, .rest = true}},
     {"best", true, {.search = true, .awq = true, .gptq = true}}, /* also types: choose() */
 };

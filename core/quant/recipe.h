@@ -23,6 +23,7 @@ typedef struct nibl_quant_tensor {
     nibl_recovery recovery; /* where that is asked for */
     uint32_t
         uncalibrated; /* of its matrices so many were rounded as without a text, which hardly reaches them */
+    uint32_t unscaled; /* so many without AWQ: what goes before them can take no scale back */
 } nibl_quant_tensor;
 
 /* What the list of methods asks for. */

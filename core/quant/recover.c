@@ -39,8 +39,11 @@ static group group_of(const nibl_grid *g, const nibl_dtype *from, const float *x
 
 static double slack(const group *s, float x) { return fabs((double)x) * s->relative + s->absolute; }
 
+/* Ties to even, without a call. */
+static double nearest(double y) { return (y + 0x1.8p52) - 0x1.8p52; }
+
 static double level_near(const group *s, double y) {
-    if (s->levels.count == 0) return rint(y);
+    if (s->levels.count == 0) return nearest(y);
     double best = (double)s->levels.table[0];
     for (uint32_t i = 1; i < s->levels.count; i++)
         if (fabs((double)s->levels.table[i] - y) < fabs(best - y)) best = (double)s->levels.table[i];
@@ -50,8 +53,9 @@ static double level_near(const group *s, double y) {
 /* Narrows it to what (y +- room) / level allows. */
 static bool meet(interval *a, double y, double room, double level) {
     const double one = (y - room) / level, other = (y + room) / level;
-    a->low = fmax(a->low, fmin(one, other));
-    a->high = fmin(a->high, fmax(one, other));
+    const double low = one < other ? one : other, high = one < other ? other : one;
+    a->low = low > a->low ? low : a->low;
+    a->high = high < a->high ? high : a->high;
     return a->low <= a->high;
 }
 
@@ -68,8 +72,8 @@ static bool scales_of(const group *s, float origin, float top, double at, interv
             if ((fabs(y) > fabs(span) / 2) != (large == 1)) continue;
             const double level = level_near(s, y / ((out->low + out->high) / 2));
             if (fabs(level) < 0.5 ? fabs(y) > room : !meet(out, y, room, level)) return false;
-            ends->low = fmin(ends->low, level);
-            ends->high = fmax(ends->high, level);
+            ends->low = level < ends->low ? level : ends->low;
+            ends->high = level > ends->high ? level : ends->high;
         }
     }
     return true;
@@ -153,7 +157,7 @@ static precision recover_scale(const group *s, nibl_block *out) {
 static interval minima_of(const group *s, double d, int first) {
     interval range = {-HUGE_VAL, HUGE_VAL};
     for (uint32_t i = 0; i < s->count; i++) {
-        const double level = rint(((double)s->x[i] - (double)s->low) / d);
+        const double level = nearest(((double)s->x[i] - (double)s->low) / d);
         if (!meet(&range, (double)s->x[i] - d * (level + first), slack(s, s->x[i]), 1)) break;
     }
     return range;

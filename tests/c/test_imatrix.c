@@ -196,6 +196,24 @@ static bool tells(const char *report, const char *tensor, const char *what) {
     return found && found < end;
 }
 
+/* Of the first layer's experts, up; `sums` NULL: nothing is known. */
+static void check_means(nibl_model *model, const builder *file, const float *sums, float count) {
+    nibl_outputs outputs;
+    nibl_importance importance;
+    CHECK_EQ(nibl_outputs_new(model, &outputs), NIBL_OK);
+    CHECK_EQ(nibl_importance_read(file->bytes, file->length, &outputs, &importance), NIBL_OK);
+    size_t i = 0;
+    while (strcmp(outputs.items[i].name, "blk.0.ffn_up_exps.weight") != 0) i++;
+    for (uint32_t e = 0; e < outputs.items[i].count; e++) {
+        const float *means = importance.of[outputs.items[i].first + e];
+        CHECK((means != NULL) == (sums != NULL));
+        for (uint32_t j = 0; means && j < model->hyper.width; j++)
+            CHECK(fabsf(means[j] - sums[e * model->hyper.width + j] / count) < 1e-6f);
+    }
+    nibl_importance_free(&importance);
+    nibl_outputs_free(&outputs);
+}
+
 /* Sums are divided by counts: twice the text says the same. A count for all matrices is one for each; a matrix with a count of 0 is one
  * of which nothing is known. */
 static void counts_are_of_rows(void) {
@@ -218,6 +236,7 @@ static void counts_are_of_rows(void) {
         builder file = file_of(both, 2, "imatrix");
         const nibl_quantize_options options = options_of(NULL, &file);
         CHECK_EQ(quantize(model, &options, 0, &o[i]), NIBL_OK);
+        check_means(model, &file, i == 3 ? NULL : s.sums, s.count);
         free(file.bytes);
     }
     char unknown[32];

@@ -136,6 +136,30 @@ test('an imatrix file in place of the text', () => {
   assert.match(succeed(['quantize', model, again, '--imatrix', foreign]).stdout, /14 tensors: the imatrix file tells nothing of token_embd\.weight and others/)
 })
 
+/** Tensors of F32 of a GGUF file. @param {string} at @returns {Map<string, Float32Array>} */
+function floatsOf(at) {
+  const bytes = fs.readFileSync(at)
+  const [{ model }] = json(['inspect', at])
+  return new Map(model.tensors.map((/** @type {any} */ { name, offset, bytes: length }) => [name, new Float32Array(bytes.buffer.slice(bytes.byteOffset + offset, bytes.byteOffset + offset + length))]))
+}
+
+test('the sums of an imatrix file are those of transformers', () => {
+  const { text, tokens, sums } = JSON.parse(fs.readFileSync(fixture('imatrix.json'), 'utf8'))
+  const out = path.join(folder, 'sums.gguf')
+  succeed(['imatrix', fixture('tiny-llama-f16.gguf'), out, file('sums.txt', text), '--tokens', String(tokens)])
+  const found = floatsOf(out)
+  for (const [name, expected] of Object.entries(sums)) {
+    assert.deepEqual([...(found.get(`${name}.counts`) ?? [])], [tokens])
+    const got = found.get(`${name}.in_sum2`) ?? []
+    assert.equal(got.length, expected.length)
+    /* the first layer's inputs are exact; what follows is computed with activations of 8 bits */
+    const tolerance = name === 'blk.0.attn_q.weight' ? 1e-5 : 0.03
+    const total = expected.reduce((/** @type {number} */ sum, /** @type {number} */ x) => sum + x, 0)
+    const off = expected.reduce((/** @type {number} */ sum, /** @type {number} */ x, /** @type {number} */ i) => sum + Math.abs(got[i] - x), 0)
+    assert.ok(off < tolerance * total, `${name}: ${off / total}`)
+  }
+})
+
 test('imatrix files that cannot be, and what they cannot do', () => {
   const model = fixture('tiny-llama-f16.gguf')
   const out = path.join(folder, 'refused.gguf')
