@@ -26,6 +26,7 @@ test('run, inspect, eval and bad usage, as the native program has them', () => {
     ['run', 'fixtures/tiny-llama-q4_1.gguf', '-p', 'Hello', '-n', '6', '--temp', '0', '--logits-hash'],
     ['inspect', tinyPath],
     ['eval', tinyPath, '-f', 'fixtures/README.md', '-c', '64', '--chunks', '1'],
+    ['embed', tinyPath, '-p', 'Hello', '--json'],
     ['run', 'missing.gguf', '-p', 'x'],
     ['help', 'run'],
     ['nothing'],
