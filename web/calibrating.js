@@ -19,8 +19,8 @@ const DOCUMENTS = [
 /** `types`: to choose from. @typedef {{ size?: number, bitsPerWeight?: number, types?: string }} Mixed */
 /** @typedef {{ file: string | null, bytes: Uint8Array }} Piece */
 
-/** Bytes that calibrating takes at most beside the loaded model: activations of the text, the Hessians of a layer and their
- * factor, its weights as floats and as they come out; of mixed precision what stands before every layer.
+/** Bytes that calibrating takes at most beside the loaded model: activations of the text, the Hessians of a layer, whose
+ * factors take their places, its weights as floats and as they come out; of mixed precision what stands before every layer.
  * @param {any} description the core's, of the header @param {{ tokens: number, mixed: boolean }} what */
 export function calibrationBytes({ tensors }, { tokens, mixed }) {
   const matrices = tensors.filter((/** @type {any} */ { shape }) => shape.length > 1)
@@ -31,7 +31,7 @@ export function calibrationBytes({ tensors }, { tokens, mixed }) {
   const layers = new Set(tensors.map((/** @type {any} */ { name }) => /^blk\.(\d+)/.exec(name)?.[1])).size
   const layer = matrices.reduce((/** @type {number} */ sum, /** @type {any} */ { shape, name }) => (/^blk\.0\./.test(name) ? sum + shape[0] * shape[1] : sum), 0)
   const streams = 4 * tokens * (4 * width + widest)
-  const hessians = 4 * (3 * width ** 2 + widest ** 2) + 16 * widest ** 2
+  const hessians = 4 * (3 * width ** 2 + widest ** 2) + 512 * widest
   const measured = mixed ? 4 * 1024 * width * layers + 2048 * (largest / width) : 0
   return streams + hessians + 8 * layer + 8 * largest + measured
 }

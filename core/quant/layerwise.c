@@ -107,7 +107,7 @@ static nibl_status encode_layer(nibl_quantizer *q) {
     nibl_layerwise *l = q->layerwise;
     nibl_status status = NIBL_OK;
     for (uint32_t s = 0; s < l->calib.site_count && status == NIBL_OK; s++) {
-        const nibl_site *site = &l->calib.sites[s];
+        nibl_site *site = &l->calib.sites[s];
         bool factored = false;
         for (uint32_t i = 0; i < l->work_count && status == NIBL_OK; i++) {
             nibl_work *w = &l->works[i];
@@ -119,6 +119,8 @@ static nibl_status encode_layer(nibl_quantizer *q) {
             if (status == NIBL_OK) status = nibl_layerwise_encode(q, w);
         }
         nibl_factor_free(&l->factor);
+        nibl_free(site->sums);
+        site->sums = NULL;
     }
     for (uint32_t i = 0; i < l->work_count && status == NIBL_OK; i++)
         if (!l->works[i].site) status = nibl_layerwise_encode(q, &l->works[i]);
