@@ -147,7 +147,9 @@ static value word(nibl_jinja *j, bool live) {
     nibl_jinja_arguments list;
     arguments(j, live, &list);
     if (!live || j->status < 0) return undefined;
-    if (look_up(j, key).kind != NIBL_JINJA_UNDEFINED) return nibl_jinja_fail(j, "a call of", key);
+    const value callee = look_up(j, key);
+    if (callee.kind == NIBL_JINJA_CLOCK) return nibl_jinja_date(j, callee.as.now, &list);
+    if (callee.kind != NIBL_JINJA_UNDEFINED) return nibl_jinja_fail(j, "a call of", key);
     return nibl_jinja_call(j, key, &list);
 }
 

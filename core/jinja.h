@@ -46,7 +46,8 @@ typedef enum nibl_jinja_kind {
     NIBL_JINJA_MESSAGE, /* a mapping of role and content */
     NIBL_JINJA_SPACE, /* a namespace */
     NIBL_JINJA_LOOP,
-    NIBL_JINJA_MACRO
+    NIBL_JINJA_MACRO,
+    NIBL_JINJA_CLOCK /* the function strftime_now */
 } nibl_jinja_kind;
 
 typedef struct nibl_jinja_value nibl_jinja_value;
@@ -63,6 +64,7 @@ struct nibl_jinja_value {
         } list;
         const nibl_message *message;
         const nibl_jinja_loop *loop;
+        const nibl_moment *now;
     } as;
 };
 
@@ -132,6 +134,8 @@ nibl_jinja_value nibl_jinja_filter(nibl_jinja *j, nibl_slice name, nibl_jinja_va
 nibl_jinja_value nibl_jinja_method(nibl_jinja *j, nibl_slice name, nibl_jinja_value v,
                                    const nibl_jinja_arguments *arguments);
 nibl_jinja_value nibl_jinja_call(nibl_jinja *j, nibl_slice name, const nibl_jinja_arguments *arguments);
+nibl_jinja_value nibl_jinja_date(nibl_jinja *j, const nibl_moment *now,
+                                 const nibl_jinja_arguments *arguments);
 void nibl_jinja_print(nibl_jinja *j, nibl_jinja_value v);
 
 #endif

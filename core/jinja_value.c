@@ -444,6 +444,36 @@ static value range(nibl_jinja *j, const nibl_jinja_arguments *arguments) {
     return list_of(items, items ? (size_t)count : 0);
 }
 
+value nibl_jinja_date(nibl_jinja *j, const nibl_moment *now, const nibl_jinja_arguments *arguments) {
+    static const char *const months[] = {"January",   "February", "March",    "April",
+                                         "May",       "June",     "July",     "August",
+                                         "September", "October",  "November", "December"};
+    if (arguments->count != 1 || !is_text(&arguments->values[0]))
+        return nibl_jinja_fail(j, "these arguments of", nibl_jinja_word("strftime_now"));
+    const nibl_slice form = arguments->values[0].as.text;
+    const char *month = months[now->month < 1 || now->month > 12 ? 0 : now->month - 1];
+    const uint64_t most = 11 * (uint64_t)form.length; /* of "%Y", or a part of it */
+    char *out = nibl_jinja_charge(j, most) ? nibl_jinja_alloc(j, most + 1) : NULL;
+    if (!out) return undefined;
+    nibl_writer w = {.text = out, .capacity = (size_t)most + 1};
+    for (size_t i = 0; i < form.length; i++) {
+        const char next = form.bytes[i] == '%' && i + 1 < form.length ? form.bytes[i + 1] : 0;
+        switch (next) {
+        case 'Y': nibl_print(&w, "%d", (int)now->year); break;
+        case 'm': nibl_print(&w, "%02d", (int)now->month); break;
+        case 'd': nibl_print(&w, "%02d", (int)now->day); break;
+        case 'H': nibl_print(&w, "%02d", (int)now->hour); break;
+        case 'M': nibl_print(&w, "%02d", (int)now->minute); break;
+        case 'B': nibl_print(&w, "%s", month); break;
+        case 'b': nibl_print(&w, "%.3s", month); break;
+        case '%': nibl_print(&w, "%%"); break;
+        default: nibl_write(&w, &form.bytes[i], 1); continue;
+        }
+        i++;
+    }
+    return nibl_jinja_text((nibl_slice){out, w.length});
+}
+
 value nibl_jinja_call(nibl_jinja *j, nibl_slice name, const nibl_jinja_arguments *arguments) {
     if (nibl_jinja_is(name, "raise_exception")) {
         const value *message = arguments->values;
@@ -464,7 +494,7 @@ value nibl_jinja_call(nibl_jinja *j, nibl_slice name, const nibl_jinja_arguments
         return space;
     }
     if (nibl_jinja_is(name, "strftime_now"))
-        return nibl_jinja_fail(j, "the date of today, which the library does not know, by", name);
+        return nibl_jinja_fail(j, "the date of today, which was not given, by", name);
     return nibl_jinja_fail(j, "the function", name);
 }
 

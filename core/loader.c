@@ -160,9 +160,9 @@ nibl_status nibl_loader_plan(const nibl_loader *loader, nibl_plan *plan) {
     return nibl_model_plan(gguf, loader->quantize, plan);
 }
 
-static nibl_status take_row(void *context, size_t item, const uint8_t *row) {
+static nibl_status take_rows(void *context, size_t item, const uint8_t *rows, size_t count) {
     nibl_model *model = context;
-    return nibl_model_take_row(model, &model->bindings[item], row);
+    return nibl_model_take_rows(model, &model->bindings[item], rows, count);
 }
 
 static nibl_status check_ends(const nibl_source_item *items, size_t count, uint32_t files) {
@@ -186,7 +186,7 @@ static nibl_status open_source(const nibl_gguf *gguf, nibl_model *model, uint32_
         items[i] = (nibl_source_item){t->offset + b->offset, b->row_bytes, b->rows, t->name};
     }
     nibl_status status = check_ends(items, model->binding_count, files);
-    if (status == NIBL_OK) status = nibl_source_new(items, model->binding_count, take_row, model, out);
+    if (status == NIBL_OK) status = nibl_source_new(items, model->binding_count, take_rows, model, out);
     nibl_free(items);
     return status;
 }

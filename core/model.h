@@ -129,8 +129,9 @@ void nibl_model_drop_part(nibl_model *model, uint32_t part);
 /* Gives the part of a binding its place, where it has none. */
 nibl_status nibl_model_hold_part(nibl_model *model, const nibl_binding *binding);
 
-/* Packs the next row (binding->rows_done) from `binding->row_bytes` raw bytes and counts it. */
-nibl_status nibl_model_take_row(nibl_model *model, nibl_binding *binding, const uint8_t *row);
+/* Packs the next `count` rows (from binding->rows_done on) of `binding->row_bytes` raw bytes each and counts them: many
+ * at once by all workers of the pool, where there is one. */
+nibl_status nibl_model_take_rows(nibl_model *model, nibl_binding *binding, const uint8_t *rows, size_t count);
 
 bool nibl_model_complete(const nibl_model *model);
 

@@ -1,8 +1,10 @@
 /* Rows of the file to their place, as they arrive. */
 #include "core/model.h"
+#include "core/plat.h"
 #include "core/rows.h"
 #include "kernels/maths.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 /* Where row (or number) i goes. */
@@ -121,8 +123,7 @@ static nibl_binding *next_part(const nibl_model *m, const nibl_binding *b) {
     return b->next ? &m->bindings[b->next] : NULL;
 }
 
-nibl_status nibl_model_take_row(nibl_model *m, nibl_binding *b, const uint8_t *row) {
-    NIBL_TRY(nibl_model_hold_part(m, b));
+static nibl_status take_row(nibl_model *m, nibl_binding *b, const uint8_t *row) {
     if (b->quantized) return take_part(m, b, row);
     bool finite = true;
     if (b->packed != b->type && !b->transposed) {
@@ -150,4 +151,52 @@ nibl_status nibl_model_take_row(nibl_model *m, nibl_binding *b, const uint8_t *r
         NIBL_TRY(nibl_model_check_factors(m, *b->vector));
     for (nibl_binding *part = next_part(m, b); part; part = next_part(m, part)) --*part->missing;
     return count_down(m, b);
+}
+
+/* ---- Many rows at once ---- */
+
+enum { TOGETHER = 32 << 10 }; /* bytes from which on waking the workers pays */
+
+/* Rows whose only work is pack_row: every one writes bytes of its own. */
+typedef struct packing {
+    const nibl_model *model;
+    const nibl_binding *binding;
+    const uint8_t *rows;
+    size_t count;
+    _Atomic bool infinite, has_m128;
+} packing;
+
+static void pack_job(void *context, uint32_t worker, uint32_t workers) {
+    packing *p = context;
+    const nibl_binding *b = p->binding;
+    nibl_matrix own = *b->matrix; /* has_m128 */
+    bool finite = true;
+    nibl_claims claims =
+        nibl_pool_divide(p->model->pool, worker, workers, (uint32_t)p->count, 4 * NIBL_PANEL);
+    for (uint32_t begin, end; nibl_pool_claim(&claims, &begin, &end);)
+        for (uint32_t i = begin; i < end; i++)
+            p->model->kernels->pack_row(&own, place_of_row(b, (uint32_t)b->rows_done + i),
+                                        p->rows + i * b->row_bytes, &finite);
+    if (!finite) atomic_store(&p->infinite, true);
+    if (own.has_m128) atomic_store(&p->has_m128, true);
+}
+
+/* Packs all rows but the last, which ends the tensor; none where one of them is not finite. Returns how many. */
+static size_t pack_together(nibl_model *m, nibl_binding *b, const uint8_t *rows, size_t count) {
+    if (!b->matrix || b->transposed || b->quantized || b->packed != b->type ||
+        nibl_pool_workers(m->pool) == 1 || count * b->row_bytes < TOGETHER)
+        return 0;
+    packing p = {.model = m, .binding = b, .rows = rows, .count = count - 1};
+    nibl_pool_run(m->pool, pack_job, &p);
+    if (p.has_m128) b->matrix->has_m128 = true;
+    if (p.infinite) return 0;
+    b->rows_done += p.count;
+    return p.count;
+}
+
+nibl_status nibl_model_take_rows(nibl_model *m, nibl_binding *b, const uint8_t *rows, size_t count) {
+    NIBL_TRY(nibl_model_hold_part(m, b));
+    for (size_t i = pack_together(m, b, rows, count); i < count; i++)
+        NIBL_TRY(take_row(m, b, rows + i * b->row_bytes));
+    return NIBL_OK;
 }

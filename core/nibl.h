@@ -233,14 +233,21 @@ typedef struct nibl_message {
     const char *content; /* UTF-8, NUL-terminated */
 } nibl_message;
 
+/* A moment as the host's clock and zone tell it; month 1 to 12, day 1 to 31. The library never asks a clock itself. */
+typedef struct nibl_moment {
+    int32_t year, month, day, hour, minute;
+} nibl_moment;
+
 /* Writes the conversation as the model's chat template does, ready to be tokenized with NIBL_TOKENIZE_SPECIAL; with
  * `generation_prompt` the opening of the assistant's answer follows. What the template already wrote, BOS included, must not
  * be added again: tokenize without NIBL_TOKENIZE_BOS. The file's Jinja text is run, as far as conversations of plain text
- * lead through it: no tools, and no clock (strftime_now is not defined). NIBL_E_UNSUPPORTED names what it reaches and the
+ * lead through it: no tools. `now` is what strftime_now tells (%Y %m %d %b %B %H %M %%, as @huggingface/jinja has it); NULL:
+ * it is not defined, and some templates fall back to a date of their own. NIBL_E_UNSUPPORTED names what it reaches and the
  * library does not know (JavaScript runs the Jinja itself); NIBL_E_ARGUMENT where the template refuses the messages, as
  * some do with a system message or two users in turn. Lengths as in nibl_detokenize. */
 nibl_status nibl_chat_prompt(const nibl_model *model, const nibl_message *messages, size_t count,
-                             bool generation_prompt, char *text, size_t capacity, size_t *length);
+                             bool generation_prompt, const nibl_moment *now, char *text, size_t capacity,
+                             size_t *length);
 
 /* ---- Sessions: one token sequence and its KV cache ------------------------------------------------------------ */
 
@@ -434,9 +441,11 @@ typedef struct nibl_quantize_options {
     /* A list: "awq,gptq". rtn (NULL): the type's own rule, or its search where it has none. clip: for every type the scale
      * is searched whose rounded weights are nearest to the given ones, in squares. The others need
      * nibl_model_quantizer_new, where the squares of clip are weighted by the activity of the inputs. imatrix: by that
-     * and by the magnitude of a weight. awq (arXiv:2306.00978): active inputs are scaled up before rounding, and what comes
-     * before them takes that back. gptq (arXiv:2210.17323): the error of a column is made good by those rounded after
-     * it. Clip with a text, imatrix and gptq round the head, too, or the embedding that is it, by its inputs. rotate (QuaRot's folded
+     * and by the magnitude of a weight. awq (arXiv:2306.00978): clip, and active inputs are scaled up before rounding; what
+     * comes before them takes that back. recover: of weights that lie on a grid of their type already (of a model
+     * that was trained for it, or was once quantized) that grid, without loss; where one lies on none, that is an error, unless another method
+     * follows (recover,clip). gptq (arXiv:2210.17323): the error of a column is made good by those rounded after
+     * it. Clip with a text, imatrix, awq and gptq round the head, too, or the embedding that is it, by its inputs. rotate (QuaRot's folded
      * rotations, arXiv:2404.00456), before the others: the residual stream and the heads between values and outputs are
      * turned so that no weight stands out, norms folded in; a head that was the embedding becomes a tensor of its own. Pays
      * with gptq and one scale a row. best: what lost least where it was measured: awq,gptq, and iq4_nl where no type is told. */
@@ -459,6 +468,11 @@ typedef struct nibl_quantize_options {
     bool measure; /* the report tells what rounding lost of every matrix; takes a second pass over it */
     bool
         force; /* tq1_0 and tq2_0 also of weights that were not trained to be ternary; else NIBL_E_ARGUMENT, with the loss */
+    /* A whole file of llama.cpp's llama-imatrix, or of nibl_imatrix_new, in place of a text; NULL = none. Read during
+     * nibl_model_quantizer_new only. Methods are imatrix (NULL) and clip, with one tensor in memory at a time. What the file does not
+     * tell of, the report calls `uncalibrated`. */
+    const void *imatrix;
+    size_t imatrix_bytes;
 } nibl_quantize_options;
 
 typedef struct nibl_quantizer nibl_quantizer;
@@ -500,8 +514,8 @@ nibl_status nibl_quantizer_step(nibl_quantizer *quantizer);
 
 /* Mixed precision: types of tensors with which a file of a given size loses least. Each tensor alone is rounded to the
  * smallest of the types that it can have, as the method rounds (but for awq), and the KL divergence from the model is measured
- * over positions of the text's last 1,024 tokens; other types are taken to lose in proportion to their error, in squares weighted
- * by the activity of inputs. `types`: a list as "q3_k,q4_0,q5_0,q8_0"; NULL: all of 2 to 8 bits. What the options name (their
+ * over positions of the text's last 512 tokens, with exact activations; other types are taken to lose in proportion to their error of
+ * the outputs, in squares (without gptq: of the weights, by the activity of inputs). `types`: a list as "q3_k,q4_0,q5_0,q8_0"; NULL: all of 2 to 8 bits. What the options name (their
  * `tensors`), and what they keep or make floats, stays. Tokens, window, the model, memory and errors as for
  * nibl_model_quantizer_new; besides, logits of 256 positions. */
 typedef struct nibl_allotment nibl_allotment;
@@ -517,6 +531,22 @@ nibl_status nibl_allotment_step(nibl_allotment *allotment, double *done);
  * where the smallest types take more. */
 nibl_status nibl_allotment_choose(nibl_allotment *allotment, uint64_t bytes, const nibl_tensor_type **tensors,
                                   size_t *count);
+
+/* What a text makes of the inputs of every matrix, as a file that llama.cpp's llama-quantize reads, too (GGUF, general.type
+ * "imatrix": of each tensor, the head included, in_sum2, the sums of squares of its columns' inputs, and counts of rows), for
+ * nibl_quantize_options.imatrix: with methods imatrix and clip the same bytes come out as with the text. `dataset`: a name of the text,
+ * for the file. Tokens, window, the model and errors as for nibl_model_quantizer_new; a model of nibl_loader_begin_parts comes and goes
+ * layer by layer. Memory: the activations and KV cache of the text, and the file. */
+typedef struct nibl_imatrix nibl_imatrix;
+nibl_status nibl_imatrix_new(nibl_model *model, const int32_t *tokens, size_t count, uint32_t window,
+                             const char *dataset, uint32_t threads, nibl_imatrix **out);
+void nibl_imatrix_free(nibl_imatrix *imatrix);
+
+/* Computes the next layer; as nibl_quantizer_step. *done: the share that is done. */
+nibl_status nibl_imatrix_step(nibl_imatrix *imatrix, double *done);
+
+/* After NIBL_OK: the file. Owned by the imatrix. */
+void nibl_imatrix_bytes(const nibl_imatrix *imatrix, const void **bytes, size_t *length);
 
 /* Bytes of the whole output, known from the beginning. */
 uint64_t nibl_quantizer_size(const nibl_quantizer *quantizer);
@@ -534,6 +564,9 @@ const char *nibl_quantizer_file(const nibl_quantizer *quantizer);
  * for), bytes before and after; sums and bits per weight; the recipe as it stands in the file. With `measure`, of what has
  * come out: the `error` of matrices (root mean square of what rounding changed, relative to that of the weights as they were
  * rounded), and with a calibration the `inputs`: of each the channels with the largest root mean square and the median.
+ * `unscaled`: as many were rounded as without AWQ, because what goes before them can take no scale back.
+ * With method recover of how many `groups` with a scale so many were `recovered`, and `scales_rounded` of those because
+ * the type cannot store their scale as it is.
  * `uncalibrated`: how many matrices of a tensor were rounded as without a text, because that does not reach them.
  * Lengths as in nibl_loader_inspect. */
 nibl_status nibl_quantizer_report(const nibl_quantizer *quantizer, char *json, size_t capacity,
@@ -591,6 +624,18 @@ nibl_status nibl_divergence(const float *logits, const float *reference, uint32_
 
 /* Everything so far; more may be added afterwards. NIBL_E_ARGUMENT before the second position: there is no error yet. */
 nibl_status nibl_evaluation_get(nibl_evaluation *evaluation, nibl_evaluation_result *result);
+
+/* What one model lost beside what another did, each against a reference of its own, on the same tokens: a fine-tuned model and its
+ * base. Errors are paired, position by position. Above 1: the first lost more. */
+typedef struct nibl_evaluation_comparison {
+    size_t size;
+    nibl_estimate perplexity_ratio; /* of the perplexity ratios */
+    nibl_estimate kl_ratio; /* of the mean KL; not finite where the other lost nothing */
+} nibl_evaluation_comparison;
+
+/* NIBL_E_ARGUMENT where they have not as many positions, or no references. */
+nibl_status nibl_evaluation_compare(const nibl_evaluation *evaluation, const nibl_evaluation *other,
+                                    nibl_evaluation_comparison *result);
 
 #ifdef __cplusplus
 }

@@ -176,15 +176,15 @@ static nibl_status take(nibl_source *s, piece *p, const uint8_t *bytes, size_t l
     while (length > 0) {
         size_t staged = (size_t)((p->next - p->begin) % p->row_bytes), used;
         if (staged == 0 && length >= p->row_bytes) {
-            used = (size_t)p->row_bytes;
-            NIBL_TRY(s->take(s->context, p->rank, bytes));
+            used = length - length % p->row_bytes;
+            NIBL_TRY(s->take(s->context, p->rank, bytes, used / p->row_bytes));
         } else {
             if (!p->partial && !(p->partial = nibl_alloc(p->row_bytes)))
                 return nibl_fail_memory(p->row_bytes, "a row of a tensor");
             used = length < p->row_bytes - staged ? length : (size_t)p->row_bytes - staged;
             memcpy(p->partial + staged, bytes, used);
             if (staged + used == p->row_bytes) {
-                NIBL_TRY(s->take(s->context, p->rank, p->partial));
+                NIBL_TRY(s->take(s->context, p->rank, p->partial, 1));
                 nibl_free(p->partial);
                 p->partial = NULL;
             }

@@ -14,8 +14,8 @@ typedef struct nibl_source_item {
     nibl_slice name; /* for messages; not copied */
 } nibl_source_item;
 
-/* Takes the next row of `item`; rows of an item come in ascending order, unaligned. */
-typedef nibl_status (*nibl_source_taker)(void *context, size_t item, const uint8_t *row);
+/* Takes the next `count` rows of `item`, at least one; rows of an item come in ascending order, unaligned. */
+typedef nibl_status (*nibl_source_taker)(void *context, size_t item, const uint8_t *rows, size_t count);
 
 typedef struct nibl_source nibl_source;
 

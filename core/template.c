@@ -14,7 +14,7 @@ static nibl_jinja_value token_text(const nibl_gguf *gguf, const char *key) {
 }
 
 static void set_variables(nibl_jinja *j, const nibl_gguf *gguf, const nibl_message *messages, size_t count,
-                          bool generation_prompt) {
+                          bool generation_prompt, const nibl_moment *now) {
     nibl_jinja_value list = {.kind = NIBL_JINJA_LIST}, *items = NULL;
     if (count > 0) items = nibl_jinja_alloc(j, (uint64_t)count * sizeof *items);
     for (size_t i = 0; items && i < count; i++)
@@ -32,10 +32,13 @@ static void set_variables(nibl_jinja *j, const nibl_gguf *gguf, const nibl_messa
     };
     for (size_t i = 0; i < sizeof variables / sizeof *variables; i++)
         nibl_jinja_set(j, &j->variables, 0, nibl_jinja_word(variables[i].name), variables[i].value);
+    if (now)
+        nibl_jinja_set(j, &j->variables, 0, nibl_jinja_word("strftime_now"),
+                       (nibl_jinja_value){NIBL_JINJA_CLOCK, {.now = now}});
 }
 
 nibl_status nibl_template_write(const nibl_gguf *gguf, const nibl_message *messages, size_t count,
-                                bool generation_prompt, nibl_writer *out) {
+                                bool generation_prompt, const nibl_moment *now, nibl_writer *out) {
     for (size_t i = 0; i < count; i++)
         if (!messages[i].role || !messages[i].content)
             return nibl_fail(NIBL_E_ARGUMENT, "message %zu has no %s", i,
@@ -50,7 +53,7 @@ nibl_status nibl_template_write(const nibl_gguf *gguf, const nibl_message *messa
     nibl_jinja j = {0};
     const size_t before = out->length;
     nibl_jinja_tokenize(&j, jinja.bytes, jinja.length);
-    set_variables(&j, gguf, messages, count, generation_prompt);
+    set_variables(&j, gguf, messages, count, generation_prompt, now);
     nibl_status status = nibl_jinja_render(&j, out);
     nibl_jinja_free(&j);
     if (status < 0) out->length = before;

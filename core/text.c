@@ -22,9 +22,10 @@ bool nibl_is_end_token(const nibl_model *model, int32_t token) {
 }
 
 nibl_status nibl_chat_prompt(const nibl_model *model, const nibl_message *messages, size_t count,
-                             bool generation_prompt, char *text, size_t capacity, size_t *length) {
+                             bool generation_prompt, const nibl_moment *now, char *text, size_t capacity,
+                             size_t *length) {
     nibl_writer out = {.text = text, .capacity = capacity};
-    NIBL_TRY(nibl_template_write(model->gguf, messages, count, generation_prompt, &out));
+    NIBL_TRY(nibl_template_write(model->gguf, messages, count, generation_prompt, now, &out));
     *length = out.length;
     if (out.length <= capacity) return NIBL_OK;
     return nibl_fail(NIBL_E_BUFFER, "the prompt has %zu bytes, the buffer holds %zu", out.length, capacity);

@@ -49,6 +49,6 @@ nibl_status nibl_tokenizer_decoder(const nibl_tokenizer *tokenizer, bool special
 /* template.c: writes a conversation; the template is recognised from the Jinja text in
  * tokenizer.chat_template. */
 nibl_status nibl_template_write(const nibl_gguf *gguf, const nibl_message *messages, size_t count,
-                                bool generation_prompt, nibl_writer *out);
+                                bool generation_prompt, const nibl_moment *now, nibl_writer *out);
 
 #endif

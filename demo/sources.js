@@ -51,7 +51,7 @@ async function filesOf(folder) {
 
 /** What is kept on this machine; nothing where the browser keeps nothing. @returns {Promise<CachedModel[]>} */
 export async function keptModels() {
-  return openCache().then((cache) => cache.list(), () => [])
+  return openCache().then(async (cache) => (await cache.list()).filter(({ state }) => !state), () => [])
 }
 
 /** @param {string} model */

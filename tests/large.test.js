@@ -4,13 +4,13 @@
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
-import { readFileSync, readdirSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { once } from 'node:events'
 import { test } from 'node:test'
 import { root } from '../wasm/setup.js'
 import { fetchAlone } from './fetch-alone.js'
-import { openPage, tiny, withBrowser } from './browser/support.js'
+import { openPage, renderers, tiny, withBrowser } from './browser/support.js'
 import { serveModel, size, stream } from './made-up-model.js'
 
 const native = join(root, 'build/native/nibl')
@@ -96,24 +96,6 @@ test('under Node 24', async (t) => {
 })
 
 withBrowser()
-
-/** The processes that descend from this one and run a page. */
-function renderers() {
-  const parents = new Map()
-  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
-    try {
-      parents.set(pid, /^PPid:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1])
-    } catch {
-      /* it has ended */
-    }
-  }
-  const mine = (/** @type {string} */ pid) => {
-    for (let at = pid; at && at !== '0'; at = parents.get(at)) if (at === String(process.pid)) return true
-    return false
-  }
-  const isRenderer = (/** @type {string} */ pid) => readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('--type=renderer')
-  return [...parents.keys()].filter((pid) => mine(pid) && isRenderer(pid))
-}
 
 test('in Chromium', async (t) => {
   const server = await serveModel()

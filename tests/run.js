@@ -269,7 +269,7 @@ const parts = {
     steps: () => [() => nodeTests(process.execPath, ['tests/fetch.test.js'])],
   },
   wasi: {
-    about: 'C tests and kernels under wasmtime and node:wasi',
+    about: 'C tests and kernels under wasmtime and node:wasi; with relaxed SIMD all but those of portable code that take minutes',
     setup: ['wasmtime', 'node24'],
     build: ['wasi', 'wasi-relaxed'],
     model: true,
@@ -285,7 +285,7 @@ const parts = {
     ],
   },
   aarch64: {
-    about: 'C tests and kernels for ARM under qemu',
+    about: 'C tests and kernels for ARM under qemu, but those of portable code that take minutes',
     build: ['aarch64'],
     model: true,
     steps: () => [() => ctest('aarch64'), ...kernelChecks(['qemu-aarch64', 'build/aarch64/checkkern'], 'arm')],

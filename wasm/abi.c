@@ -50,6 +50,8 @@ typedef struct abi_quantize_options {
     const char *type, *embedding, *head, *method, *format, *config;
     const nibl_tensor_type *tensors;
     size_t tensor_count, threads, requantize, measure, force, shard_bytes;
+    const void *imatrix;
+    size_t imatrix_bytes;
 } abi_quantize_options;
 
 static nibl_quantize_options options_of(const abi_quantize_options *o) {
@@ -66,7 +68,9 @@ static nibl_quantize_options options_of(const abi_quantize_options *o) {
                                    .shard_bytes = o->shard_bytes,
                                    .requantize = o->requantize != 0,
                                    .measure = o->measure != 0,
-                                   .force = o->force != 0};
+                                   .force = o->force != 0,
+                                   .imatrix = o->imatrix,
+                                   .imatrix_bytes = o->imatrix_bytes};
 }
 
 bool nibl_abi_quantize_needs_model(const abi_quantize_options *o) {

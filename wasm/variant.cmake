@@ -2,7 +2,7 @@
 # .wasm, the same with the quantizer as nibl-<variant>-quantize, and checkkern for Node. JavaScript imports the .js as an ES module and gives its function:
 #   wasmMemory             the memory; its maximum is the caller's plan
 #   instantiateWasm        optional, (imports, done) => done(instance, module): the caller compiles the .wasm itself
-#   poolSize               threads only: workers started before the module is ready
+# and of threads takes PThread, by which web/binaries.js starts workers
 set(variant simd128)
 if(NIBL_WASM_RELAXED)
     set(variant relaxed)
@@ -63,7 +63,7 @@ function(add_variant target output)
     file(CONFIGURE OUTPUT ${PROJECT_SOURCE_DIR}/web/dist/nibl-${output}.d.ts CONTENT
         "declare const create: (options: Record<string, unknown>) => Promise<any>\nexport default create\n")
     if(NIBL_WASM_THREADS)
-        target_link_options(${target} PRIVATE -sPTHREAD_POOL_SIZE=Module["poolSize"] -sPTHREAD_POOL_SIZE_STRICT=2 -sDEFAULT_PTHREAD_STACK_SIZE=1MB)
+        target_link_options(${target} PRIVATE -sEXPORTED_RUNTIME_METHODS=PThread -sPTHREAD_POOL_SIZE_STRICT=2 -sDEFAULT_PTHREAD_STACK_SIZE=1MB)
     endif()
 endfunction()
 

@@ -87,8 +87,21 @@ export async function compileBinary(variant, { wasmUrl, quantize, evaluate } = {
   }
 }
 
+/** By address: asked for early by a worker, and once by all loads of a page. @type {Map<string, Promise<WebAssembly.Module>>} */
+const modules = new Map()
+
 /** @param {URL} url */
-async function compile(url) {
+function compile({ href }) {
+  const known = modules.get(href)
+  if (known) return known
+  const compiling = fetchAndCompile(new URL(href))
+  modules.set(href, compiling)
+  compiling.catch(() => modules.delete(href))
+  return compiling
+}
+
+/** @param {URL} url */
+async function fetchAndCompile(url) {
   if (isNode && url.protocol === 'file:') {
     return WebAssembly.compile(await nodeModule('node:fs').promises.readFile(url))
   }
@@ -98,6 +111,8 @@ async function compile(url) {
   if (response.headers.get('Content-Type') === 'application/wasm') return WebAssembly.compileStreaming(response)
   return WebAssembly.compile(await response.arrayBuffer())
 }
+
+export const MEMORY_ADVICE = 'Close other tabs, or take a smaller model or a shorter contextLength.'
 
 const PAGE = 65536
 /** Bytes that the binaries' memories can have: 32 bits, and what engines allow for 64. */
@@ -119,10 +134,10 @@ export function checkSize(bytes, memory64) {
 /**
  * Instantiates a binary in a memory of its own.
  * @param {Compiled} compiled
- * @param {{ initial: number, maximum: number, threads: number }} size memory in bytes
+ * @param {{ initial: number, maximum: number }} size memory in bytes
  * @returns {Promise<Instance>}
  */
-export async function instantiate({ module, glue, shared, memory64 }, { initial, maximum, threads }) {
+export async function instantiate({ module, glue, shared, memory64 }, { initial, maximum }) {
   const smallest = shared ? SMALLEST.threads : SMALLEST.single
   const pages = (/** @type {number} */ bytes) => {
     const count = Math.ceil(Math.max(bytes, smallest) / PAGE)
@@ -137,14 +152,13 @@ export async function instantiate({ module, glue, shared, memory64 }, { initial,
     throw new NiblError(
       'OUT_OF_MEMORY',
       `This engine does not give ${megabytes(initial)} of ${megabytes(maximum)} MB of memory. ` +
-        'Close other tabs, or take a smaller model or a shorter contextLength.',
+        MEMORY_ADVICE,
       { cause },
     )
   }
   const instance = await new Promise((resolve, reject) => {
     const options = {
       wasmMemory: memory,
-      poolSize: threads - 1,
       instantiateWasm(/** @type {any} */ imports, /** @type {any} */ done) {
         WebAssembly.instantiate(module, imports).then((result) => done(result, module), reject)
         return {}
@@ -153,6 +167,17 @@ export async function instantiate({ module, glue, shared, memory64 }, { initial,
     glue(options).then(resolve, reject)
   })
   return { module: instance, memory, wordBytes: memory64 ? 8 : 4 }
+}
+
+/** Starts the workers that the core's threads run in: whoever waits for those synchronously must have waited for this.
+ * @param {any} module of an instance @param {number} threads the caller's own among them */
+export async function startThreads({ PThread }, threads) {
+  if (threads === 1) return
+  for (let i = 1; i < threads; i++) PThread.allocateUnusedWorker()
+  const workers = PThread.unusedWorkers
+  await Promise.all(workers.map(PThread.loadWasmModuleToWorker))
+  /* Under Node idle ones do not keep the process alive. */
+  for (const worker of workers) worker.unref?.()
 }
 
 /** @param {number} bytes */

@@ -35,7 +35,7 @@ const text = new TextDecoder('utf-8', { ignoreBOM: true })
 
 /** nibl_quantize_options. `tensors`: pairs of pattern and type.
  * @typedef {{ type?: string, embedding?: string, head?: string, tensors: [string, string][], method?: string, threads: number,
- *   requantize?: boolean, measure?: boolean, force?: boolean, format?: string, config?: string, shardBytes?: number }} QuantizeOptions */
+ *   requantize?: boolean, measure?: boolean, force?: boolean, format?: string, config?: string, shardBytes?: number, imatrix?: Uint8Array }} QuantizeOptions */
 
 /** @typedef {{ recipe: QuantizeOptions, tokens: Int32Array, window: number }} Calibration */
 
@@ -86,6 +86,16 @@ export class Binding {
     const pointer = this.#enter('malloc', [Math.max(bytes, 1)])
     if (pointer === 0) throw new NiblError('OUT_OF_MEMORY', `The core cannot allocate ${bytes} bytes.`)
     return pointer
+  }
+
+  /** Makes the memory as large as this, where it is smaller: in one step, not in those of the allocator. @param {number} bytes */
+  grow(bytes) {
+    const pages = Math.ceil((bytes - this.memory.buffer.byteLength) / 65536)
+    try {
+      if (pages > 0) this.memory.grow(/** @type {any} */ (this.#wordBytes === 8 ? BigInt(pages) : pages))
+    } catch (cause) {
+      throw new NiblError('OUT_OF_MEMORY', `The memory cannot grow to ${bytes} bytes.`, { cause })
+    }
   }
 
   /** @param {Pointer} pointer */
@@ -244,7 +254,7 @@ export class Binding {
 
   /** Runs `use` with an abi_quantize_options (wasm/abi.c) in memory. @template T
    * @param {QuantizeOptions} options @param {(pointer: Pointer) => T} use */
-  #withRecipe({ type, embedding, head, tensors, method, threads, requantize, measure, force, format, config, shardBytes = 0 }, use) {
+  #withRecipe({ type, embedding, head, tensors, method, threads, requantize, measure, force, format, config, shardBytes = 0, imatrix }, use) {
     /** @type {Pointer[]} */
     const owned = []
     const own = (/** @type {Uint8Array} */ bytes) => {
@@ -258,7 +268,7 @@ export class Binding {
       const list = own(this.#words(tensors.flat().map(string)))
       const texts = [type, embedding, head, method, format, config].map(string)
       const flags = [requantize, measure, force].map((flag) => Number(Boolean(flag)))
-      return use(own(this.#words([...texts, list, tensors.length, threads, ...flags, shardBytes])))
+      return use(own(this.#words([...texts, list, tensors.length, threads, ...flags, shardBytes, imatrix ? own(imatrix) : 0, imatrix?.length ?? 0])))
     } finally {
       for (const pointer of owned) this.release(pointer)
     }
@@ -566,7 +576,7 @@ export class Binding {
     return Boolean(this.#enter('nibl_sampler_done', [sampler]))
   }
 
-  /** @param {'loader' | 'decoder' | 'sampler' | 'grammar' | 'quantizer' | 'allotment'} kind @param {Pointer} object */
+  /** @param {'loader' | 'model' | 'decoder' | 'sampler' | 'grammar' | 'quantizer' | 'allotment'} kind @param {Pointer} object */
   free(kind, object) {
     this.#enter(`nibl_${kind}_free`, [object])
   }

@@ -4,7 +4,7 @@
  * what it has for the next one; only one that has succeeded calls a file complete.
  */
 import { openBackend } from './backend.js'
-import { NiblError } from './errors.js'
+import { NiblError, throwIfAborted } from './errors.js'
 import { Entry, readJournal } from './journal.js'
 import { sha256 } from './sha256.js'
 import { CHUNK } from './stream.js'
@@ -19,6 +19,13 @@ const PROBE = 16 << 10
 
 /** @param {string} key */
 const idOf = (key) => sha256().update(new TextEncoder().encode(key)).digest('hex').slice(0, 32)
+
+/** Why the cache cannot be used, in words. @param {unknown} cause @param {(reason: string) => string} say */
+function failure(cause, say) {
+  const { name, code, message } = /** @type {any} */ (cause)
+  const full = name === 'QuotaExceededError' || code === 'ENOSPC' || code === 'EDQUOT'
+  return new NiblError(full ? 'QUOTA' : 'CACHE_FAILED', say(full ? 'there is not enough space' : message), { cause })
+}
 
 /** Nothing answered, as it is without a network. @param {unknown} error */
 function isUnreachable(error) {
@@ -97,9 +104,6 @@ export class Shelf {
 
   /** The cache cannot be written or read: the load goes on without it. @param {unknown} cause */
   async fail(cause) {
-    const { name, code, message } = /** @type {any} */ (cause)
-    const full = name === 'QuotaExceededError' || code === 'ENOSPC' || code === 'EDQUOT'
-    const reason = full ? 'there is not enough space' : message
     this.backend = null
     for (const place of this.#open) {
       if (place.entry.complete) continue
@@ -107,7 +111,7 @@ export class Shelf {
       await place.entry.clear().catch(() => {})
       await place.entry.close().catch(() => {})
     }
-    this.#warn(new NiblError(full ? 'QUOTA' : 'CACHE_FAILED', `${this.model} is not kept in the cache: ${reason}. The load goes on without it.`, { cause }))
+    this.#warn(failure(cause, (reason) => `${this.model} is not kept in the cache: ${reason}. The load goes on without it.`))
   }
 
   /** The end of a load. @param {unknown} [error] that it ended with */
@@ -333,21 +337,69 @@ class CachedStream {
   }
 }
 
+// ---- Conversations ----
+
+/** @typedef {true | string | Backend} Place */
+
+/** @param {string} name */
+const stateKey = (name) => `state ${name}`
+
+/** Keeps the state of a conversation, instead of one that had this name. @param {Place} cache @param {string} name @param {Blob} state
+ * @param {AbortSignal} [signal] */
+export async function keepState(cache, name, state, signal) {
+  /** @type {Entry | undefined} */
+  let entry
+  try {
+    const key = stateKey(name)
+    entry = await Entry.open(await openBackend(cache), idOf(key), signal)
+    await entry.clear()
+    for (let at = 0; at < state.size; at += CHUNK) {
+      throwIfAborted(signal)
+      const bytes = new Uint8Array(await state.slice(at, at + CHUNK).arrayBuffer())
+      await entry.write({ key, name, model: name, size: state.size, validator: null, state: true }, at, bytes)
+    }
+    await entry.commit(state.size)
+  } catch (error) {
+    await entry?.clear().catch(() => {})
+    throw signal?.aborted ? error : failure(error, (reason) => `The conversation "${name}" is not kept in the cache: ${reason}.`)
+  } finally {
+    await entry?.close()
+  }
+}
+
+/** @param {Place} cache @param {string} name @param {AbortSignal} [signal] @returns {Promise<Blob>} */
+export async function keptState(cache, name, signal) {
+  const entry = await Entry.open(await openBackend(cache), idOf(stateKey(name)), signal)
+  try {
+    const { head, complete } = entry
+    if (!head || !complete) throw new NiblError('NOT_FOUND', `There is no conversation "${name}" in the cache.`)
+    const parts = []
+    for (let at = 0; at < head.size; at += CHUNK) {
+      const part = new Uint8Array(Math.min(CHUNK, head.size - at))
+      await entry.read(at, part)
+      parts.push(part)
+    }
+    return new Blob(parts)
+  } finally {
+    await entry.close()
+  }
+}
+
 // ---- For those who want to see ----
 
 /** @type {typeof import('./nibl.d.ts').openCache} */
 export async function openCache(cache = true) {
   const backend = await openBackend(cache)
 
-  /** By model, the files whose names begin with an id. */
+  /** Models and conversations, with the ids that their files' names begin with. */
   async function contents() {
-    /** @type {Map<string, { ids: string[], files: string[], size: number, bytes: number, complete: boolean, used: number }>} */
-    const models = new Map()
-    /** @param {string} model */
-    const of = (model) => {
-      const found = models.get(model) ?? { ids: [], files: [], size: 0, bytes: 0, complete: true, used: 0 }
-      models.set(model, found)
-      return found
+    /** @type {Map<string, { model: string, state: boolean, ids: string[], files: string[], size: number, bytes: number, complete: boolean, used: number }>} */
+    const found = new Map()
+    const of = (model = '', state = false) => {
+      const key = `${state} ${model}`
+      const entry = found.get(key) ?? { model, state, ids: [], files: [], size: 0, bytes: 0, complete: true, used: 0 }
+      found.set(key, entry)
+      return entry
     }
     for (const name of await backend.names()) {
       const [id, kind] = name.split('.')
@@ -358,7 +410,7 @@ export async function openCache(cache = true) {
         continue
       }
       const { head, ranges, complete, used } = readJournal(text)
-      const entry = of(head?.model ?? '')
+      const entry = of(head?.model, head?.state)
       entry.ids.push(id)
       if (!head) continue
       entry.files.push(head.name)
@@ -367,21 +419,19 @@ export async function openCache(cache = true) {
       entry.complete &&= complete
       entry.used = Math.max(entry.used, used)
     }
-    return models
+    return [...found.values()]
   }
 
   const list = async () => {
-    const models = [...(await contents())].filter(([, { files }]) => files.length)
-    return models.map(([model, { ids, ...about }]) => ({ model, ...about })).sort((a, b) => b.used - a.used)
+    const some = (await contents()).filter(({ files }) => files.length)
+    return some.map(({ ids, ...about }) => about).sort((a, b) => b.used - a.used)
   }
 
   return {
     list,
     size: async () => (await list()).reduce((sum, { bytes }) => sum + bytes, 0),
     async delete(model) {
-      const all = await contents()
-      if (model !== undefined && !all.has(model)) return false
-      const ids = model === undefined ? [...all.values()].flatMap(({ ids }) => ids) : (all.get(model)?.ids ?? [])
+      const ids = (await contents()).filter((entry) => model === undefined || entry.model === model).flatMap(({ ids }) => ids)
       for (const name of await backend.names()) if (ids.includes(name.split('.')[0])) await backend.remove(name)
       return ids.length > 0
     },

@@ -79,14 +79,14 @@ export class Calibrating {
    * Loads the model, or only begins to, and measures it where the types are to be chosen.
    * @param {import('./planning.js').Input} input
    * @param {import('./planning.js').Planned} planned
-   * @param {Recipe & { mixed?: Mixed, text?: string, calibrationTokens: number, extra: number, parts: boolean }} options
+   * @param {Recipe & { mixed?: Mixed, text?: string, calibrationTokens: number, extra: number, share: number, parts: boolean }} options
    * @param {import('./protocol.js').CallContext} context
    */
   static async start(input, planned, options, context) {
     const onProgress = (/** @type {any} */ progress) => context.emit({ progress })
     const hooks = { signal: context.signal, onProgress, onWarning: () => {} }
-    const { extra, parts } = options
-    const loading = await Loading.of(input, planned, { sessions: 1, extra, parts }, hooks)
+    const { extra, share, parts } = options
+    const loading = await Loading.of(input, planned, { contextLength: 0, kv: 'i8', sessions: 1, extra, share, parts }, hooks)
     await loading.complete
     const calibrating = new Calibrating(loading, input, options, context)
     if (input.fileName === 'config.json') calibrating.#config = await new Blob(firstFile(planned.header)).text()

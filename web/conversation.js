@@ -54,6 +54,8 @@ function parsed(json) {
   }
 }
 
+/** @typedef {{ save: (messages: Message[]) => Promise<Blob>, keep: (name: string, state: Blob) => Promise<void> }} States */
+
 /** @implements {ConversationType} */
 export class Conversation {
   #model
@@ -61,7 +63,7 @@ export class Conversation {
   /** The call before. @type {Promise<unknown>} */
   #before = Promise.resolve()
 
-  /** @param {import('./nibl.d.ts').Model} model @param {{ save: (messages: Message[]) => Promise<Blob> }} states @param {Message[]} messages */
+  /** @param {import('./nibl.d.ts').Model} model @param {States} states @param {Message[]} messages */
   constructor(model, states, messages) {
     this.#model = model
     this.#states = states
@@ -97,11 +99,14 @@ export class Conversation {
     return new Conversation(this.#model, this.#states, this.messages)
   }
 
-  async save() {
+  /** @param {string} [name] */
+  async save(name) {
     const done = await this.#turn()
     try {
       const messages = [...this.messages]
-      return writeConversation(messages, messages.length ? await this.#states.save(messages) : new Blob())
+      const state = writeConversation(messages, messages.length ? await this.#states.save(messages) : new Blob())
+      if (name !== undefined) await this.#states.keep(String(name), state)
+      return state
     } finally {
       done()
     }

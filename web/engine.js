@@ -103,6 +103,11 @@ export class Engine {
     return { engine, info, advice: choice.advice, stats: { ...emptyStats(), memory: engine.#memory() }, bytes: loading.bytes }
   }
 
+  /** Ends the threads, and the model with them: nothing may be asked afterwards. */
+  end() {
+    this.#binding.free('model', this.#model)
+  }
+
   addBos = false
   #width = 0
   contextLength = 0

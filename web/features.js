@@ -70,6 +70,9 @@ const isolationAdvice =
   'send the headers Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp ' +
   'with the page, and Cross-Origin-Resource-Policy: cross-origin with what it takes from other origins'
 
+/** GiB that this device says it has, 8 or more as 8; Infinity where it does not tell. */
+export const deviceMemory = () => /** @type {any} */ (globalThis.navigator)?.deviceMemory ?? Infinity
+
 /** Half of the logical processors, as their pairs share one core's arithmetic: 2 to 8 where there are two at all. */
 function defaultThreads() {
   const processors = isNode ? nodeModule('node:os').availableParallelism() : navigator.hardwareConcurrency || 1
@@ -109,6 +112,9 @@ export function chooseBinary({ binary, threads, inProcess }) {
     count = 1
     why.push('one thread: the page is not cross-origin isolated')
     advice = `nibl: one thread, as the page is not cross-origin isolated; for more, ${isolationAdvice}.`
+  } else if (count > 1 && threads === undefined && deviceMemory() <= 1) {
+    count = 1
+    why.push(`one thread: the device has ${deviceMemory()} GiB of memory`)
   } else if (count > 1 && typeof SharedArrayBuffer === 'undefined') {
     /* WebKitGTK calls such a page isolated; threads would be waited for without end. */
     count = 1

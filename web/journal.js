@@ -1,16 +1,16 @@
 /**
  * One file in a cache: its bytes, as far as they are there, and a journal that tells which. The journal is only ever
  * appended to, a line of JSON at a time, behind the bytes that it speaks of:
- *   { key, name, model, size, validator }   the beginning: whose bytes these are; size 0, validator null if unknown
+ *   { key, name, model, size, validator }   the beginning: whose bytes these are; size 0, validator null if unknown; `state`: a conversation's
  *   [start, end]                            these bytes are there
- *   { complete: true, size }                a load has had all it needs
+ *   { complete: true, size, used }          a load has had all it needs
  *   { used }                                when, in ms
  * A line that was cut off is as if it had not been written.
  */
 
 /** @typedef {import('./nibl.d.ts').CacheBackend} Backend */
 /** @typedef {import('./nibl.d.ts').CacheFile} CacheFile */
-/** @typedef {{ key: string, name: string, model: string, size: number, validator: string | null }} Head */
+/** @typedef {{ key: string, name: string, model: string, size: number, validator: string | null, state?: boolean }} Head */
 
 /** Written at least this often, so that little is lost with a closed tab. */
 const STEP = 512 << 10
@@ -34,7 +34,8 @@ export function readJournal(text) {
     else if (record?.complete && state.head) {
       state.complete = true
       state.head.size ||= Number(record.size)
-    } else if (record?.used) state.used = Number(record.used)
+    }
+    if (record?.used) state.used = Number(record.used)
   }
   return state
 }
@@ -80,6 +81,8 @@ export class Entry {
   /** @type {CacheFile | null} */
   #journal = null
   #written = 0
+  /** Of a complete file, that it was used. @type {Promise<void>} */
+  #noted = Promise.resolve()
   /** Not in the journal yet. */
   #fresh = new Ranges()
   /** @type {Head | null} */
@@ -99,9 +102,11 @@ export class Entry {
     const entry = new Entry(backend, id, signal)
     try {
       await entry.#lock()
-      await entry.#append({ used: Date.now() })
+      const noted = entry.#append({ used: Date.now() })
       /* Nothing will be written: others may read as well. */
-      if (entry.complete) await entry.close()
+      if (entry.complete) entry.#noted = noted.finally(() => entry.#letGo())
+      else await noted
+      entry.#noted.catch(() => {}) /* close() tells */
       return entry
     } catch (error) {
       await entry.close().catch(() => {})
@@ -160,14 +165,15 @@ export class Entry {
   async commit(size) {
     if (this.complete) return
     await this.#checkpoint()
-    await this.#append({ complete: true, size })
+    await this.#append({ complete: true, size, used: Date.now() })
     this.complete = true
   }
 
   /** Forgets the bytes. */
   async clear() {
     if (this.complete) await this.#reopen()
-    this.#closeFiles()
+    this.#closeData()
+    this.#closeJournal()
     this.head = null
     this.ranges = new Ranges()
     this.#fresh = new Ranges()
@@ -176,19 +182,32 @@ export class Entry {
     await this.#backend.remove(`${this.#id}.data`)
   }
 
-  #closeFiles() {
+  #closeData() {
     this.#data?.close()
+    this.#data = null
+  }
+
+  #closeJournal() {
     this.#journal?.close()
-    this.#data = this.#journal = null
+    this.#journal = null
+  }
+
+  /** Others may have the file. */
+  #letGo() {
+    this.#closeJournal()
+    this.#release()
+    this.#release = () => {}
   }
 
   async close() {
+    const noted = this.#noted
+    this.#noted = Promise.resolve()
     try {
-      if (!this.complete) await this.#checkpoint()
+      if (this.complete) await noted
+      else await this.#checkpoint()
     } finally {
-      this.#closeFiles()
-      this.#release()
-      this.#release = () => {}
+      this.#closeData()
+      this.#letGo()
     }
   }
 }

@@ -1,11 +1,11 @@
 /**
- * Bytes to model: plans (planning.js), then gives the real instance a memory of that size, and the header's bytes again.
- * From there on each chunk is copied once, into linear memory, and the core packs it into its final place.
+ * Bytes to model: plans (planning.js), and where the planner's memory is too small gives an instance with a memory of that
+ * size the header's bytes again. From there on each chunk is copied once, into linear memory, and the core packs it into its final place.
  */
-import { Binding, NEED_DATA, OK } from './binding.js'
-import { compileBinary, instantiate } from './binaries.js'
+import { NEED_DATA, OK } from './binding.js'
+import { compileBinary, startThreads } from './binaries.js'
 import { NiblError, unlessAborted } from './errors.js'
-import { Input, located, marginOf, maximumOf, planFile } from './planning.js'
+import { Input, beginModel, located, planFile } from './planning.js'
 
 const PROGRESS_INTERVAL = 100 /* ms */
 
@@ -43,7 +43,7 @@ export class Loading {
   /** @type {(warning: NiblError) => void} */
   onWarning = () => {}
 
-  /** @param {{ input: Input, binding: Binding, loader: number, model: number, status: number, choice: Choice,
+  /** @param {{ input: Input, binding: import('./binding.js').Binding, loader: number, model: number, status: number, choice: Choice,
    *   plan: import('./binding.js').Plan, onProgress: (progress: Progress) => void, parts?: boolean }} of */
   constructor({ input, binding, loader, model, status, choice, plan, onProgress, parts }) {
     this.#input = input
@@ -95,21 +95,20 @@ export class Loading {
 
   /** The same from a header that was read.
    * @param {Input} input @param {import('./planning.js').Planned} planned
-   * @param {{ sessions: number, quantize?: string, extra?: number, parts?: boolean }} options
+   * @param {import('./planning.js').PlanOptions} options
    * @param {{ signal: AbortSignal, onProgress: (progress: Progress) => void, onWarning: (warning: NiblError) => void }} hooks */
-  static async of(input, { header, plan, compiled, choice, unsupported }, options, { signal, onProgress, onWarning }) {
-    if (!plan || unsupported) throw unsupported
-    const maximum = maximumOf(plan, choice, options.sessions, options.extra)
-    const memory = { initial: plan.total - plan.kv + marginOf(choice), maximum, threads: choice.threads }
-    const binding = new Binding(await unlessAborted(instantiate(compiled, memory), signal))
-    const loader = binding.newLoader(input.firstSize, input.fileName, options.quantize)
-    for (const chunk of header) binding.feed(loader, chunk)
-    const model = binding.begin(loader, options.parts)
+  static async of(input, planned, options, { signal, onProgress, onWarning }) {
+    if (!planned.plan || planned.unsupported) throw planned.unsupported
+    const { binding, loader, model } = await beginModel(planned, input, options, signal)
+    const { header, plan, choice } = planned
+    const threads = startThreads(binding.module, choice.threads)
+    threads.catch(() => {})
     /* What came with the header of a file is here already. */
     let status = NEED_DATA
     for (const chunk of header) status = binding.feed(loader, chunk)
     const loading = new Loading({ input, binding, loader, model, status, plan, choice, onProgress, parts: options.parts })
     loading.onWarning = onWarning
+    await unlessAborted(threads, signal)
     return loading
   }
 

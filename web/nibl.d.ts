@@ -27,7 +27,10 @@ export interface LoadOptions {
    * that knows Range for them in the order they are needed. `model.ready` tells when all are there. Default: false.
    */
   early?: boolean
-  /** Tokens that prompt and answer may have together. Default: the model's own, at most 4096. */
+  /**
+   * Tokens that prompt and answer may have together. Default: the model's own, at most 4096, and at most 1024 a GiB that the
+   * device says it has; where there is no memory for so many, half of them, and so on down to 512 (info.why tells).
+   */
   contextLength?: number
   /** Threads; more than one need a cross-origin isolated page and the worker. Default: half of the processors, 2 to 8. */
   threads?: number
@@ -205,7 +208,7 @@ export interface ModelInfo {
   /** 'relaxed-threads' and the like. */
   readonly binary: string
   readonly threads: number
-  /** Why this binary and number of threads. */
+  /** Why this binary and number of threads, and what was done without for want of memory. */
   readonly why: string
   /** The file's Jinja text, or null. */
   readonly chatTemplate: string | null
@@ -243,9 +246,10 @@ export interface Model {
   conversation(messages?: Message[]): Conversation
   /**
    * A saved conversation, which goes on with the same bits without computing again. Fails with BAD_STATE for what is none, is damaged, or
-   * is of another model or other options (kv, activations); with CONTEXT_FULL where contextLength is too short. The bytes may be anybody's.
+   * is of another model or other options (kv, activations); with CONTEXT_FULL where contextLength is too short. The bytes may be
+   * anybody's. A name is that of save(name), with NOT_FOUND where there is none.
    */
-  restore(state: Blob | Uint8Array<ArrayBuffer> | ArrayBuffer): Promise<Conversation>
+  restore(state: string | Blob | Uint8Array<ArrayBuffer> | ArrayBuffer): Promise<Conversation>
   /**
    * Embeddings [width]: hidden states behind the last norm, their mean over the text's tokens or that of the last one (`pooling`:
    * 'mean', the default, or 'last'), scaled to length 1 unless `normalize` is false. Special tokens written in a text
@@ -279,10 +283,11 @@ export interface Conversation {
   fork(): Conversation
   /**
    * Messages, tokens, keys and values, for restore(): layers x KV heads x head size x about 2.2 bytes a token (i8 cache; SmolLM2-135M:
-   * 12.6 KB). What is not there any more is computed again first. It tells the whole text. In a page it can be written to a
-   * file of the origin's private file system, which restore() takes as it is.
+   * 12.6 KB). What is not there any more is computed again first. It tells the whole text. With a name it is kept in the
+   * load's cache too, or that of models (see openCache()), where restore() finds it by that name, instead of what was kept
+   * so before. In a page that needs the worker. Fails with QUOTA or CACHE_FAILED.
    */
-  save(): Promise<Blob>
+  save(name?: string): Promise<Blob>
 }
 
 /** Natural logarithms of probabilities; `top` is a token. */
@@ -475,7 +480,8 @@ export interface QuantizeOptions
   tensors?: Record<string, string>
   /**
    * One or several, or as one text with commas: 'rtn' (default) rounds by each type's rule, 'clip' searches the scales that lose
-   * least, 'rotate' turns the model first; 'imatrix', 'awq' and 'gptq' look at what a text makes of it; 'best' is what lost least where
+   * least, 'recover' finds the grid that weights lie on already (of a model trained for its type, or quantized once), without loss,
+   * and fails where they lie on none, unless another follows it ('recover,clip'), 'rotate' turns the model first; 'imatrix', 'awq' and 'gptq' look at what a text makes of it; 'best' is what lost least where
    * it was measured: 'awq,gptq', and iq4_nl for every matrix where no type is told. It is rounded layer by layer then, of which one is in memory.
    */
   method?: string | string[]
@@ -486,6 +492,11 @@ export interface QuantizeOptions
   calibration?: string | URL | Blob | true
   /** So many of it, in windows of 512. Default: 8192. */
   calibrationTokens?: number
+  /**
+   * In place of a text a file of `nibl imatrix` or of llama.cpp's llama-imatrix (GGUF): itself, its URL, or under Node its path. For the
+   * methods 'imatrix' (the default then) and 'clip'. What it does not tell of is `uncalibrated` in the report.
+   */
+  imatrix?: string | URL | Blob | Uint8Array | ArrayBuffer
   /** Mixed precision: types with which a file of at most so many bytes loses least, measured on the text. */
   size?: number
   /** The same by bits per weight, all tensors counted. */
@@ -523,6 +534,14 @@ export interface QuantizedTensor {
   readonly why?: string
   readonly source_bytes: number
   readonly bytes: number
+  /** So many of its matrices were rounded as without text or imatrix, which tell nothing of them. */
+  readonly uncalibrated?: number
+  /** So many without AWQ: what goes before them can take no scale back. */
+  readonly unscaled?: number
+  /** With 'recover': groups of weights that share a scale, how many of them lie on the grid of `to`, and have a scale that it stores rounded. */
+  readonly groups?: number
+  readonly recovered?: number
+  readonly scales_rounded?: number
   /** Of matrices, with `measure`: the root mean square of what rounding changed, relative to that of the weights. */
   readonly error?: number
 }
@@ -559,8 +578,10 @@ export interface Quantized {
 export function quantize(source: Source, options?: QuantizeOptions): Promise<Quantized>
 
 export interface CachedModel {
-  /** As load() was asked for it. */
+  /** As load() was asked for it; of a conversation its name. */
   readonly model: string
+  /** A conversation, see save(). */
+  readonly state: boolean
   readonly files: string[]
   /** Bytes: of the files, and of what is there of them. */
   readonly size: number
@@ -574,15 +595,15 @@ export interface CachedModel {
 export interface Cache {
   /** Last used first. */
   list(): Promise<CachedModel[]>
-  /** Bytes, of all models. */
+  /** Bytes, of all. */
   size(): Promise<number>
-  /** Of all models without a name. false if there is no such model; fails with CACHE_FAILED while a tab uses it. */
+  /** All without a name. false if there is none of that name; fails with CACHE_FAILED while a tab uses it. */
   delete(model?: string): Promise<boolean>
   /** Asks the browser not to delete the origin's data when space runs short. Whether it agreed; under Node false. */
   persist(): Promise<boolean>
 }
 
-/** What load({ cache }) keeps. */
+/** What load({ cache }) and save(name) keep. */
 export function openCache(cache?: true | string | CacheBackend): Promise<Cache>
 
 /** A place for a cache's files, which all stand beside each other. */
@@ -614,12 +635,12 @@ export type ErrorCode =
   | 'TRUNCATED' /* the file ends too early */
   | 'UNSUPPORTED_MODEL' /* valid, but something in it is not known here */
   | 'DOWNLOAD_FAILED' /* the server refused (`status`), or the connection broke */
-  | 'NOT_FOUND' /* the hub has no such repository, revision or file */
+  | 'NOT_FOUND' /* the hub has no such repository, revision or file; the cache no conversation of that name */
   | 'ACCESS_DENIED' /* the hub wants a token, or another one */
   | 'FILE_FAILED' /* a path that cannot be read, or a folder without a model */
   | 'INTEGRITY' /* the file is not the one that was expected */
-  | 'QUOTA' /* a warning: no space in the cache */
-  | 'CACHE_FAILED' /* a warning, or of openCache(): the cache cannot be used */
+  | 'QUOTA' /* a warning, or of save(name): no space in the cache */
+  | 'CACHE_FAILED' /* a warning, or of save(name) and openCache(): the cache cannot be used */
   | 'TIMEOUT' /* no byte came for `timeout` ms */
   | 'OUT_OF_MEMORY'
   | 'CONTEXT_FULL' /* the prompt is longer than the context */

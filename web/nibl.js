@@ -208,14 +208,20 @@ class Model {
     return new Conversation(this, this.#states, messages)
   }
 
-  /** @param {Blob | Uint8Array<ArrayBuffer> | ArrayBuffer} state @returns {Promise<import('./nibl.d.ts').Conversation>} */
-  async restore(state) {
+  /** @param {string | Blob | Uint8Array<ArrayBuffer> | ArrayBuffer} from @returns {Promise<import('./nibl.d.ts').Conversation>} */
+  async restore(from) {
+    const state = typeof from === 'string' ? await this.#link.call('kept', [this.#cache, from]) : from
     const { messages, kv } = await readConversation(state instanceof Blob ? state : new Blob([state]))
     if (kv.size) await this.#states.restore(kv)
     return this.conversation(messages)
   }
 
+  get #cache() {
+    return this.#loaded.cache || true
+  }
+
   #states = {
+    keep: (/** @type {string} */ name, /** @type {Blob} */ state) => this.#link.call('keep', [this.#cache, name, state]),
     save: async (/** @type {any[]} */ messages) => this.#link.call('save', [await renderChat(this.#template, messages)]),
     restore: (/** @type {Blob} */ kv) => this.#link.call('restore', [kv]),
   }

@@ -99,6 +99,10 @@ export const quantizeOptions = {
     check: (value) => value === true || typeof value === 'string' || value instanceof URL || value instanceof Blob,
     must: 'be a text, a URL, a Blob, or true for the default text',
   },
+  imatrix: {
+    check: (value) => [value instanceof Uint8Array, value instanceof ArrayBuffer, value instanceof Blob, address.check(value)].some(Boolean),
+    must: 'be a URL, Blob or Uint8Array, or under Node a path',
+  },
   calibrationTokens: { fallback: 8192, ...integer(1, 2 ** 20) },
   size: number(1, 2 ** 40),
   bitsPerWeight: number(1, 16),

@@ -1,21 +1,26 @@
 /**
  * What a model needs, before any of it is there. A memory's maximum and the width of its addresses are fixed before the
- * header is known, so a small instance reads the header and plans: with the binary that most models need, and where 32
- * bits do not hold this one, again with the one for 64.
+ * header is known, so an instance with little memory reads the header and plans: with the binary that most models need, and
+ * where 32 bits do not hold this one, again with the one for 64.
  */
 import { Binding } from './binding.js'
-import { LARGEST, LARGEST64, checkSize, compileBinary, instantiate } from './binaries.js'
+import { LARGEST, LARGEST64, MEMORY_ADVICE, checkSize, compileBinary, instantiate } from './binaries.js'
 import { NiblError, unlessAborted } from './errors.js'
-import { chooseLarger } from './features.js'
+import { chooseLarger, deviceMemory } from './features.js'
 import { openSource } from './source.js'
-import { isMissing } from './stream.js'
+import { isMissing, readBytes } from './stream.js'
 import { isPart } from './folder.js'
 
 /* Static data, stacks, the staging buffer and what the allocator needs between blocks. */
 const MARGIN = 10 << 20
 const THREAD_MARGIN = 3 << 19
 const GRAMMAR_MARGIN = 8 << 20
-const PLANNER_MAXIMUM = 512 << 20
+/* Of the memory in which a header is read, and a model of that size loaded. */
+const FIRST_MAXIMUM = 512 << 20
+const LEAST_MAXIMUM = 64 << 20
+/* Tokens a GiB that the device has, where nobody says how many. */
+const CONTEXT_PER_GIB = 1024
+const LEAST_CONTEXT = 512
 
 /** Before anything is known: enough for the header of most files, little to wait for. */
 export const FIRST_RANGE = 1 << 20
@@ -33,8 +38,8 @@ export const FIRST_RANGE = 1 << 20
  *   how bytes are brought */
 /** @typedef {{ planner: Planner, header: Chunk[], compiled: Compiled, choice: Choice, plan: Plan | null,
  *   unsupported: unknown }} Planned */
-/** `extra`: bytes that calibrating takes. `share`: of the weights, that is there at a time. @typedef {{ contextLength: number, kv: 'i8' | 'f16' | 'f32', sessions: number, quantize?: string,
- *   evaluate?: boolean, configOnly?: boolean, wasmUrl?: string, extra?: number, share?: number }} PlanOptions */
+/** `extra`: bytes that calibrating takes. `share`: of the weights, that is there at a time where they are `parts`. @typedef {{ contextLength: number, kv: 'i8' | 'f16' | 'f32', sessions: number, quantize?: string,
+ *   evaluate?: boolean, configOnly?: boolean, wasmUrl?: string, extra?: number, share?: number, parts?: boolean }} PlanOptions */
 
 /** Bytes of addresses that each file of a model has: NIBL_ADDRESS_BITS. */
 const FILE = 2 ** 40
@@ -199,18 +204,7 @@ export class Input {
   /** Another file of the folder, whole; null where there is none. @param {string} name @param {number} limit bytes */
   async document(name, limit) {
     try {
-      const stream = await this.#source.sibling(name).open()
-      const parts = []
-      let length = 0
-      for (let chunk; (chunk = await stream.read()); ) {
-        parts.push(chunk.slice())
-        length += chunk.length
-        if (length > limit) {
-          await stream.cancel()
-          throw new NiblError('BAD_FILE', `${name} has more than ${limit} bytes.`)
-        }
-      }
-      return new Uint8Array(await new Blob(parts).arrayBuffer())
+      return await readBytes(await this.#source.sibling(name).open(), limit, name)
     } catch (error) {
       if (isMissing(error)) return null
       throw error
@@ -241,37 +235,49 @@ export function marginOf({ threads }) {
 
 /** The most that the memory grows to: the plan, and where there is room for it what grammars take.
  * @param {import('./binding.js').Plan} plan @param {Choice} choice @param {number} sessions @param {number} [extra] bytes besides */
-export function maximumOf(plan, choice, sessions, extra = 0) {
+function maximumOf(plan, choice, sessions, extra = 0) {
   const needed = plan.total + marginOf(choice) + extra
   const grammars = 2 * plan.vocabulary + GRAMMAR_MARGIN + GRAMMAR_MARGIN * sessions
   const largest = choice.binary.endsWith('-memory64') ? LARGEST64 : LARGEST
   return Math.max(needed, Math.min(largest, needed + grammars))
 }
 
-/** A small instance that knows a header. */
-export class Planner {
-  #binding
-  #loader
+/** Does something else where there was too little memory. @template T @param {() => T} otherwise */
+const unlessMemory = (otherwise) => (/** @type {unknown} */ error) => {
+  if (isOutOfMemory(error)) return otherwise()
+  throw error
+}
 
+/** @param {unknown} error */
+const isOutOfMemory = (error) => error instanceof NiblError && error.code === 'OUT_OF_MEMORY'
+
+/** An instance that knows a header, small as yet: the model is loaded in it too, where its memory may grow so far. */
+export class Planner {
   /** @param {Compiled} compiled @param {{ firstSize: number, fileName: string }} input
-   * @param {{ quantize?: string, configOnly?: boolean }} options */
-  static async of(compiled, input, { quantize, configOnly }) {
-    const size = { initial: 0, maximum: PLANNER_MAXIMUM, threads: 1 }
+   * @param {{ quantize?: string, configOnly?: boolean }} options @param {{ initial: number, maximum: number }} [size] memory in bytes
+   * @returns {Promise<Planner>} */
+  static async of(compiled, input, options, size) {
+    if (!size) {
+      const small = () => Planner.of(compiled, input, options, { initial: MARGIN, maximum: LEAST_MAXIMUM })
+      return Planner.of(compiled, input, options, { initial: MARGIN, maximum: FIRST_MAXIMUM }).catch(unlessMemory(small))
+    }
+    const { quantize, configOnly } = options
     const binding = new Binding(await instantiate(compiled, size))
-    return new Planner(binding, binding.newLoader(input.firstSize, input.fileName, quantize, configOnly))
+    return new Planner(binding, binding.newLoader(input.firstSize, input.fileName, quantize, configOnly), size.maximum)
   }
 
-  /** @param {Binding} binding @param {number} loader */
-  constructor(binding, loader) {
-    this.#binding = binding
-    this.#loader = loader
+  /** @param {Binding} binding @param {number} loader @param {number} maximum bytes of memory */
+  constructor(binding, loader, maximum) {
+    this.binding = binding
+    this.loader = loader
+    this.maximum = maximum
   }
 
   /** Reads up to the header's end. @param {Input} input @returns {Promise<Chunk[]>} what it read */
   async read(input) {
     const asker = {
       wanted: () => this.#wanted(),
-      fileName: (/** @type {number} */ file) => this.#binding.fileName(this.#loader, file),
+      fileName: (/** @type {number} */ file) => this.binding.fileName(this.loader, file),
     }
     /** @type {Chunk[]} */
     const header = []
@@ -281,42 +287,42 @@ export class Planner {
       header.push({ offset: chunk.offset, bytes: chunk.bytes && chunk.bytes.slice() })
       this.feed(header.slice(-1))
       await input.turn(asker)
-    } while (!this.#binding.call('nibl_loader_header_ready', this.#loader))
+    } while (!this.binding.call('nibl_loader_header_ready', this.loader))
     return header
   }
 
   /** No more at once than may turn out not to be needed. */
   #wanted() {
-    const { offset, length } = this.#binding.wantedRange(this.#loader)
+    const { offset, length } = this.binding.wantedRange(this.loader)
     return { offset, length: Math.min(length, FIRST_RANGE) }
   }
 
   /** @param {Chunk[]} header */
   feed(header) {
-    for (const chunk of header) this.#binding.feed(this.#loader, chunk)
+    for (const chunk of header) this.binding.feed(this.loader, chunk)
   }
 
   /** @param {PlanOptions} options @param {Choice} choice */
   plan({ contextLength, kv, sessions, share = 1 }, { threads }) {
-    const plan = this.#binding.plan(this.#loader, { contextLength, kv, sessions, threads })
+    const plan = this.binding.plan(this.loader, { contextLength, kv, sessions, threads })
     const absent = plan.weights - Math.ceil(share * plan.weights)
     return { ...plan, weights: plan.weights - absent, total: plan.total - absent }
   }
 
   describe() {
-    return this.#binding.describe(this.#loader)
+    return this.binding.describe(this.loader)
   }
 
   /** Whether this recipe needs the model in memory, and whether a text to calibrate with. @param {import('./binding.js').QuantizeOptions} recipe */
   needs(recipe) {
-    return this.#binding.recipeNeeds(recipe)
+    return this.binding.recipeNeeds(recipe)
   }
 
   /** Of the file that a recipe makes, the size and the beginning. Nothing else can be asked afterwards.
    * @param {import('./binding.js').QuantizeOptions} recipe */
   output(recipe) {
-    const quantizer = this.#binding.newQuantizer(this.#loader, recipe)
-    return { size: this.#binding.quantizerSize(quantizer), bytes: this.#binding.quantizerOutput(quantizer) }
+    const quantizer = this.binding.newQuantizer(this.loader, recipe)
+    return { size: this.binding.quantizerSize(quantizer), bytes: this.binding.quantizerOutput(quantizer) }
   }
 }
 
@@ -343,23 +349,65 @@ export async function planHeader({ planner, header, compiled, choice }, input, o
   const planned = { planner, header, compiled, choice, plan: null, unsupported: null }
   try {
     planned.plan = planner.plan(options, choice)
+    if (!options.contextLength) shorten(planned, options, deviceMemory() * CONTEXT_PER_GIB, `the device has ${deviceMemory()} GiB of memory`)
     const needed = planned.plan.total + marginOf(choice) + (options.extra ?? 0)
     if (needed <= LARGEST) return planned
-    planned.choice = chooseLarger(choice, needed)
+    planned.choice = chooseLarger(planned.choice, needed)
     checkSize(needed, true)
   } catch (error) {
     return { ...planned, unsupported: error }
   }
   const { wasmUrl, evaluate, quantize = options.extra !== undefined } = options
   planned.compiled = await unlessAborted(compileBinary(planned.choice.binary, { wasmUrl, evaluate, quantize }), signal)
-  planned.planner = await Planner.of(planned.compiled, input, options)
+  /* What has 4 bytes more there is no hundredth of it. */
+  const maximum = Math.min(LARGEST64, maximumOf(planned.plan, planned.choice, options.sessions, options.extra) * 1.01)
+  planned.planner = await Planner.of(planned.compiled, input, options, { initial: MARGIN, maximum })
   planned.planner.feed(planned.header)
   planned.plan = planned.planner.plan(options, planned.choice)
   return planned
 }
 
-/** The core knows what is wrong, not with which file. @param {unknown} error @param {string} name */
+/** Plans for a context that is no longer than this. @param {Planned} planned @param {PlanOptions} options @param {number} most tokens
+ * @param {string} reason */
+function shorten(planned, options, most, reason) {
+  const { planner, plan, choice } = planned
+  if (!plan || plan.contextLength <= most) return
+  planned.plan = planner.plan({ ...options, contextLength: most }, choice)
+  planned.choice = { ...choice, why: `${choice.why.replace(/; a context.*/, '')}; a context of ${most} tokens: ${reason}` }
+}
+
+/**
+ * Begins the model: in the planner's memory where that may grow so far, else in one of the plan's size; where there is none,
+ * with a shorter context, unless that was asked for.
+ * @param {Planned} planned its plan and choice are then those of the model @param {Input} input @param {PlanOptions} options
+ * @param {AbortSignal} signal
+ * @returns {Promise<{ binding: Binding, loader: number, model: number }>}
+ */
+export async function beginModel(planned, input, options, signal) {
+  const { planner, header, compiled } = planned
+  const begin = (/** @type {Planner} */ { binding, loader }, /** @type {number} */ bytes) => {
+    binding.grow(bytes)
+    return { binding, loader, model: binding.begin(loader, options.parts) }
+  }
+  for (let own = false; ; own = true) {
+    const plan = /** @type {Plan} */ (planned.plan)
+    const maximum = maximumOf(plan, planned.choice, options.sessions, options.extra)
+    try {
+      const initial = plan.total - plan.kv + marginOf(planned.choice)
+      if (!own && planner.maximum >= maximum) return begin(planner, initial)
+      const other = await unlessAborted(Planner.of(compiled, input, options, { initial, maximum }), signal)
+      other.feed(header)
+      return begin(other, initial)
+    } catch (error) {
+      if (!isOutOfMemory(error) || (own && (options.contextLength || plan.contextLength <= LEAST_CONTEXT))) throw error
+      if (own) shorten(planned, options, Math.floor(plan.contextLength / 2), 'there is no memory for more')
+    }
+  }
+}
+
+/** The core knows what is wrong, not with which file, nor what can be done. @param {unknown} error @param {string} name */
 export function located(error, name) {
   if (!(error instanceof NiblError) || error.message.includes(name)) return error
-  return new NiblError(error.code, `${name}: ${error.message}`, { status: error.status, cause: error.cause })
+  const advice = isOutOfMemory(error) && !error.message.includes('contextLength') ? `. ${MEMORY_ADVICE}` : ''
+  return new NiblError(error.code, `${name}: ${error.message}${advice}`, { status: error.status, cause: error.cause })
 }

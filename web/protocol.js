@@ -2,8 +2,9 @@
  * The messages between the caller's thread and the engine's. Nothing of a model is ever in them: the engine fetches or
  * reads by itself, files are passed by reference, and streams have a channel of their own (relay.js).
  *
- *   caller -> engine   { id, call, args }   call: 'load' | 'inspect' | 'fit' | 'ready' | 'generate' | 'embed' | 'save' | 'restore' | 'tokenize' | 'detokenize'
+ *   caller -> engine   { id, call, args }   call: 'load' | 'inspect' | 'fit' | 'ready' | 'generate' | 'embed' | 'save' | 'restore' | 'keep' | 'kept' | 'tokenize' | 'detokenize'
  *                                              | 'quantize', then 'quantized' until it gives null, then 'quantizeReport'
+ *                                              | 'end', the last one
  *                      { id, abort: true }  the caller has lost interest in call `id`
  *   engine -> caller   { id, event }        any number of them, in order: { progress }, { warning }, { piece }, { stats }
  *                      { id, value }        the call's end: its result

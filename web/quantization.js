@@ -1,10 +1,14 @@
 /** quantize(): what it is told becomes what the engine is told, and what comes out goes where it is wanted. Fetched when it
  * is called. */
+import { describeSource } from './describe.js'
 import { NiblError } from './errors.js'
 import { quantizeOptions, readOptions } from './options.js'
 import { isNode, nodeModule } from './platform.js'
+import { openSource } from './source.js'
+import { readBytes } from './stream.js'
 
 const TEXT_LIMIT = 64 << 20 /* bytes */
+const IMATRIX_LIMIT = 1 << 30 /* bytes */
 const TOKEN_BYTES = 256 /* of the text per token that is wanted: what is behind cannot count */
 const PROGRESS_INTERVAL = 100 /* ms */
 const AHEAD = 2 /* pieces: the engine makes one while another is on its way */
@@ -55,6 +59,15 @@ async function textOf(given, tokens, signal) {
     signal?.throwIfAborted()
     throw new NiblError('DOWNLOAD_FAILED', `The calibration text ${given} cannot be had: ${/** @type {Error} */ (cause).message}`, { cause })
   }
+}
+
+/** Bytes of an imatrix file. @param {any} given @param {any} options those of sources */
+async function imatrixOf(given, options) {
+  if (given === undefined) return undefined
+  const descriptor = describeSource(given, options)
+  if (descriptor.kind === 'hub') throw new NiblError('BAD_ARGUMENT', 'The option "imatrix" must be the URL of the file, not a name.')
+  const source = openSource(descriptor, options)
+  return readBytes(await source.open(), IMATRIX_LIMIT, source.name)
 }
 
 /** Where the bytes go: Blobs, one stream, or a stream for every file. */
@@ -119,7 +132,7 @@ function paced(listener) {
 /** @param {(source: any, options: any) => Promise<any>} open @param {any} source @param {any} given
  * @returns {Promise<import('./nibl.d.ts').Quantized>} */
 export async function quantizeWith(open, source, given) {
-  const { sink, signal, onProgress, calibration, calibrationTokens, size: wanted, bitsPerWeight, types, ...options } = readOptions(quantizeOptions, given)
+  const { sink, signal, onProgress, calibration, calibrationTokens, imatrix, size: wanted, bitsPerWeight, types, ...options } = readOptions(quantizeOptions, given)
   const tell = paced(onProgress)
   const output = new Output(sink)
   /** @type {(() => void) | undefined} */
@@ -127,7 +140,8 @@ export async function quantizeWith(open, source, given) {
   try {
     const mixed = wanted || bitsPerWeight ? { size: wanted, bitsPerWeight, types: listed(types) } : undefined
     if (wanted && bitsPerWeight) throw new NiblError('BAD_ARGUMENT', 'The options "size" and "bitsPerWeight" exclude each other.')
-    const engineOptions = { ...options, ...recipeOf(options), mixed, calibrationTokens, calibration: await textOf(calibration, calibrationTokens, signal) }
+    if (imatrix && (mixed || calibration)) throw new NiblError('BAD_ARGUMENT', 'The option "imatrix" stands for a text: "calibration", and "size" and "bitsPerWeight", which are measured on one, are not for it.')
+    const engineOptions = { ...options, ...recipeOf(options), mixed, calibrationTokens, calibration: await textOf(calibration, calibrationTokens, signal), imatrix: await imatrixOf(imatrix, { ...options, signal }) }
     const { link, close, args, calls } = await open(source, { ...engineOptions, signal, onProgress: tell })
     end = close
     const { size, report, tokens } = await link.call('quantize', args, calls) /* without what rounding will lose */

@@ -1,5 +1,5 @@
 /** From a source of bytes to those of a GGUF file, in steps: whoever takes them sets the pace. */
-import { compileBinary, instantiate } from './binaries.js'
+import { compileBinary, instantiate, startThreads } from './binaries.js'
 import { Binding, NEED_DATA, OK } from './binding.js'
 import { chooseBinary } from './features.js'
 import { throwIfAborted } from './errors.js'
@@ -56,10 +56,11 @@ export class Quantizing {
         const share = parts ? shareOf(description) : 1
         const how = /** @type {const} */ ({ contextLength: 0, kv: 'i8', sessions: 1, extra, share, wasmUrl: options.wasmUrl })
         const planned = await planHeader({ planner, header, compiled, choice }, input, how, signal)
-        return await Calibrating.start(input, planned, { ...recipe, text, extra, parts }, context)
+        return await Calibrating.start(input, planned, { ...recipe, text, extra, share, parts }, context)
       }
-      const size = { initial: marginOf(choice), maximum: MAXIMUM + marginOf(choice), threads: choice.threads }
-      const quantizing = new Quantizing(input, new Binding(await instantiate(compiled, size)))
+      const binding = new Binding(await instantiate(compiled, { initial: marginOf(choice), maximum: MAXIMUM + marginOf(choice) }))
+      await startThreads(binding.module, choice.threads)
+      const quantizing = new Quantizing(input, binding)
       await quantizing.#begin(header, recipe)
       return quantizing
     } catch (error) {

@@ -171,6 +171,21 @@ export function reasonOf(error) {
   return error.cause instanceof Error ? error.cause.message : error.message
 }
 
+/** A file that is not large. @param {Stream} stream @param {number} limit bytes @param {string} name */
+export async function readBytes(stream, limit, name) {
+  const parts = []
+  let length = 0
+  for (let chunk; (chunk = await stream.read()); ) {
+    parts.push(chunk.slice())
+    length += chunk.length
+    if (length > limit) {
+      await stream.cancel()
+      throw new NiblError('BAD_FILE', `${name} has more than ${limit} bytes.`)
+    }
+  }
+  return new Uint8Array(await new Blob(parts).arrayBuffer())
+}
+
 /** A small file as text. @param {Stream} stream @param {number} limit bytes @param {string} name */
 export async function readText(stream, limit, name) {
   const decoder = new TextDecoder()

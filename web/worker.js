@@ -32,11 +32,15 @@ const engine = Promise.all([
 
 /** @param {any} request as in protocol.js */
 async function receive(request) {
-  if (request.call === 'load') askEarly(request.args[0], request.args[1])
+  if (request.call === 'load') {
+    askEarly(request.args[0], request.args[1])
+    compileEarly(request.args[1])
+  }
   if (request.args?.[1]?.cache) importEarly()
   try {
     const { receive } = await engine
-    receive(request)
+    await receive(request)
+    if (request.call === 'end') port.close()
   } catch (error) {
     const message = `The worker cannot load its modules: ${error}. Are they served? (workerUrl)`
     port.postMessage({ id: request.id, error: { name: 'NiblError', code: 'WORKER_FAILED', message } })
@@ -48,6 +52,13 @@ function askEarly(descriptor, { early, cache }) {
   if (descriptor.kind !== 'url' || descriptor.part || early || cache) return
   descriptor.response = fetch(descriptor.url, { headers: descriptor.headers })
   descriptor.response.catch(() => {})
+}
+
+/** @param {any} options */
+function compileEarly(options) {
+  Promise.all([import('./features.js'), import('./binaries.js')])
+    .then(([{ chooseBinary }, { compileBinary }]) => compileBinary(chooseBinary(options).binary, options))
+    .catch(() => {})
 }
 
 /** What a cached load needs, while the engine's code comes. */

@@ -1,4 +1,5 @@
 #include "core/cli/chat.h"
+#include "core/cli/console.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -24,8 +25,9 @@ int nibl_cli_tokenize(const nibl_cli_model *model, const char *text, size_t leng
 
 nibl_status nibl_cli_chat_known(const nibl_model *model) {
     const nibl_message message = {"user", ""};
+    const nibl_moment now = nibl_cli_now();
     size_t length;
-    nibl_status status = nibl_chat_prompt(model, &message, 1, true, NULL, 0, &length);
+    nibl_status status = nibl_chat_prompt(model, &message, 1, true, &now, NULL, 0, &length);
     return status == NIBL_E_BUFFER ? NIBL_OK : status;
 }
 
@@ -46,7 +48,7 @@ static int add_message(nibl_cli_chat *chat, const char *role, const char *conten
 }
 
 int nibl_cli_chat_begin(nibl_cli_chat *chat, const nibl_cli_model *model, const char *system) {
-    *chat = (nibl_cli_chat){.model = model};
+    *chat = (nibl_cli_chat){.model = model, .began = nibl_cli_now()};
     return system ? add_message(chat, "system", system) : NIBL_EXIT_OK;
 }
 
@@ -61,12 +63,12 @@ void nibl_cli_chat_free(nibl_cli_chat *chat) {
 
 static int write_conversation(const nibl_cli_chat *chat, nibl_cli_text *out) {
     size_t length = 0;
-    nibl_status status =
-        nibl_chat_prompt(chat->model->model, chat->messages, chat->count, true, NULL, 0, &length);
+    nibl_status status = nibl_chat_prompt(chat->model->model, chat->messages, chat->count, true, &chat->began,
+                                          NULL, 0, &length);
     if (status == NIBL_E_BUFFER) {
         if (!nibl_cli_text_reserve(out, length)) return NIBL_EXIT_FAILED;
-        status = nibl_chat_prompt(chat->model->model, chat->messages, chat->count, true, out->bytes,
-                                  out->capacity, &length);
+        status = nibl_chat_prompt(chat->model->model, chat->messages, chat->count, true, &chat->began,
+                                  out->bytes, out->capacity, &length);
     }
     if (status < 0) return nibl_cli_fail_library("the conversation");
     out->length = length;

@@ -7,6 +7,7 @@
 
 typedef struct nibl_cli_chat {
     const nibl_cli_model *model;
+    nibl_moment began; /* "now" for its template to the end, so that what was computed stays true */
     nibl_message *messages; /* contents owned */
     size_t count, capacity;
     nibl_cli_text text; /* the conversation so far, the last answer included */

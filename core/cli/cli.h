@@ -58,6 +58,6 @@ struct nibl_cli_verb {
 bool nibl_cli_write_command(nibl_cli_text *out);
 
 extern const nibl_cli_verb nibl_cli_run, nibl_cli_quantize, nibl_cli_inspect, nibl_cli_eval, nibl_cli_bench,
-    nibl_cli_hash, nibl_cli_fit, nibl_cli_verify;
+    nibl_cli_hash, nibl_cli_fit, nibl_cli_verify, nibl_cli_imatrix, nibl_cli_embed;
 
 #endif

@@ -22,6 +22,17 @@ double nibl_cli_seconds(void) {
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
+nibl_moment nibl_cli_now(void) {
+    const time_t now = time(NULL);
+    struct tm local = {0};
+    localtime_r(&now, &local);
+    return (nibl_moment){.year = local.tm_year + 1900,
+                         .month = local.tm_mon + 1,
+                         .day = local.tm_mday,
+                         .hour = local.tm_hour,
+                         .minute = local.tm_min};
+}
+
 double nibl_cli_cpu_seconds(void) {
 #if defined(CLOCK_PROCESS_CPUTIME_ID) && !defined(__wasi__)
     struct timespec now;

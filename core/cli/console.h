@@ -5,6 +5,7 @@
 #include "core/nibl.h"
 
 double nibl_cli_seconds(void); /* monotonic clock */
+nibl_moment nibl_cli_now(void); /* in the local zone; WASI knows UTC only */
 double nibl_cli_cpu_seconds(void); /* of all threads of this process; NaN = not known */
 
 bool nibl_cli_stdin_is_terminal(void);

@@ -23,6 +23,12 @@ static const nibl_cli_option table[] = {
      "what to compare with: a model, computed beside it with the same options (--quantize is not for it), or "
      "a file "
      "of --keep, which brings its texts"},
+    {"--base", NIBL_CLI_TEXT, FIELD(base), "MODEL", 0, 0, NULL,
+     "the model that MODEL is fine-tuned from, quantized alike: what it lost against --base-reference on the "
+     "same texts "
+     "stands beside what MODEL lost"},
+    {"--base-reference", NIBL_CLI_TEXT, FIELD(base_reference), "MODEL|FILE", 0, 0, NULL,
+     "what --base is compared with; a file of --keep where --reference is one"},
     {"--keep", NIBL_CLI_TEXT, FIELD(keep), "FILE", 0, 0, NULL,
      "keeps this model's answers as a reference for others, in 2.6 KB a position"},
     {"--chunks", NIBL_CLI_INTEGER, FIELD(chunks), "N", 0, 1 << 24, "all", "windows of each text"},
@@ -209,9 +215,12 @@ static int open_reference(nibl_cli_evaluator *e, bool saved) {
     return code;
 }
 
-static int score(const char *path, const eval_options *o) {
-    nibl_cli_evaluator e = {
-        .o = o, .window = o->settings.context ? (size_t)o->settings.context : NIBL_CLI_EVAL_WINDOW};
+static int score_pair(const char *path, const eval_options *o, nibl_cli_base *gathers, nibl_cli_base *base) {
+    nibl_cli_evaluator e = {.o = o,
+                            .window =
+                                o->settings.context ? (size_t)o->settings.context : NIBL_CLI_EVAL_WINDOW,
+                            .gathers = gathers,
+                            .base = base};
     const bool saved = o->reference && nibl_cli_is_reference(o->reference);
     if (e.window < MIN_WINDOW)
         return nibl_cli_fail_usage(nibl_cli_eval.name,
@@ -239,12 +248,36 @@ static int score(const char *path, const eval_options *o) {
     return code;
 }
 
+/* One pair of models after the other: the base's first. */
+static int score(const char *path, const eval_options *o) {
+    nibl_cli_base base = {.path = o->base};
+    eval_options other = *o;
+    if (!o->base && !o->base_reference) return score_pair(path, o, NULL, NULL);
+    if (!o->base || !o->base_reference || !o->reference || o->tasks || o->keep)
+        return nibl_cli_fail_usage(
+            nibl_cli_eval.name,
+            "--base, --base-reference and --reference go together, and neither with --tasks "
+            "nor --keep");
+    if (nibl_cli_is_reference(o->reference) != nibl_cli_is_reference(o->base_reference))
+        return nibl_cli_fail_usage(
+            nibl_cli_eval.name,
+            "--reference and --base-reference must both be models, or both files of --keep");
+    other.reference = o->base_reference;
+    int code = score_pair(o->base, &other, &base, NULL);
+    if (code == NIBL_EXIT_OK) code = score_pair(path, o, NULL, &base);
+    if (code == NIBL_EXIT_OK && base.compared == 0)
+        code = nibl_cli_fail("no text could be compared with the base: give models of one family");
+    nibl_cli_base_free(&base);
+    return code;
+}
+
 static int eval(const char *path, const void *given) {
     const eval_options *o = given;
     const int code = nibl_cli_settings_check(&o->settings, nibl_cli_eval.name);
     if (code != NIBL_EXIT_OK) return code;
     if (!o->tokens && !o->logits) return score(path, o);
-    if (o->files.count > 0 || o->domains || o->tasks || o->reference || o->keep)
+    if (o->files.count > 0 || o->domains || o->tasks || o->reference || o->keep || o->base ||
+        o->base_reference)
         return nibl_cli_fail_usage(nibl_cli_eval.name,
                                    "-f scores texts, --tokens and --logits write logits: not both");
     return write_logits(path, o);
@@ -255,13 +288,18 @@ const nibl_cli_verb nibl_cli_eval = {
     .arguments = "MODEL [-f FILE] [options] | MODEL --tokens FILE --logits FILE [options]",
     .summary =
         "Scores texts by domain, and tasks: perplexity, divergence from a reference; or writes logits.",
-    .details = "Without -f, --domains and --tasks small texts of the command's own are scored: arithmetic, "
-               "chat, code,\n"
-               "other languages, prose. Two models, a base and a fine-tuned one too, are compared with "
-               "--reference, or each\n"
-               "with the same file of --keep. A text is cut into windows, each run alone, and the second "
-               "half of each is scored. Errors behind\n"
-               "+- are standard errors; those of comparisons are paired, position by position.\n",
+    .details =
+        "Without -f, --domains and --tasks small texts of the command's own are scored: arithmetic, "
+        "chat, code,\n"
+        "other languages, prose. Two models are compared with --reference, or each with the same file of "
+        "--keep.\n"
+        "A text is cut into windows, each run alone, and the second half of each is scored. Errors behind "
+        "+- are\n"
+        "standard errors; those of comparisons are paired, position by position.\n"
+        "\n"
+        "Whether a fine-tuned model loses more than its base:\n"
+        "    nibl eval TUNED-Q4 --reference TUNED-F16 --base BASE-Q4 --base-reference BASE-F16\n"
+        "tells by domain what each lost against its own reference, and the quotients: above 1 it does.\n",
     .options = table,
     .option_count = sizeof table / sizeof *table,
     .defaults = &defaults,

@@ -12,6 +12,7 @@ typedef struct nibl_cli_eval_options {
     nibl_cli_texts files; /* [NAME=]FILE */
     const char *domains, *tasks; /* folders */
     const char *reference, *keep; /* the latter: where this model's answers are kept */
+    const char *base, *base_reference;
     int64_t chunks, items; /* 0 = all */
     bool bos, json;
 } nibl_cli_eval_options;
@@ -64,6 +65,35 @@ int nibl_cli_reference_write_task(nibl_cli_reference *r, const char *name, uint6
                                   size_t count);
 int nibl_cli_reference_commit(nibl_cli_reference *r); /* the file is complete */
 
+/* ---- A base, whose loss stands beside that of a model fine-tuned from it (eval_base.c) ---- */
+
+/* A text as the base's pair of models scored it. */
+typedef struct nibl_cli_base_text {
+    nibl_cli_text name;
+    nibl_cli_tokens tokens;
+    size_t window;
+    nibl_evaluation *evaluation;
+    nibl_evaluation_result result;
+} nibl_cli_base_text;
+
+typedef struct nibl_cli_base {
+    const char *path; /* of the model */
+    nibl_cli_base_text *texts;
+    size_t count, capacity;
+    size_t compared; /* texts */
+} nibl_cli_base;
+
+void nibl_cli_base_free(nibl_cli_base *base);
+
+/* Takes the evaluation over, in any case. */
+int nibl_cli_base_add(nibl_cli_base *base, const nibl_cli_base_text *text, const int32_t *ids,
+                      nibl_evaluation *evaluation);
+
+/* How the losses compare, on the same tokens; *out NULL, told, where the base has not those. */
+int nibl_cli_base_compare(nibl_cli_base *base, const nibl_cli_base_text *text, const int32_t *ids,
+                          const nibl_evaluation *evaluation, const nibl_cli_base_text **out,
+                          nibl_evaluation_comparison *comparison);
+
 /* ---- What the parts share ---- */
 
 typedef struct nibl_cli_evaluator {
@@ -71,6 +101,8 @@ typedef struct nibl_cli_evaluator {
     nibl_cli_model model, reference; /* the reference's model is NULL where there is none in memory */
     nibl_cli_reference saved, kept; /* the reference that is read, and the one that is written */
     size_t window;
+    nibl_cli_base *gathers; /* it is the base's pair: results go there */
+    nibl_cli_base *base; /* they stand beside its */
 } nibl_cli_evaluator;
 
 static inline bool nibl_cli_is_compared(const nibl_cli_evaluator *e) {

@@ -42,6 +42,9 @@ static domain split(const char *given) {
     return d;
 }
 
+/* A score must not depend on the day; without a clock Llama's templates name the same. */
+static const nibl_moment written = {.year = 2024, .month = 7, .day = 26};
+
 /* Conversations, one a line: {"messages": [{"role", "content"}, ...]}, as the model's template writes them. */
 static int write_chat(const nibl_model *model, const domain *d, const char *line, nibl_cli_text *out) {
     nibl_cli_document document = {0};
@@ -62,9 +65,9 @@ static int write_chat(const nibl_model *model, const domain *d, const char *line
     }
     if (code == NIBL_EXIT_OK && count == 0) code = nibl_cli_fail("%s: a line without messages", d->name);
     if (code == NIBL_EXIT_OK) {
-        nibl_status status = nibl_chat_prompt(model, messages, count, false, NULL, 0, &length);
+        nibl_status status = nibl_chat_prompt(model, messages, count, false, &written, NULL, 0, &length);
         if (status == NIBL_E_BUFFER && nibl_cli_text_reserve(out, out->length + length))
-            status = nibl_chat_prompt(model, messages, count, false, out->bytes + out->length,
+            status = nibl_chat_prompt(model, messages, count, false, &written, out->bytes + out->length,
                                       out->capacity - out->length, &length);
         if (status < 0)
             code = nibl_cli_fail_library(d->name);
@@ -245,8 +248,18 @@ static const figure figures[] = {
 };
 enum { FIGURES = sizeof figures / sizeof *figures };
 
+/* What is shown of the base, and how the model compares with it. */
+typedef struct beside {
+    const nibl_cli_base_text *base; /* NULL = there is none */
+    nibl_evaluation_comparison comparison;
+} beside;
+
+static void print_row(const char *label, nibl_estimate e) {
+    printf("  %-28s%12.6f  +- %.6f\n", label, e.value, e.error);
+}
+
 static void print_table(const nibl_cli_evaluator *e, const char *name, size_t windows,
-                        const nibl_evaluation_result *result) {
+                        const nibl_evaluation_result *result, const beside *b) {
     printf("%s: %zu windows of %zu tokens, %" PRIu64 " positions\n", name, windows, e->window,
            result->positions);
     for (size_t i = 0; i < FIGURES; i++) {
@@ -257,23 +270,41 @@ static void print_table(const nibl_cli_evaluator *e, const char *name, size_t wi
         if (f->has_error) printf("  +- %.6f", value[1] * f->scale); /* nibl_estimate: the error follows */
         putchar('\n');
     }
+    if (!b->base) return;
+    print_row("base's perplexity ratio", b->base->result.perplexity_ratio);
+    print_row("base's mean KLD", b->base->result.kl);
+    print_row("perplexity ratio / base's", b->comparison.perplexity_ratio);
+    print_row("mean KLD / base's", b->comparison.kl_ratio);
 }
 
-static void print_json(const nibl_cli_evaluator *e, const char *name, size_t windows,
-                       const nibl_evaluation_result *result) {
-    nibl_cli_json json = {.out = stdout};
-    nibl_cli_eval_json_open(&json, e, "text", name);
-    nibl_cli_json_integer(&json, "windows", windows);
-    nibl_cli_json_integer(&json, "window", e->window);
-    nibl_cli_json_integer(&json, "positions", result->positions);
+static void print_figures(nibl_cli_json *json, const nibl_cli_evaluator *e,
+                          const nibl_evaluation_result *result) {
     for (size_t i = 0; i < FIGURES; i++) {
         const figure *f = &figures[i];
         if (f->compares && !nibl_cli_is_compared(e)) continue;
         const double *value = (const double *)(const void *)((const char *)result + f->value);
         if (f->has_error)
-            nibl_cli_eval_json_estimate(&json, f->key, (nibl_estimate){value[0], value[1]});
+            nibl_cli_eval_json_estimate(json, f->key, (nibl_estimate){value[0], value[1]});
         else
-            nibl_cli_json_real(&json, f->key, value[0]);
+            nibl_cli_json_real(json, f->key, value[0]);
+    }
+}
+
+static void print_json(const nibl_cli_evaluator *e, const char *name, size_t windows,
+                       const nibl_evaluation_result *result, const beside *b) {
+    nibl_cli_json json = {.out = stdout};
+    nibl_cli_eval_json_open(&json, e, "text", name);
+    nibl_cli_json_integer(&json, "windows", windows);
+    nibl_cli_json_integer(&json, "window", e->window);
+    nibl_cli_json_integer(&json, "positions", result->positions);
+    print_figures(&json, e, result);
+    if (b->base) {
+        nibl_cli_json_open(&json, "base", '{');
+        nibl_cli_json_string(&json, "model", e->base->path);
+        print_figures(&json, e, &b->base->result);
+        nibl_cli_json_close(&json, '}');
+        nibl_cli_eval_json_estimate(&json, "perplexity_ratio_to_base", b->comparison.perplexity_ratio);
+        nibl_cli_eval_json_estimate(&json, "kl_to_base", b->comparison.kl_ratio);
     }
     nibl_cli_json_close(&json, '}');
 }
@@ -291,7 +322,15 @@ static int score_text(nibl_cli_evaluator *e, const char *name, const int32_t *id
     if (code == NIBL_EXIT_OK) code = score_windows(e, name, ids, windows, evaluation);
     if (code == NIBL_EXIT_OK && nibl_evaluation_get(evaluation, &result) < 0)
         code = nibl_cli_fail_library(name);
-    if (code == NIBL_EXIT_OK) (e->o->json ? print_json : print_table)(e, name, windows, &result);
+    const nibl_cli_base_text text = {.name = {.bytes = (char *)name, .length = strlen(name)},
+                                     .tokens = {.count = windows * e->window},
+                                     .window = e->window,
+                                     .result = result};
+    beside b = {.comparison = {.size = sizeof b.comparison}};
+    if (code == NIBL_EXIT_OK && e->gathers) return nibl_cli_base_add(e->gathers, &text, ids, evaluation);
+    if (code == NIBL_EXIT_OK && e->base)
+        code = nibl_cli_base_compare(e->base, &text, ids, evaluation, &b.base, &b.comparison);
+    if (code == NIBL_EXIT_OK) (e->o->json ? print_json : print_table)(e, name, windows, &result, &b);
     nibl_evaluation_free(evaluation);
     return code;
 }
@@ -329,7 +368,7 @@ static int evaluate_domains(nibl_cli_evaluator *e) {
         size_t length;
         const nibl_message message = {"user", "?"};
         if (is_chat(&d) &&
-            nibl_chat_prompt(e->model.model, &message, 1, false, NULL, 0, &length) != NIBL_E_BUFFER)
+            nibl_chat_prompt(e->model.model, &message, 1, false, &written, NULL, 0, &length) != NIBL_E_BUFFER)
             fprintf(stderr, "nibl: %s is left out: %s\n", d.name, nibl_last_message());
         else if (code == NIBL_EXIT_OK)
             code = evaluate(e, &d);

@@ -1,5 +1,6 @@
 #include "core/cli/generate.h"
 #include "core/cli/console.h"
+#include "core/cli/prompt_cache.h"
 
 #include <errno.h>
 #include <string.h>
@@ -114,6 +115,8 @@ int nibl_cli_generate(const nibl_cli_generator *generator, const nibl_cli_tokens
     answer->prefill_seconds = prefilled - start;
     answer->finish = NIBL_CLI_FINISH_INTERRUPTED;
     if (nibl_cli_interrupted()) return NIBL_EXIT_OK;
+    if (code == NIBL_EXIT_OK && generator->cache)
+        code = nibl_cli_prompt_cache_save(generator->cache, generator->session);
     if (code != NIBL_EXIT_OK) return code;
 
     if (generator->grammar && generator->limit != 0) {

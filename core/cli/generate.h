@@ -13,6 +13,7 @@ typedef struct nibl_cli_generator {
     uint32_t context;           /* tokens of the session, at most */
     const nibl_cli_texts *stop; /* never shown */
     bool special;               /* special tokens are text, too */
+    const char *cache;          /* file that the prompt's state goes to once it is computed; NULL = none */
     FILE *stream;               /* where pieces go as they come; NULL = nowhere */
 } nibl_cli_generator;
 

@@ -10,9 +10,9 @@
 #include <malloc.h>
 #endif
 
-static const nibl_cli_verb *const verbs[] = {&nibl_cli_run,  &nibl_cli_quantize, &nibl_cli_inspect,
-                                             &nibl_cli_fit,  &nibl_cli_bench,    &nibl_cli_eval,
-                                             &nibl_cli_hash, &nibl_cli_verify};
+static const nibl_cli_verb *const verbs[] = {
+    &nibl_cli_run, &nibl_cli_embed, &nibl_cli_quantize, &nibl_cli_imatrix, &nibl_cli_inspect,
+    &nibl_cli_fit, &nibl_cli_bench, &nibl_cli_eval,     &nibl_cli_hash,    &nibl_cli_verify};
 enum { VERBS = sizeof verbs / sizeof *verbs };
 
 /* ---- Messages ---- */

@@ -1,5 +1,5 @@
+#include "core/cli/calibration.h"
 #include "core/cli/console.h"
-#include "core/cli/embedded.h"
 #include "core/cli/json.h"
 #include "core/cli/recipe.h"
 #include "core/cli/session.h"
@@ -11,16 +11,14 @@
 typedef struct quantize_options {
     nibl_cli_settings settings; /* threads */
     const char *output, *type, *embedding, *head, *method, *calibration, *recipe, *report, *size, *types,
-        *format;
+        *format, *imatrix;
     double bits; /* per weight */
     int64_t calibration_tokens, shard_size;
     nibl_cli_texts tensors; /* PATTERN=TYPE */
     bool requantize, force, json;
 } quantize_options;
 
-enum { MAX_TEXT = 64 << 20, MAX_DOCUMENT = 256 << 20, WINDOW = 512 };
-
-#define OWN_TEXT "default"
+enum { MAX_DOCUMENT = 256 << 20, MAX_IMATRIX = 0x7fffffff };
 
 static const quantize_options defaults = {.calibration_tokens = 8192};
 
@@ -41,18 +39,24 @@ static const nibl_cli_option table[] = {
     {"--tensor, --tensor-type", NIBL_CLI_TEXTS, FIELD(tensors), "PATTERN=TYPE", 0, 0, NULL,
      "another type for some, as '*.ffn_down.weight=q6_k'; the first that fits counts"},
     {"--method", NIBL_CLI_TEXT, FIELD(method), "LIST", 0, 0, "rtn",
-     "of rtn (each type's rule), clip (the scales that lose least), rotate (turned first), and with a text "
-     "imatrix, awq, gptq: awq,gptq; best: that, of iq4_nl where no TYPE is told, which lost least"},
+     "of rtn (each type's rule), clip (the scales that lose least), recover (the grid that weights lie on "
+     "already), "
+     "rotate (turned first), and with a text imatrix, awq, gptq: awq,gptq; best: that, of iq4_nl where no "
+     "TYPE is told, which lost least"},
     {"--recipe", NIBL_CLI_TEXT, FIELD(recipe), "FILE", 0, 0, NULL,
      "types, exceptions and methods from a file: the JSON that quantized files carry (nibl.recipe), or a "
      "report"},
     {"--report", NIBL_CLI_TEXT, FIELD(report), "FILE", 0, 0, NULL,
      "writes what became of every tensor, and what rounding lost, as JSON; `npx nibl report` makes a page of "
      "it"},
-    {"--calibration", NIBL_CLI_TEXT, FIELD(calibration), "FILE", 0, 0, OWN_TEXT,
+    {"--calibration", NIBL_CLI_TEXT, FIELD(calibration), "FILE", 0, 0, NIBL_CLI_OWN_TEXT,
      "a text like those the model will see, for the methods that look at activations"},
     {"--calibration-tokens", NIBL_CLI_INTEGER, FIELD(calibration_tokens), "N", 1, 1 << 20, NULL,
      "tokens of it, in windows of 512"},
+    {"--imatrix", NIBL_CLI_TEXT, FIELD(imatrix), "FILE", 0, 0, NULL,
+     "in place of a text a file of `nibl imatrix` or llama-imatrix, for methods imatrix (then the default) "
+     "and "
+     "clip"},
     {"--size", NIBL_CLI_TEXT, FIELD(size), "75MB", 0, 0, NULL,
      "mixed precision: the types with which a file of this size loses least, measured on the text"},
     {"--bpw", NIBL_CLI_REAL, FIELD(bits), "N", 1, 16, NULL,
@@ -76,6 +80,7 @@ typedef struct job {
     nibl_cli_output output;
     nibl_cli_folder folder; /* or this */
     nibl_cli_text config; /* of a source that is a folder */
+    nibl_cli_text imatrix; /* the file's bytes */
     uint64_t written;
     const quantize_options *given;
     nibl_allotment *allotment; /* of mixed precision */
@@ -123,38 +128,6 @@ static int read_config(const char *path, job *j) {
     if (code == NIBL_EXIT_OK) code = nibl_cli_read_file(name.bytes, MAX_DOCUMENT, &j->config);
     nibl_cli_text_free(&name);
     j->options.config = j->config.bytes;
-    return code;
-}
-
-/* The text that the command carries. */
-static int own_text(nibl_cli_text *out) {
-    const nibl_cli_embedded *file = nibl_cli_embedded_files;
-    while (strcmp(file->name, NIBL_CLI_CALIBRATION) != 0) file++;
-    const char *begin = memchr(file->bytes, '`', file->length);
-    const size_t rest = file->length - (size_t)(begin + 1 - file->bytes);
-    const char *end = memchr(begin + 1, '`', rest);
-    return nibl_cli_text_append(out, begin + 1, (size_t)(end - begin - 1)) ? NIBL_EXIT_OK : NIBL_EXIT_FAILED;
-}
-
-static int read_calibration(const nibl_cli_model *model, const quantize_options *o, nibl_cli_tokens *tokens) {
-    nibl_cli_text text = {0};
-    size_t count = 0;
-    const bool own = strcmp(o->calibration, OWN_TEXT) == 0;
-    int code = own ? own_text(&text) : nibl_cli_read_file(o->calibration, MAX_TEXT, &text);
-    if (code == NIBL_EXIT_OK && !nibl_cli_tokens_reserve(tokens, 3 * text.length + 2))
-        code = NIBL_EXIT_FAILED;
-    if (code == NIBL_EXIT_OK &&
-        nibl_tokenize(model->model, text.bytes, text.length, 0, tokens->ids, tokens->capacity, &count) < 0)
-        code = nibl_cli_fail_library(o->calibration);
-    nibl_cli_text_free(&text);
-    tokens->count = count < (size_t)o->calibration_tokens ? count : (size_t)o->calibration_tokens;
-    if (code == NIBL_EXIT_OK && count == 0)
-        code = nibl_cli_fail("%s: there is no text to calibrate with", o->calibration);
-    if (code == NIBL_EXIT_OK && own)
-        fprintf(stderr, "nibl: calibrated with a small text of the command's own, most of it English prose: "
-                        "--calibration names one like those the model will see\n");
-    else if (code == NIBL_EXIT_OK && tokens->count < (size_t)o->calibration_tokens)
-        fprintf(stderr, "nibl: %s: only %zu tokens\n", o->calibration, tokens->count);
     return code;
 }
 
@@ -208,8 +181,10 @@ static int begin_model(job *j) {
     const nibl_cli_model *model = j->model;
     const quantize_options *o = j->given;
     nibl_cli_tokens tokens = {0};
-    int code = o->calibration ? read_calibration(model, o, &tokens) : NIBL_EXIT_OK;
-    const uint32_t window = model->info.context_length < WINDOW ? model->info.context_length : WINDOW;
+    int code = o->calibration
+                   ? nibl_cli_calibration_read(model, o->calibration, (size_t)o->calibration_tokens, &tokens)
+                   : NIBL_EXIT_OK;
+    const uint32_t window = nibl_cli_calibration_window(model);
     if (code == NIBL_EXIT_OK &&
         (is_mixed(o) ? nibl_allotment_new(model->model, &j->options, o->types, tokens.ids, tokens.count,
                                           window, &j->allotment)
@@ -344,21 +319,44 @@ static void print_salient(const nibl_cli_document *d) {
            (int)channel->length, channel->bytes, (int)name->length, name->bytes, most);
 }
 
-/* Matrices that the calibration text did not reach. */
-static void print_uncalibrated(const nibl_cli_document *d, size_t tensors) {
+/* Tensors with a member that tells of matrices which a method left out. */
+static void print_left_out(const nibl_cli_document *d, size_t tensors, const char *member, const char *why) {
     size_t count = 0, first = 0;
     for (size_t t = tensors + 1; t < d->nodes[tensors].next; t = d->nodes[t].next) {
-        if (!nibl_cli_document_member(d, t, "uncalibrated")) continue;
+        if (!nibl_cli_document_member(d, t, member)) continue;
         if (count++ == 0) first = nibl_cli_document_member(d, t, "name");
     }
     if (count == 0) return;
-    printf("%zu tensor%s: the text hardly reaches %.*s%s, which %s rounded as without it\n", count,
-           count > 1 ? "s" : "", (int)d->nodes[first].length, d->nodes[first].bytes,
-           count > 1 ? " and others" : "", count > 1 ? "are" : "is");
+    printf("%zu tensor%s: %s %.*s%s, rounded as without it\n", count, count > 1 ? "s" : "", why,
+           (int)d->nodes[first].length, d->nodes[first].bytes, count > 1 ? " and others" : "");
+}
+
+/* Tensors whose grid was looked for. */
+static void print_recovered(const nibl_cli_document *d, size_t tensors) {
+    size_t looked = 0, whole = 0, worst = 0;
+    uint64_t rounded = 0;
+    double least = 1;
+    for (size_t t = tensors + 1; t < d->nodes[tensors].next; t = d->nodes[t].next) {
+        const size_t groups = nibl_cli_document_member(d, t, "groups");
+        if (!groups) continue;
+        const double share = real(d, nibl_cli_document_member(d, t, "recovered")) / real(d, groups);
+        looked++;
+        whole += share >= 1;
+        rounded += (uint64_t)real(d, nibl_cli_document_member(d, t, "scales_rounded"));
+        if (share < least) least = share, worst = t;
+    }
+    if (looked == 0) return;
+    printf("%zu of %zu tensors lie on their grid and are the same", whole, looked);
+    if (rounded > 0) printf(", but for %" PRIu64 " scales, which were rounded", rounded);
+    if (worst) {
+        const nibl_cli_node *name = &d->nodes[nibl_cli_document_member(d, worst, "name")];
+        printf("; least of all %.*s: %.6g %% of it", (int)name->length, name->bytes, 100 * least);
+    }
+    puts("");
 }
 
 /* Ten lines at most. */
-static void print_summary(const nibl_cli_document *d, const char *path, double seconds) {
+static void print_summary(const nibl_cli_document *d, const char *path, const char *imatrix, double seconds) {
     const double mb = 1e-6,
                  source =
                      (double)nibl_cli_document_integer(d, nibl_cli_document_member(d, 0, "source_bytes")),
@@ -373,7 +371,10 @@ static void print_summary(const nibl_cli_document *d, const char *path, double s
     printf("recipe: %.*s\n", (int)d->nodes[recipe].length, d->nodes[recipe].bytes);
     print_loss(d, tensors);
     print_salient(d);
-    print_uncalibrated(d, tensors);
+    print_left_out(d, tensors, "uncalibrated",
+                   imatrix ? "the imatrix file tells nothing of" : "the text hardly reaches");
+    print_left_out(d, tensors, "unscaled", "AWQ finds nothing that takes a scale back before");
+    print_recovered(d, tensors);
     unsigned lines = 5;
     for (size_t t = tensors + 1; t < d->nodes[tensors].next && lines > 0; t = d->nodes[t].next)
         lines -= print_exceptions(d, tensors, t);
@@ -393,7 +394,8 @@ static int write_report(const nibl_cli_model *model, const quantize_options *o, 
         nibl_cli_json_string(&json, "command", command.bytes);
         nibl_cli_json_string(&json, "source", model->path);
         nibl_cli_json_string(&json, "output", o->output);
-        if (o->calibration) nibl_cli_json_string(&json, "calibration", o->calibration);
+        if (o->calibration || o->imatrix)
+            nibl_cli_json_string(&json, "calibration", o->calibration ? o->calibration : o->imatrix);
         nibl_cli_json_real(&json, "seconds", seconds);
         nibl_cli_json_string(&json, "isa", nibl_isa());
         nibl_cli_json_raw(&json, "quantization", document);
@@ -417,7 +419,7 @@ static int report(const job *j, const nibl_cli_model *model, const quantize_opti
         code = nibl_cli_fail("the report could not be made");
     if (code == NIBL_EXIT_OK && o->report) code = write_report(model, o, json.bytes, model->seconds);
     if (code == NIBL_EXIT_OK && o->json) puts(json.bytes);
-    if (code == NIBL_EXIT_OK && !o->json) print_summary(&document, j->path, model->seconds);
+    if (code == NIBL_EXIT_OK && !o->json) print_summary(&document, j->path, o->imatrix, model->seconds);
     nibl_cli_document_free(&document);
     nibl_cli_text_free(&json);
     return code;
@@ -452,6 +454,11 @@ static int quantize(const char *path, const void *given) {
             nibl_cli_quantize.name,
             "--recipe says what types and methods are: TYPE, --embedding, --head, --tensor and "
             "--method are not for it");
+    if (o->imatrix && (o->calibration || is_mixed(o)))
+        return nibl_cli_fail_usage(
+            nibl_cli_quantize.name,
+            "--imatrix stands for a text: --calibration, and --size and --bpw, which are "
+            "measured on one, are not for it");
     job j = {.path = o->output,
              .given = o,
              .options = {.size = sizeof j.options,
@@ -472,8 +479,11 @@ static int quantize(const char *path, const void *given) {
     nibl_cli_recipe recipe = {0};
     int code = read_tensors(o, tensors, room);
     if (code == NIBL_EXIT_OK && o->recipe) code = nibl_cli_recipe_read(o->recipe, &j.options, &recipe);
+    if (code == NIBL_EXIT_OK && o->imatrix) code = nibl_cli_read_file(o->imatrix, MAX_IMATRIX, &j.imatrix);
+    j.options.imatrix = o->imatrix ? j.imatrix.bytes : NULL;
+    j.options.imatrix_bytes = j.imatrix.length;
     if (!o->calibration && (o->size || o->bits > 0 || nibl_quantize_needs_text(&j.options)))
-        told.calibration = OWN_TEXT;
+        told.calibration = NIBL_CLI_OWN_TEXT;
     if (code == NIBL_EXIT_OK)
         code = o->calibration || nibl_quantize_needs_model(&j.options)
                    ? quantize_model(path, &j, &model)
@@ -486,6 +496,7 @@ static int quantize(const char *path, const void *given) {
     nibl_cli_output_discard(&j.output);
     nibl_cli_folder_discard(&j.folder);
     nibl_cli_text_free(&j.config);
+    nibl_cli_text_free(&j.imatrix);
     if (code == NIBL_EXIT_OK) code = report(&j, &model, o);
     nibl_quantizer_free(j.quantizer);
     nibl_allotment_free(j.allotment);

@@ -1,6 +1,7 @@
 #include "core/cli/chat.h"
 #include "core/cli/console.h"
 #include "core/cli/json.h"
+#include "core/cli/prompt_cache.h"
 #include "core/cli/receipt.h"
 
 #include <inttypes.h>
@@ -12,12 +13,12 @@ enum { MAX_PROMPT = 64 << 20, MAX_GRAMMAR = 1 << 20 };
 
 typedef struct run_options {
     nibl_cli_settings settings;
-    const char *prompt, *file, *system, *schema, *grammar, *receipt;
+    const char *prompt, *file, *system, *schema, *grammar, *receipt, *cache;
     int64_t limit, seed, top_k, repeat_window;
     double temperature, top_p, min_p, repeat_penalty;
     nibl_cli_texts stop;
     int speculate;
-    bool ignore_end, chat, no_chat, raw, logits_hash, json;
+    bool ignore_end, chat, no_chat, raw, logits_hash, json, cache_all, cache_read_only;
 } run_options;
 
 static const run_options defaults = {.limit = -1,
@@ -65,6 +66,11 @@ static const nibl_cli_option table[] = {
     {"--no-chat, -no-cnv", NIBL_CLI_FLAG, FIELD(no_chat), NULL, 0, 0, NULL, "complete the text as it stands"},
     {"--system, -sys", NIBL_CLI_TEXT, FIELD(system), "TEXT", 0, 0, NULL,
      "system message of the conversation"},
+    {"--prompt-cache", NIBL_CLI_TEXT, FIELD(cache), "FILE", 0, 0, NULL,
+     "what was computed of the prompt, or of the conversation: taken from FILE where it is there, and "
+     "written"},
+    {"--prompt-cache-all", NIBL_CLI_FLAG, FIELD(cache_all), NULL, 0, 0, NULL, "and of the answer"},
+    {"--prompt-cache-ro", NIBL_CLI_FLAG, FIELD(cache_read_only), NULL, 0, 0, NULL, "FILE is only read"},
     {"--raw", NIBL_CLI_FLAG, FIELD(raw), NULL, 0, 0, NULL,
      "special tokens are written, too; no final line feed, no figures"},
     {"--logits-hash", NIBL_CLI_FLAG, FIELD(logits_hash), NULL, 0, 0, NULL, "tell the hash of all logits"},
@@ -106,6 +112,10 @@ static int check(const run_options *o, const char *model) {
     if (o->receipt && (o->raw || strcmp(model, "-") == 0))
         return nibl_cli_fail_usage(verb,
                                    "--receipt needs a model that is a file, and an answer without --raw");
+    if (!o->cache && (o->cache_all || o->cache_read_only))
+        return nibl_cli_fail_usage(verb, "--prompt-cache-all and --prompt-cache-ro need --prompt-cache FILE");
+    if (o->cache_all && o->cache_read_only)
+        return nibl_cli_fail_usage(verb, "--prompt-cache-all and --prompt-cache-ro contradict each other");
     if (o->schema && o->grammar)
         return nibl_cli_fail_usage(verb, "--json-schema and --grammar contradict each other");
     for (size_t i = 0; i < o->stop.count; i++)
@@ -434,11 +444,16 @@ static int work(context *c, const char *path) {
         if (nibl_session_new(c->model.model, &options, &c->generator.session) < 0)
             code = nibl_cli_fail_library("the session");
     }
+    if (code == NIBL_EXIT_OK && o->cache) code = nibl_cli_prompt_cache_load(o->cache, c->generator.session);
     if (code == NIBL_EXIT_OK) nibl_session_speculate(c->generator.session, o->speculate == 0);
     if (code == NIBL_EXIT_OK) code = make_sampler(c);
     if (code == NIBL_EXIT_OK) code = make_grammar(c);
     c->generator.model = c->model.model;
+    const char *cache = o->cache_read_only ? NULL : o->cache;
+    const bool all = conversation || o->cache_all;
+    c->generator.cache = all ? NULL : cache;
     if (code == NIBL_EXIT_OK) code = conversation ? converse(c, interactive) : answer_once(c, &prompt);
+    if (code == NIBL_EXIT_OK && cache && all) code = nibl_cli_prompt_cache_save(cache, c->generator.session);
     if (code == NIBL_EXIT_OK && !o->json && !o->raw) print_figures(c);
     nibl_cli_text_free(&prompt);
     return code;

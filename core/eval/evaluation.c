@@ -141,16 +141,24 @@ static double p_change(const position *p) {
 }
 static double p_change_squared(const position *p) { return p_change(p) * p_change(p); }
 
-static nibl_estimate mean(const nibl_evaluation *e, double (*of)(const position *)) {
+/* The mean of what a position has, less `scale` times what the same one of another evaluation has. */
+static nibl_estimate mean_less(const nibl_evaluation *e, const nibl_evaluation *other, double scale,
+                               double (*of)(const position *)) {
     const double n = (double)e->count;
     double sum = 0, squares = 0;
-    for (size_t i = 0; i < e->count; i++) sum += of(&e->positions[i]);
+    for (size_t i = 0; i < e->count; i++)
+        sum += of(&e->positions[i]) - (other ? scale * of(&other->positions[i]) : 0);
     const double average = sum / n;
     for (size_t i = 0; i < e->count; i++) {
-        const double difference = of(&e->positions[i]) - average;
+        const double difference =
+            of(&e->positions[i]) - (other ? scale * of(&other->positions[i]) : 0) - average;
         squares += difference * difference;
     }
     return (nibl_estimate){average, sqrt(squares / (n - 1) / n)};
+}
+
+static nibl_estimate mean(const nibl_evaluation *e, double (*of)(const position *)) {
+    return mean_less(e, NULL, 0, of);
 }
 
 /* exp of a mean; to first order the relative error is the exponent's error. */
@@ -202,6 +210,26 @@ nibl_status nibl_evaluation_get(nibl_evaluation *e, nibl_evaluation_result *resu
     if (e->compared) NIBL_TRY(compare(e, &out));
     if (result->size < sizeof out)
         return nibl_fail(NIBL_E_ARGUMENT, "the result's size is %zu, not %zu", result->size, sizeof out);
+    *result = out;
+    return NIBL_OK;
+}
+
+nibl_status nibl_evaluation_compare(const nibl_evaluation *e, const nibl_evaluation *other,
+                                    nibl_evaluation_comparison *result) {
+    nibl_evaluation_comparison out = {.size = sizeof out};
+    if (!e->compared || !other->compared || e->count != other->count || e->count < 2)
+        return nibl_fail(
+            NIBL_E_ARGUMENT,
+            "evaluations of %zu and %zu positions cannot be compared: they must be of the same ones, two at "
+            "least, and have references",
+            e->count, other->count);
+    if (result->size < sizeof out)
+        return nibl_fail(NIBL_E_ARGUMENT, "the result's size is %zu, not %zu", result->size, sizeof out);
+    const double less = mean(other, kl).value;
+    out.perplexity_ratio = exponential(mean_less(e, other, 1, surprise_change));
+    out.kl_ratio.value = mean(e, kl).value / less;
+    /* of a quotient of means to first order: that of the residuals */
+    out.kl_ratio.error = mean_less(e, other, out.kl_ratio.value, kl).error / less;
     *result = out;
     return NIBL_OK;
 }

@@ -1,8 +1,10 @@
 /*
  * Mixed precision: which tensor gets which type, so that a file of a given size loses least. What a tensor is worth is
  * measured: it alone is rounded to its smallest type, by columns where the method will do so (GPTQ), and the divergence of the
- * distributions (KL) of some positions of the text is taken. Layers come one after the other, then what is outside of them. For other types that is scaled by their error, squares weighted by the activity of the inputs, over a
- * sample of rows. Losses are taken to add up; bytes are then spent one after the other where they help most.
+ * distributions (KL) of some positions of the text is taken, with exact activations: one tensor loses a tenth of what other
+ * roundings of activations would each time. Layers come one after the other, then what is outside of them. For other types
+ * that is scaled by their error over a sample of rows: of outputs, or of weights, squares weighted by the activity of inputs,
+ * where they are not rounded by columns. Losses are taken to add up; the types are those with the least sum that fit.
  */
 #include "core/encode_grid.h"
 #include "core/encode_parts.h"
@@ -18,7 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHUNK = 128, TOKENS = 1024, EVERY = 2 /* position of a window's second half is scored */ };
+enum { CHUNK = NIBL_MAX_CHUNK, TOKENS = 512, MOST_UNITS = 1 << 15 /* of bytes that are spent */ };
 enum { SITES = 4 /* of a layer without experts */, SAMPLE = 64 /* rows of a matrix */, MAX_TYPES = 16 };
 static const double NOTHING = 1e-9; /* nats: a loss that cannot be told from none, but by its error */
 
@@ -57,7 +59,7 @@ struct nibl_allotment {
     float *reference; /* (scored, vocabulary): log p */
     double *losses; /* (scored) */
     /* the matrix at hand */
-    const item *item;
+    item *item;
     nibl_matrix packed;
     uint8_t *row_bytes; /* (workers, a row) */
     float *rows_at_work; /* (workers, NIBL_TILE, widest), then NIBL_GPTQ_ROOM(widest) for each */
@@ -117,7 +119,7 @@ static nibl_status begin_reference(nibl_allotment *a) {
     if (!a->streams || !a->reference || !a->losses)
         return nibl_fail_memory(4 * stream * h->layers + 4ull * a->scored * h->vocabulary, "the reference");
     NIBL_TRY(nibl_run_new(a->model, &a->run));
-    NIBL_TRY(nibl_run_begin(a->run, a->rows, a->row_count, CHUNK, NIBL_ACT_I8));
+    NIBL_TRY(nibl_run_begin(a->run, a->rows, a->row_count, CHUNK, NIBL_ACT_F32));
     for (uint32_t layer = 0; layer < h->layers; layer++) {
         uint32_t units = 0, at;
         NIBL_TRY(nibl_run_advance(a->run, &units));
@@ -135,29 +137,36 @@ static float *room_of(const nibl_allotment *a, uint32_t worker) {
     return a->rows_at_work + worker * (NIBL_TILE * a->widest + NIBL_GPTQ_ROOM(a->widest));
 }
 
-/* Rows [first, end) of the matrix: a panel, whose rows share bytes. */
-static bool pack_panel(nibl_allotment *a, uint32_t worker, uint32_t first, uint32_t end) {
-    const item *t = a->item;
-    const nibl_dtype *to = a->types[t->smallest];
+/* At most 16 rows, `step` apart from `first` on, rounded to a type; false where a value is too large. */
+static bool round_rows(nibl_allotment *a, uint32_t worker, const item *t, const nibl_dtype *to,
+                       uint32_t first, uint32_t step, uint32_t count, nibl_gptq_rows *rows) {
     const nibl_matrix *from = t->binding->matrix;
-    const uint32_t n = from->cols, blocks = n / to->block;
-    uint8_t *bytes = a->row_bytes + worker * 4 * a->widest;
-    const nibl_gptq_rows rows = {.grid = nibl_grid_of(to),
-                                 .block = to->block,
-                                 .rows = end - first,
-                                 .x = room_of(a, worker),
-                                 .stride = (size_t)a->widest,
-                                 .blocks = a->blocks + worker * NIBL_TILE * (a->widest / NIBL_BLOCK),
-                                 .block_stride = (size_t)a->widest / NIBL_BLOCK,
-                                 .room = room_of(a, worker) + NIBL_TILE * a->widest};
-    for (uint32_t r = 0; r < rows.rows; r++) {
+    *rows = (nibl_gptq_rows){.grid = nibl_grid_of(to),
+                             .block = to->block,
+                             .rows = count,
+                             .x = room_of(a, worker),
+                             .stride = (size_t)a->widest,
+                             .blocks = a->blocks + worker * NIBL_TILE * (a->widest / NIBL_BLOCK),
+                             .block_stride = (size_t)a->widest / NIBL_BLOCK,
+                             .room = room_of(a, worker) + NIBL_TILE * a->widest};
+    for (uint32_t r = 0; r < count; r++) {
         float *x = room_of(a, worker) + r * a->widest;
-        a->model->kernels->unpack_row(x, from, first + r);
-        if (!nibl_choose_row(a->model->kernels, to, x, t->weights, n, true, NULL,
-                             &rows.blocks[r * rows.block_stride]))
+        a->model->kernels->unpack_row(x, from, first + r * step);
+        if (!nibl_choose_row(a->model->kernels, to, x, t->weights, from->cols, true, NULL,
+                             &rows->blocks[r * rows->block_stride]))
             return false;
     }
-    if (a->factor) nibl_gptq_round(a->factor, a->model->kernels, &rows);
+    if (a->factor) nibl_gptq_round(a->factor, a->model->kernels, rows);
+    return true;
+}
+
+/* Rows [first, end) of the matrix: a panel, whose rows share bytes. */
+static bool pack_panel(nibl_allotment *a, uint32_t worker, uint32_t first, uint32_t end) {
+    const nibl_dtype *to = a->types[a->item->smallest];
+    const uint32_t blocks = a->item->binding->matrix->cols / to->block;
+    uint8_t *bytes = a->row_bytes + worker * 4 * a->widest;
+    nibl_gptq_rows rows;
+    if (!round_rows(a, worker, a->item, to, first, 1, end - first, &rows)) return false;
     for (uint32_t r = 0; r < rows.rows; r++) {
         nibl_matrix part = a->packed;
         bool finite = true;
@@ -191,26 +200,34 @@ static nibl_status pack(nibl_allotment *a) {
                       : NIBL_OK;
 }
 
-/* Errors of a sample of rows with every type that the tensor can have. */
-static void find_errors(nibl_allotment *a, item *t) {
-    const nibl_matrix *w = t->binding->matrix;
-    const uint32_t taken = w->rows < SAMPLE ? w->rows : SAMPLE;
+/* What rounding does to a row: of its outputs where it is rounded by columns, else of its weights, by their activity. */
+static double error_of(const nibl_allotment *a, const item *t, const nibl_gptq_rows *rows) {
     float alike[NIBL_SUPER];
+    double error = 0;
+    if (a->factor) return nibl_gptq_error(a->factor, a->model->kernels, rows);
     for (int i = 0; i < NIBL_SUPER; i++) alike[i] = 1;
-    for (uint32_t k = 0; k < a->type_count; k++) t->errors[k] = t->bytes[k] > 0 ? 0 : HUGE_VAL;
-    for (uint32_t i = 0; i < taken; i++) {
-        a->model->kernels->unpack_row(a->rows_at_work, w, (uint32_t)((uint64_t)w->rows * i / taken));
-        for (uint32_t k = 0; k < a->type_count; k++) {
-            const nibl_grid *g = nibl_grid_of(a->types[k]);
-            const uint32_t block = a->types[k]->block;
-            for (uint32_t at = 0; t->bytes[k] > 0 && at < w->cols; at += block) {
-                const float *weights = t->weights ? t->weights + at : alike;
-                nibl_block b;
-                if (nibl_choose_block(a->model->kernels, g, a->rows_at_work + at, weights, block, true, &b))
-                    t->errors[k] += nibl_block_error(g, a->rows_at_work + at, weights, block, &b);
-                else
-                    t->errors[k] = HUGE_VAL;
-            }
+    for (uint32_t r = 0; r < rows->rows; r++)
+        for (uint32_t at = 0; at < t->binding->matrix->cols; at += rows->block)
+            error += nibl_block_error(rows->grid, rows->x + r * rows->stride + at,
+                                      t->weights ? t->weights + at : alike, rows->block,
+                                      &rows->blocks[r * rows->block_stride + at / rows->block]);
+    return error;
+}
+
+/* Errors of a sample of rows with every type that the tensor can have: worker by worker a type. */
+static void errors_job(void *context, uint32_t worker, uint32_t workers) {
+    nibl_allotment *a = context;
+    item *t = a->item;
+    const uint32_t rows = t->binding->matrix->rows, taken = rows < SAMPLE ? rows : SAMPLE,
+                   step = rows / taken;
+    for (uint32_t k = worker; k < a->type_count; k += workers) {
+        t->errors[k] = t->bytes[k] > 0 ? 0 : HUGE_VAL;
+        for (uint32_t i = 0; i < taken && t->bytes[k] > 0; i += NIBL_TILE) {
+            nibl_gptq_rows part;
+            const uint32_t count = taken - i < NIBL_TILE ? taken - i : NIBL_TILE;
+            t->errors[k] += round_rows(a, worker, t, a->types[k], i * step, step, count, &part)
+                                ? error_of(a, t, &part)
+                                : HUGE_VAL;
         }
     }
 }
@@ -255,9 +272,9 @@ static nibl_status measure_item(nibl_allotment *a, item *t) {
     const uint32_t first = b->layer ? (uint32_t)(b->layer - m->layers) : embeds ? 0 : m->hyper.layers - 1;
     nibl_site *site = site_of(a, t);
     nibl_status status = site ? weigh(t, site) : NIBL_OK;
-    if (status == NIBL_OK) find_errors(a, t);
     a->item = t;
     if (status == NIBL_OK) status = find_factor(a, site);
+    if (status == NIBL_OK) nibl_pool_run(m->pool, errors_job, a);
     if (status == NIBL_OK) status = pack(a);
     if (status == NIBL_OK) {
         *b->matrix = a->packed;
@@ -308,30 +325,61 @@ static uint64_t aligned(uint64_t bytes) {
     return (bytes + NIBL_QUANT_ALIGNMENT - 1) / NIBL_QUANT_ALIGNMENT * NIBL_QUANT_ALIGNMENT;
 }
 
-/* Spends bytes where each helps most, as long as there is a type that fits. */
-static void spend(nibl_allotment *a, uint64_t left) {
-    for (;;) {
-        double best = 0;
-        item *which = NULL;
-        uint32_t type = 0;
-        for (size_t i = 0; i < a->count; i++) {
-            item *t = &a->items[i];
-            const uint64_t now = aligned(t->bytes[t->chosen]);
-            for (uint32_t k = 0; k < a->type_count; k++) {
-                if (t->bytes[k] == 0 || aligned(t->bytes[k]) > now + left) continue;
-                const double gain = loss_of(t, t->chosen) - loss_of(t, k);
-                const uint64_t more = aligned(t->bytes[k]) > now ? aligned(t->bytes[k]) - now : 0;
-                const double worth = gain / ((double)more + 1);
-                if (!(worth > best)) continue;
-                best = worth;
-                which = t;
-                type = k;
+/* Bytes that the type takes more than the smallest. */
+static uint64_t more_of(const item *t, uint32_t type) {
+    return aligned(t->bytes[type]) - aligned(t->bytes[t->smallest]);
+}
+
+/* What bytes are counted in: what all of those differences are multiples of, or more where those were too many. */
+static uint64_t unit_of(const nibl_allotment *a, uint64_t left) {
+    uint64_t unit = 0;
+    for (size_t i = 0; i < a->count; i++)
+        for (uint32_t k = 0; k < a->type_count; k++)
+            for (uint64_t x = a->items[i].bytes[k] > 0 ? more_of(&a->items[i], k) : 0; x > 0;) {
+                const uint64_t rest = unit % x; /* Euclid's */
+                unit = x;
+                x = rest;
             }
-        }
-        if (!which) return;
-        left = left + aligned(which->bytes[which->chosen]) - aligned(which->bytes[type]);
-        which->chosen = type;
+    return unit > left / MOST_UNITS ? unit : left / MOST_UNITS + 1;
+}
+
+/* Spends bytes beyond the smallest types: sums[u] is the least loss of the items so far within u units, chosen[i][u] the type
+ * of item i there. */
+static nibl_status spend(nibl_allotment *a, uint64_t left) {
+    uint64_t most = 0;
+    for (size_t i = 0; i < a->count; i++) {
+        uint64_t largest = 0;
+        for (uint32_t k = 0; k < a->type_count; k++)
+            if (a->items[i].bytes[k] > 0 && more_of(&a->items[i], k) > largest)
+                largest = more_of(&a->items[i], k);
+        most += largest;
     }
+    if (left > most) left = most;
+    const uint64_t unit = unit_of(a, left), units = left / unit, row = units + 1;
+    double *sums = nibl_alloc_zero(row * sizeof *sums);
+    uint8_t *chosen = nibl_alloc(row * a->count);
+    const bool room = sums && chosen;
+    for (size_t i = 0; i < a->count && room; i++)
+        for (uint64_t u = row; u-- > 0;) { /* downwards: what is read is of the items before */
+            double least = HUGE_VAL;
+            chosen[i * row + u] = (uint8_t)a->items[i].smallest;
+            for (uint32_t k = 0; k < a->type_count; k++) {
+                if (a->items[i].bytes[k] == 0) continue;
+                const uint64_t cost = (more_of(&a->items[i], k) + unit - 1) / unit;
+                if (cost > u || !(sums[u - cost] + loss_of(&a->items[i], k) < least)) continue;
+                least = sums[u - cost] + loss_of(&a->items[i], k);
+                chosen[i * row + u] = (uint8_t)k;
+            }
+            sums[u] = least;
+        }
+    uint64_t u = units;
+    for (size_t i = a->count; i-- > 0 && room;) {
+        a->items[i].chosen = chosen[i * row + u];
+        u -= (more_of(&a->items[i], a->items[i].chosen) + unit - 1) / unit;
+    }
+    nibl_free(sums);
+    nibl_free(chosen);
+    return room ? NIBL_OK : nibl_fail_memory(row * (a->count + sizeof *sums), "the choice of types");
 }
 
 nibl_status nibl_allotment_choose(nibl_allotment *a, uint64_t bytes, const nibl_tensor_type **tensors,
@@ -343,7 +391,6 @@ nibl_status nibl_allotment_choose(nibl_allotment *a, uint64_t bytes, const nibl_
         const nibl_quant_tensor *t = &a->recipe.tensors[i];
         size_t j = 0;
         while (j < a->count && a->items[j].tensor != t) j++;
-        if (j < a->count) a->items[j].chosen = a->items[j].smallest;
         least += aligned(j < a->count ? a->items[j].bytes[a->items[j].smallest] : t->bytes);
     }
     if (least > bytes)
@@ -351,7 +398,7 @@ nibl_status nibl_allotment_choose(nibl_allotment *a, uint64_t bytes, const nibl_
             NIBL_E_ARGUMENT,
             "%llu bytes are too few for the tensors: with the smallest of the types they take %llu",
             (unsigned long long)bytes, (unsigned long long)least);
-    spend(a, bytes - least);
+    NIBL_TRY(spend(a, bytes - least));
     for (size_t i = 0; i < a->count; i++)
         a->tensors[a->given + i] = (nibl_tensor_type){a->items[i].name, a->types[a->items[i].chosen]->name};
     *tensors = a->tensors;
@@ -457,13 +504,13 @@ static nibl_status add_rows(nibl_allotment *a, const int32_t *tokens, size_t tak
     if (!a->caches || !a->rows) return nibl_fail_memory((uint64_t)taken * sizeof *a->rows, "calibration");
     for (uint32_t i = 0; i < a->cache_count; i++) {
         const size_t first = (size_t)i * window, length = taken - first < window ? taken - first : window;
-        nibl_kv_init(&a->caches[i], &a->model->hyper, NIBL_KV_I8, (uint32_t)length);
+        nibl_kv_init(&a->caches[i], &a->model->hyper, NIBL_KV_F32, (uint32_t)length);
         NIBL_TRY(nibl_kv_reserve(&a->caches[i], (uint32_t)length));
         for (size_t t = 0; t < length; t++) {
             if (tokens[first + t] < 0 || (uint32_t)tokens[first + t] >= a->model->hyper.vocabulary)
                 return nibl_fail(NIBL_E_ARGUMENT, "calibration token %d; the vocabulary has %u",
                                  (int)tokens[first + t], a->model->hyper.vocabulary);
-            const bool scored = t >= length / 2 && (length - 1 - t) % EVERY == 0;
+            const bool scored = t >= length / 2;
             a->rows[a->row_count++] = (nibl_row){
                 .kv = &a->caches[i], .token = tokens[first + t], .position = (uint32_t)t, .logits = scored};
             a->scored += scored;

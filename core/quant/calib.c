@@ -6,7 +6,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { CHUNK = 128, T = NIBL_TILE, FEW = 32 /* rows say nothing of an input */ };
+enum { CHUNK = 128, T = NIBL_TILE };
 
 static nibl_status add_windows(nibl_calib *c, const int32_t *tokens, size_t count, uint32_t window,
                                nibl_row *rows) {
@@ -139,7 +139,7 @@ static void drop_unseen(nibl_calib *c) {
     for (uint32_t i = 0; i < c->site_count; i++) {
         double sum = 0;
         for (uint32_t j = 0; j < c->sites[i].cols; j++) sum += (double)c->sites[i].squares[j];
-        if (sum > 0 && c->sites[i].rows_seen >= (c->rows < FEW ? c->rows : FEW))
+        if (sum > 0 && c->sites[i].rows_seen >= (c->rows < NIBL_CALIB_FEW ? c->rows : NIBL_CALIB_FEW))
             c->sites[kept++] = c->sites[i];
         else
             nibl_site_free(&c->sites[i]);
@@ -180,11 +180,11 @@ static nibl_status run_layer(nibl_calib *c, nibl_layer *layer) {
 }
 
 /* Sums become whole and squares means; returns the sum of those. */
-static double finish(nibl_site *site) {
+static double finish(const nibl_calib *c, nibl_site *site) {
     double sum = 0;
     mirror(site);
     for (uint32_t j = 0; j < site->cols; j++) {
-        site->squares[j] /= (float)(site->rows_seen ? site->rows_seen : 1);
+        if (!c->totals) site->squares[j] /= (float)(site->rows_seen ? site->rows_seen : 1);
         sum += (double)site->squares[j];
     }
     return sum;
@@ -201,7 +201,7 @@ nibl_status nibl_calib_layer(nibl_calib *c) {
     NIBL_TRY(run_layer(c, &c->model->layers[layer]));
     nibl_run_observe(c->run, NULL, NULL);
     for (uint32_t i = 0; i < c->site_count; i++) {
-        double sum = finish(&c->sites[i]);
+        double sum = finish(c, &c->sites[i]);
         if (!isfinite(sum))
             return nibl_fail(NIBL_E_NUMERIC, "layer %u: calibration computes values that are not finite",
                              layer);
@@ -237,7 +237,7 @@ nibl_status nibl_calib_head(nibl_calib *c, nibl_site *out) {
     NIBL_TRY(open_site(c, &c->model->head));
     nibl_pool_run(c->model->pool, observe_head, c);
     *out = c->sites[--c->site_count];
-    return isfinite(finish(out))
+    return isfinite(finish(c, out))
                ? NIBL_OK
                : nibl_fail(NIBL_E_NUMERIC, "calibration computes values that are not finite");
 }

@@ -11,7 +11,7 @@ typedef struct nibl_site {
     const nibl_matrix *first; /* of these matrices */
     uint32_t cols, rows_seen;
     float *sums; /* H (cols, cols) in panels (gptq.h) */
-    float *squares; /* (cols): mean of x^2, once the layer is computed */
+    float *squares; /* (cols): mean of x^2, once the layer is computed; or their sum (totals) */
 } nibl_site;
 
 typedef struct nibl_calib {
@@ -25,10 +25,13 @@ typedef struct nibl_calib {
                   uint32_t rows); /* changes it before the first layer; or NULL */
     void *context;
     float *panels; /* an input of a chunk, 16 columns after the other */
-    bool hessians; /* or only squares */
+    bool hessians; /* or only squares, */
+    bool totals; /* which stay sums */
     nibl_site *sites; /* room for nibl_calib_sites of the model */
     uint32_t site_count;
 } nibl_calib;
+
+enum { NIBL_CALIB_FEW = 32 /* rows say nothing of an input */ };
 
 /* The first `count` tokens in windows of `window`, each on its own. Free it in any case. */
 nibl_status nibl_calib_begin(nibl_calib *c, nibl_model *model, const int32_t *tokens, size_t count,

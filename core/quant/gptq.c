@@ -118,7 +118,7 @@ static void reduce_panel(const cholesky *c, uint32_t panel, uint32_t column) {
     }
 }
 
-/* L in floats, each column divided by its diagonal, in the first half of its room. */
+/* L in floats, each column divided by its diagonal, and that, in the first half of its room. */
 static void narrow(const cholesky *c) {
     const uint32_t panels = c->factor->size / T;
     for (uint32_t panel = 0; panel < panels; panel++)
@@ -129,7 +129,8 @@ static void narrow(const cholesky *c) {
             double from[T];
             float to[T];
             memcpy(from, panel_of(c, panel) + (size_t)j * T, sizeof from);
-            for (uint32_t r = 0; r < T; r++) to[r] = (float)(from[r] / c->diagonal[j]);
+            for (uint32_t r = 0; r < T; r++)
+                to[r] = (float)(panel * T + r == j ? c->diagonal[j] : from[r] / c->diagonal[j]);
             memcpy(c->sums + triangle_at(panel) + (size_t)j * T, to, sizeof to);
         }
 }
@@ -216,6 +217,12 @@ static uint32_t group_of(const nibl_gptq_rows *w) {
     return w->grid->group < w->block ? w->grid->group : w->block;
 }
 
+static desk desk_of(const nibl_gptq_rows *w, uint32_t n) {
+    float *room = w->room;
+    return (desk){room, room + (size_t)16 * n, room + (size_t)32 * n, room + (size_t)33 * n,
+                  room + (size_t)34 * n};
+}
+
 static void begin_rows(const nibl_gptq_rows *w, uint32_t n, const desk *at) {
     const uint32_t group = group_of(w);
     memset(w->room, 0, (size_t)NIBL_GPTQ_ROOM(n) * sizeof *w->room);
@@ -256,9 +263,7 @@ void nibl_gptq_round(const nibl_factor *f, const nibl_kernels *kernels, const ni
     const uint32_t n = f->n;
     const nibl_levels levels = nibl_levels_of(w->grid);
     const uint32_t group = group_of(w);
-    float *room = w->room;
-    const desk at = {room, room + (size_t)16 * n, room + (size_t)32 * n, room + (size_t)33 * n,
-                     room + (size_t)34 * n};
+    const desk at = desk_of(w, n);
     begin_rows(w, n, &at);
     for (uint32_t first = 0; first < n; first += T) {
         float sums[T * T] = {0};
@@ -272,4 +277,24 @@ void nibl_gptq_round(const nibl_factor *f, const nibl_kernels *kernels, const ni
             nibl_level_codes(w->grid, level, T,
                              w->blocks[r * w->block_stride + first / w->block].codes + first % w->block);
         }
+}
+
+double nibl_gptq_error(const nibl_factor *f, const nibl_kernels *kernels, const nibl_gptq_rows *w) {
+    const float *errors = desk_of(w, f->n).errors;
+    double error = 0;
+    for (uint32_t first = 0; first < f->n; first += T) {
+        float sums[T * T] = {0};
+        kernels->tile_f32(sums, f->triangle + triangle_at(first / T), errors, first);
+        for (uint32_t i = 0; i < T; i++) {
+            const float *factor = f->triangle + triangle_at(first / T) + (size_t)first * T + i;
+            for (uint32_t r = 0; r < w->rows; r++) {
+                double e = (double)sums[i * T + r] + (double)errors[(size_t)(first + i) * T + r];
+                for (uint32_t k = 0; k < i; k++)
+                    e += (double)factor[k * T] * (double)errors[(size_t)(first + k) * T + r];
+                e *= (double)factor[i * T];
+                error += e * e;
+            }
+        }
+    }
+    return error;
 }

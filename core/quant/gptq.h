@@ -25,7 +25,7 @@ typedef struct nibl_factor {
     uint32_t n, size;
     uint32_t *order; /* (size): columns, the most active first; those from n on are none */
     float *
-        triangle; /* R_ki / R_ii, k < i, both by order, in panels of 16 columns i down to the diagonal; the caller's */
+        triangle; /* R_ki / R_ii, k < i, and R_ii, both by order, in panels of 16 columns i down to the diagonal; the caller's */
 } nibl_factor;
 
 #define NIBL_DAMP 0.01 /* usual, of the mean of H's diagonal */
@@ -51,5 +51,8 @@ typedef struct nibl_gptq_rows {
 #define NIBL_GPTQ_ROOM(n) (35 * (uint64_t)(n))
 
 void nibl_gptq_round(const nibl_factor *factor, const nibl_kernels *kernels, const nibl_gptq_rows *rows);
+
+/* Afterwards: the sum of (w^ - w) H (w^ - w)^T over the rows. */
+double nibl_gptq_error(const nibl_factor *factor, const nibl_kernels *kernels, const nibl_gptq_rows *rows);
 
 #endif

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SHARED = 3 /* matrices that have one input, at most */ };
+enum { SHARED = 3 /* matrices that have one input, at most */, VECTORS = 5 /* that take scales back */ };
 
 /* ---- A layer ---- */
 
@@ -57,15 +57,14 @@ static nibl_status note_salient(nibl_quantizer *q) {
     return NIBL_OK;
 }
 
-/* Whether what goes before an input can take its scale back: a norm without bias that nothing else sees, the values of
+/* Whether what goes before an input can take its scale back: a norm that nothing else sees, the values of
  * attention where every head has its own, or the upper of the two matrices before the last. */
 static bool folds(const nibl_model *m, const nibl_layer *layer, const nibl_matrix *first) {
-    if (first == nibl_calib_first_attn(layer)) return layer->attn_norm && !layer->attn_norm_bias;
+    if (first == nibl_calib_first_attn(layer)) return layer->attn_norm != NULL;
     if (first == &layer->conv_out) return false;
-    if (first == &layer->wo)
-        return m->hyper.heads == m->hyper.kv_heads && !layer->bv && !layer->attn_sub_norm;
+    if (first == &layer->wo) return m->hyper.heads == m->hyper.kv_heads && !layer->attn_sub_norm;
     if (nibl_calib_expert(m, layer->down, first) == nibl_arch_dim(&m->hyper, NIBL_DIM_EXPERTS))
-        return m->hyper.experts == 0 && layer->ffn_norm && !layer->ffn_norm_bias;
+        return m->hyper.experts == 0 && layer->ffn_norm;
     return !m->arch->ungated && !layer->up_bias && !layer->ffn_sub_norm &&
            m->arch->activation != NIBL_ACTIVATE_CLAMPED;
 }
@@ -77,12 +76,15 @@ static nibl_status find_scales(nibl_quantizer *q, const nibl_layer *layer) {
         const nibl_matrix *matrices[SHARED];
         const nibl_dtype *types[SHARED];
         uint32_t count = 0;
-        if (!folds(l->model, layer, site->first)) continue;
+        const bool foldable = folds(l->model, layer, site->first);
         for (uint32_t i = 0; i < l->work_count; i++) {
             if (l->works[i].site != site) continue;
+            if (!foldable) l->works[i].tensor->unscaled++;
+            if (!foldable) continue;
             matrices[count] = l->works[i].matrix;
             types[count++] = l->works[i].tensor->to;
         }
+        if (!foldable) continue;
         nibl_free(l->scales[s]);
         l->scales[s] = nibl_alloc((uint64_t)site->cols * sizeof(float));
         if (!l->scales[s])
@@ -131,24 +133,27 @@ static nibl_status encode_layer(nibl_quantizer *q) {
 static nibl_status compute_again(nibl_quantizer *q, nibl_layer *layer) {
     nibl_layerwise *l = q->layerwise;
     const uint32_t width = l->model->hyper.width;
-    float *const norms[] = {layer->attn_norm, layer->ffn_norm};
-    float *scaled = nibl_alloc(8ull * width);
-    nibl_status status = scaled ? NIBL_OK : nibl_fail_memory(8ull * width, "the norms of a layer");
+    float **const places[VECTORS] = {&layer->attn_norm, &layer->attn_norm_bias, &layer->ffn_norm,
+                                     &layer->ffn_norm_bias, &layer->bv},
+                  *plain[VECTORS];
+    const uint32_t longest = layer->wv.rows > width ? layer->wv.rows : width;
+    float *scaled = nibl_alloc(4ull * VECTORS * longest);
+    nibl_status status =
+        scaled ? NIBL_OK : nibl_fail_memory(4ull * VECTORS * longest, "the norms of a layer");
     for (uint32_t i = 0; i < l->work_count; i++) l->works[i].original = *l->works[i].matrix;
     for (uint32_t i = 0; i < l->work_count && status == NIBL_OK; i++)
         status = nibl_layerwise_pack(q, &l->works[i]);
     if (status == NIBL_OK) {
-        nibl_layerwise_divide(
-            scaled, norms[0],
-            nibl_layerwise_scale(l, nibl_calib_site(&l->calib, nibl_calib_first_attn(layer))), width);
-        nibl_layerwise_divide(
-            scaled + width, norms[1],
-            nibl_layerwise_scale(l, nibl_calib_site(&l->calib, nibl_calib_first_ffn(layer))), width);
-        if (norms[0]) layer->attn_norm = scaled;
-        if (norms[1]) layer->ffn_norm = scaled + width;
+        for (uint32_t i = 0; i < VECTORS; i++) {
+            const float *scale =
+                nibl_layerwise_scale(l, nibl_calib_site(&l->calib, nibl_layerwise_taker(layer, places[i])));
+            float *own = scaled + (size_t)i * longest;
+            plain[i] = *places[i];
+            nibl_layerwise_divide(own, plain[i], scale, places[i] == &layer->bv ? layer->wv.rows : width);
+            if (plain[i]) *places[i] = own;
+        }
         status = nibl_calib_again(&l->calib);
-        layer->attn_norm = norms[0];
-        layer->ffn_norm = norms[1];
+        for (uint32_t i = 0; i < VECTORS; i++) *places[i] = plain[i];
     }
     for (uint32_t i = 0; i < l->work_count; i++) {
         nibl_matrix *m = l->works[i].matrix;
@@ -225,7 +230,8 @@ static nibl_status add_works(nibl_quantizer *q, const nibl_layer *layer, size_t 
         nibl_work *w = &l->works[l->work_count++];
         *w = (nibl_work){.tensor = t, .matrix = matrix, .bytes = bytes, .block = i == 0 ? bytes : NULL};
         w->site = nibl_calib_site(&l->calib, nibl_calib_first(l->model, layer, matrix));
-        t->uncalibrated += l->calibrated && !w->site && nibl_grid_of(t->to);
+        w->squares = w->site ? w->site->squares : l->importance.of ? l->importance.of[o->first + i] : NULL;
+        t->uncalibrated += (l->calibrated || l->importance.of) && !w->squares && nibl_grid_of(t->to);
         bytes += (size_t)(t->bytes / t->rows) * matrix->rows;
     }
     return NIBL_OK;
@@ -311,12 +317,14 @@ static void free_layerwise(nibl_layerwise *l) {
     nibl_site_free(&l->head);
     nibl_free(l->embedding.data);
     nibl_calib_free(&l->calib);
+    nibl_importance_free(&l->importance);
     nibl_folder_free(l->folder);
     nibl_outputs_free(&l->outputs);
     nibl_free(l->works);
     nibl_free(l->scales);
     nibl_free(l->room);
     nibl_free(l->blocks);
+    nibl_free(l->recoveries);
     nibl_free(l);
 }
 
@@ -360,15 +368,31 @@ static nibl_status begin_rotation(nibl_quantizer *q) {
 /* Whether the head, or the embedding that is it, gets fewer bits. */
 static bool rounds_head(const nibl_quantizer *q) {
     for (size_t i = 0; i < q->recipe.count; i++)
-        if (nibl_layerwise_is_head(q->layerwise, i) && nibl_grid_of(q->recipe.tensors[i].to)) return true;
+        if (nibl_outputs_is_head(&q->layerwise->outputs, q->layerwise->model, i) &&
+            nibl_grid_of(q->recipe.tensors[i].to))
+            return true;
     return false;
+}
+
+/* With a file of importance only methods that look at squares of inputs, one at least. */
+static nibl_status read_method(const nibl_quantize_options *o, bool calibrated, nibl_method *out) {
+    if (o->imatrix && calibrated)
+        return nibl_fail(NIBL_E_ARGUMENT, "an imatrix file stands for a calibration text: take one of them");
+    NIBL_TRY(nibl_method_read(nibl_recipe_method(o), calibrated || o->imatrix, out));
+    if (!o->imatrix || (out->search && !out->awq && !out->gptq && !out->rotate)) return NIBL_OK;
+    return nibl_fail(NIBL_E_ARGUMENT, "method %.64s: with an imatrix file imatrix and clip are possible; %s",
+                     nibl_recipe_method(o),
+                     out->search || out->awq || out->rotate
+                         ? "awq, gptq and rotate need the text, for the file does not tell how inputs "
+                           "go together"
+                         : "rtn does not look at inputs");
 }
 
 /* Takes the outputs over. */
 static nibl_status begin(nibl_quantizer *q, nibl_model *model, const nibl_quantize_options *o,
                          nibl_outputs *outputs, const int32_t *tokens, size_t count, uint32_t window) {
     const uint64_t works = 16 + 3ull * model->hyper.experts;
-    NIBL_TRY(nibl_method_read(o->method, count > 0, &q->method));
+    NIBL_TRY(read_method(o, count > 0, &q->method));
     NIBL_TRY(nibl_session_grow_pool(model, o->threads));
     const bool by_tensor = count == 0 && !q->method.rotate;
     nibl_model_divide(model, by_tensor);
@@ -384,6 +408,7 @@ static nibl_status begin(nibl_quantizer *q, nibl_model *model, const nibl_quanti
     l->works = nibl_alloc_zero(works * sizeof *l->works);
     l->scales = nibl_alloc_zero(l->site_count * sizeof *l->scales);
     if (!l->works || !l->scales) return nibl_fail_memory(works * sizeof *l->works, "the quantizer");
+    if (o->imatrix) NIBL_TRY(nibl_importance_read(o->imatrix, o->imatrix_bytes, &l->outputs, &l->importance));
     if (q->recipe.folder && !nibl_outputs_plain(&l->outputs, model))
         return nibl_fail(NIBL_E_UNSUPPORTED,
                          "architecture %s: models with experts, convolutions or matrices that share a tensor "
@@ -409,7 +434,9 @@ static nibl_status begin(nibl_quantizer *q, nibl_model *model, const nibl_quanti
     const uint64_t workers = nibl_pool_workers(model->pool);
     l->room = nibl_alloc(workers * nibl_layerwise_room(l) * sizeof *l->room);
     l->blocks = nibl_alloc_zero(workers * NIBL_TILE * (l->block_width + 1) * sizeof *l->blocks);
-    if (!l->room || !l->blocks) return nibl_fail_memory(workers * nibl_layerwise_room(l) * 4, "the workers");
+    l->recoveries = nibl_alloc_zero(workers * sizeof *l->recoveries);
+    if (!l->room || !l->blocks || !l->recoveries)
+        return nibl_fail_memory(workers * nibl_layerwise_room(l) * 4, "the workers");
     if (!l->calibrated) return NIBL_OK;
     const nibl_status status =
         nibl_calib_begin(&l->calib, model, tokens, count, window, q->method.awq || q->method.gptq);
@@ -442,8 +469,9 @@ nibl_status nibl_model_quantizer_new(nibl_model *model, const nibl_quantize_opti
 bool nibl_quantize_needs_model(const nibl_quantize_options *o) {
     const char *const names[] = {o->type, o->embedding, o->head};
     nibl_integers form;
+    const bool folder = o->format && strcmp(o->format, "safetensors") == 0;
     bool needs =
-        (o->format && strcmp(o->format, "safetensors") == 0) || (o->method && strstr(o->method, "rotate"));
+        folder || o->imatrix || (o->method && (strstr(o->method, "rotate") || strstr(o->method, "recover")));
     for (size_t i = 0; i < 3 + o->tensor_count; i++) {
         const char *name = i < 3 ? names[i] : o->tensors[i - 3].type;
         needs = needs || (name && nibl_integers_read(name, &form));

@@ -6,6 +6,7 @@
 #include "core/quant/calib.h"
 #include "core/quant/folder.h"
 #include "core/quant/gptq.h"
+#include "core/quant/imatrix.h"
 #include "core/quant/outputs.h"
 #include "core/quant/quant.h"
 #include "core/quant/rotate.h"
@@ -14,7 +15,8 @@
 typedef struct nibl_work {
     nibl_quant_tensor *tensor;
     nibl_matrix *matrix, original;
-    const nibl_site *site; /* NULL: nothing is known of its input */
+    const nibl_site *site; /* NULL: no text was seen there */
+    const float *squares; /* (cols): mean squares of its input; NULL: nothing is known */
     const float *in, *out; /* its columns are multiplied by `in`, its rows divided by `out`; NULL = 1 */
     uint8_t *bytes; /* encoded rows */
     uint8_t *block; /* all of the tensor's, of the first of its matrices; else NULL */
@@ -26,6 +28,7 @@ typedef struct nibl_work {
 struct nibl_layerwise {
     nibl_model *model;
     bool calibrated;
+    nibl_importance importance; /* of a file, in place of a text; or none */
     bool by_tensor; /* one after the other: nothing looks at layers */
     nibl_calib calib;
     nibl_folder *folder; /* the output; NULL = GGUF */
@@ -43,6 +46,7 @@ struct nibl_layerwise {
     float *room; /* of 16 rows the values (16, widest), of one the weights (widest), NIBL_GPTQ_ROOM(widest) */
     nibl_block *blocks; /* of 16 rows */
     uint64_t room_width, block_width;
+    nibl_recovery *recoveries;
     /* of a model that is turned (rotate.h) */
     nibl_rotation *rotation; /* NULL = it is not */
     float *ones; /* (width): norms */
@@ -59,10 +63,11 @@ static inline float *nibl_layerwise_scale(const nibl_layerwise *l, const nibl_si
     return site ? l->scales[site - l->calib.sites] : NULL;
 }
 
-/* Whether an output is multiplied with what comes last: the head, or an embedding that is it. */
-static inline bool nibl_layerwise_is_head(const nibl_layerwise *l, size_t index) {
-    const nibl_slot slot = l->outputs.items[index].slot;
-    return slot == NIBL_SLOT_HEAD || (l->model->tied && slot == NIBL_SLOT_EMBEDDING);
+/* The first of the matrices whose input's scale a vector of the layer takes back: a norm's, its bias', that of the values. */
+static inline const nibl_matrix *nibl_layerwise_taker(const nibl_layer *layer, float *const *vector) {
+    if (vector == &layer->attn_norm || vector == &layer->attn_norm_bias) return nibl_calib_first_attn(layer);
+    if (vector == &layer->ffn_norm || vector == &layer->ffn_norm_bias) return nibl_calib_first_ffn(layer);
+    return vector == &layer->bv ? &layer->wo : NULL;
 }
 
 /* x may be NULL: an architecture may lack the norm. */

@@ -35,6 +35,12 @@ void nibl_outputs_free(nibl_outputs *outputs);
 /* Adds a head that is the embedding, at the end; the binding of that index stands for it. */
 void nibl_outputs_untie(nibl_outputs *outputs, nibl_model *model, size_t binding);
 
+/* Whether an output is multiplied with what comes last: the head, or an embedding that is it. */
+static inline bool nibl_outputs_is_head(const nibl_outputs *outputs, const nibl_model *model, size_t index) {
+    const nibl_slot slot = outputs->items[index].slot;
+    return slot == NIBL_SLOT_HEAD || (model->tied && slot == NIBL_SLOT_EMBEDDING);
+}
+
 /* Whether every tensor is one of the source, whole and in its place: what can be written as a folder. */
 bool nibl_outputs_plain(const nibl_outputs *outputs, const nibl_model *model);
 

@@ -206,9 +206,7 @@ static nibl_status encode_gathered(nibl_quantizer *q) {
     return open_tensor(q);
 }
 
-static nibl_status take_row(void *context, size_t item, const uint8_t *row) {
-    nibl_quantizer *q = context;
-    (void)item; /* always the one at hand */
+static nibl_status take_row(nibl_quantizer *q, const uint8_t *row) {
     memcpy(q->gathering->rows + q->gathering->gathered * q->gathering->row_bytes, row,
            (size_t)q->gathering->row_bytes);
     return ++q->gathering->gathered == q->gathering->most ||
@@ -216,6 +214,14 @@ static nibl_status take_row(void *context, size_t item, const uint8_t *row) {
                        q->recipe.tensors[q->gathering->at].rows
                ? encode_gathered(q)
                : NIBL_OK;
+}
+
+static nibl_status take_rows(void *context, size_t item, const uint8_t *rows, size_t count) {
+    nibl_quantizer *q = context;
+    (void)item; /* always the one at hand */
+    const uint64_t row_bytes = q->gathering->row_bytes; /* the last row opens another tensor */
+    for (size_t i = 0; i < count; i++) NIBL_TRY(take_row(q, rows + i * row_bytes));
+    return NIBL_OK;
 }
 
 /* ---- Beginning and end ---- */
@@ -284,9 +290,11 @@ nibl_status nibl_quant_begin(nibl_quantizer *q, const nibl_quantize_options *o) 
 
 static nibl_status begin(nibl_quantizer *q, nibl_loader *loader, const nibl_quantize_options *o) {
     NIBL_TRY(nibl_method_read(o->method, false, &q->method));
-    if (q->method.rotate)
-        return nibl_fail(NIBL_E_ARGUMENT,
-                         "method rotate needs the model in memory (nibl_model_quantizer_new)");
+    if (q->method.rotate || q->method.recover || o->imatrix)
+        return nibl_fail(NIBL_E_ARGUMENT, "%s needs the model in memory (nibl_model_quantizer_new)",
+                         o->imatrix         ? "an imatrix file"
+                         : q->method.rotate ? "method rotate"
+                                            : "method recover");
     NIBL_TRY(nibl_quant_begin(q, o));
     q->gathering = nibl_alloc_zero(sizeof *q->gathering);
     if (!q->gathering) return nibl_fail_memory(sizeof *q->gathering, "the quantizer");
@@ -300,7 +308,7 @@ static nibl_status begin(nibl_quantizer *q, nibl_loader *loader, const nibl_quan
         items[i] = (nibl_source_item){.offset = t->source->offset, .rows = t->rows, .name = t->source->name};
         nibl_dtype_row_bytes(t->from, t->cols, &items[i].row_bytes);
     }
-    const nibl_status status = nibl_loader_begin_rows(loader, items, q->recipe.count, take_row, q);
+    const nibl_status status = nibl_loader_begin_rows(loader, items, q->recipe.count, take_rows, q);
     nibl_free(items);
     return status;
 }
@@ -384,6 +392,12 @@ static void write_tensor(nibl_writer *w, const nibl_quant_tensor *t) {
     nibl_print(w, ",\"source_bytes\":%llu,\"bytes\":%llu", (unsigned long long)t->source->bytes,
                (unsigned long long)stored_bytes(t));
     if (t->uncalibrated > 0) nibl_print(w, ",\"uncalibrated\":%u", t->uncalibrated);
+    if (t->unscaled > 0) nibl_print(w, ",\"unscaled\":%u", t->unscaled);
+    if (t->recovery.groups > 0)
+        nibl_print(w, ",\"groups\":%llu,\"recovered\":%llu", (unsigned long long)t->recovery.groups,
+                   (unsigned long long)t->recovery.found);
+    if (t->recovery.rounded > 0)
+        nibl_print(w, ",\"scales_rounded\":%llu", (unsigned long long)t->recovery.rounded);
     if (t->loss.weights > 0) {
         nibl_print(w, ",\"error\":");
         write_decimal(w, sqrt(t->loss.error / t->loss.weights));

@@ -55,18 +55,19 @@ static const struct {
     bool calibrated;
     nibl_method method;
 } methods[] = {
-    {"rtn", false, {.search = false}},
-    {"clip", false, {.search = true}},
-    {"imatrix", true, {.search = true, .magnitude = true}},
+    {"rtn", false, {.rest = true}},
+    {"clip", false, {.search = true, .rest = true}},
+    {"recover", false, {.recover = true}},
+    {"imatrix", true, {.search = true, .magnitude = true, .rest = true}},
     {"rotate", false, {.rotate = true}},
-    {"awq", true, {.awq = true}},
-    {"gptq", true, {.search = true, .gptq = true}},
+    {"awq", true, {.search = true, .awq = true, .rest = true}},
+    {"gptq", true, {.search = true, .gptq = true, .rest = true}},
     {"best", true, {.search = true, .awq = true, .gptq = true}}, /* also types: choose() */
 };
 enum { METHODS = sizeof methods / sizeof *methods };
 
 static nibl_status fail_method(const char *name, size_t length) {
-    char names[64];
+    char names[96];
     nibl_writer w = {.text = names, .capacity = sizeof names};
     for (size_t i = 0; i < METHODS; i++) nibl_print(&w, "%s%s", i > 0 ? ", " : "", methods[i].name);
     return nibl_fail(NIBL_E_ARGUMENT, "there is no method '%.*s'; possible are: %s",
@@ -86,21 +87,35 @@ nibl_status nibl_method_read(const char *text, bool calibrated, nibl_method *out
         if (methods[i].calibrated && !calibrated)
             return nibl_fail(NIBL_E_ARGUMENT, "method %s needs a calibration text", methods[i].name);
         const nibl_method *m = &methods[i].method;
-        *out = (nibl_method){out->search || m->search, out->magnitude || m->magnitude, out->awq || m->awq,
-                             out->gptq || m->gptq, out->rotate || m->rotate};
+        *out = (nibl_method){.search = out->search || m->search,
+                             .magnitude = out->magnitude || m->magnitude,
+                             .awq = out->awq || m->awq,
+                             .gptq = out->gptq || m->gptq,
+                             .rotate = out->rotate || m->rotate,
+                             .recover = out->recover || m->recover,
+                             .rest = out->rest || m->rest};
         more = text[length] == ',';
         text += length + 1;
     }
-    return NIBL_OK;
+    return out->recover && (out->awq || out->rotate)
+               ? nibl_fail(NIBL_E_ARGUMENT,
+                           "awq and rotate move weights off the grid that recover looks for: "
+                           "rtn, clip, imatrix and gptq can follow it")
+               : NIBL_OK;
 }
 
 /* What loses least of all that was measured at 4.5 bits (tests/bench/MEASURED.md, "Quantization"): every matrix in IQ4_NL. */
 static bool is_best(const nibl_quantize_options *o) { return o->method && strcmp(o->method, "best") == 0; }
 static const char best_type[] = "iq4_nl", best_method[] = "awq,gptq";
 
+const char *nibl_recipe_method(const nibl_quantize_options *o) {
+    return is_best(o) ? best_method : o->method ? o->method : o->imatrix ? "imatrix" : "rtn";
+}
+
 bool nibl_quantize_needs_text(const nibl_quantize_options *o) {
     nibl_method method;
-    for (const char *at = o->method; at && *at; at += strcspn(at, ",") + (strchr(at, ',') != NULL))
+    for (const char *at = o->imatrix ? NULL : o->method; at && *at;
+         at += strcspn(at, ",") + (strchr(at, ',') != NULL))
         for (size_t i = 0; i < METHODS; i++)
             if (methods[i].calibrated && strlen(methods[i].name) == strcspn(at, ",") &&
                 memcmp(methods[i].name, at, strlen(methods[i].name)) == 0)
@@ -382,7 +397,7 @@ static void write_recipe(nibl_writer *w, const nibl_recipe *r, const nibl_quanti
         nibl_print(w, "]");
     }
     nibl_print(w, "],\"method\":");
-    write_text(w, is_best(o) ? best_method : o->method ? o->method : "rtn");
+    write_text(w, nibl_recipe_method(o));
     nibl_print(w, "}");
 }
 

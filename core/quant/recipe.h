@@ -5,6 +5,7 @@
 #include "core/dtype.h"
 #include "core/gguf.h"
 #include "core/quant/loss.h"
+#include "core/quant/recover.h"
 
 /* One tensor on its way from the source to the output; in the order of both. */
 typedef struct nibl_quant_tensor {
@@ -19,8 +20,10 @@ typedef struct nibl_quant_tensor {
     uint64_t bytes; /* of its rows as they are made: of the output, without the gap that follows; */
     uint64_t stored; /* where the output is a folder: what it takes there */
     nibl_loss loss; /* where it is measured */
+    nibl_recovery recovery; /* where that is asked for */
     uint32_t
         uncalibrated; /* of its matrices so many were rounded as without a text, which hardly reaches them */
+    uint32_t unscaled; /* so many without AWQ: what goes before them can take no scale back */
 } nibl_quant_tensor;
 
 /* What the list of methods asks for. */
@@ -29,6 +32,7 @@ typedef struct nibl_method {
     bool magnitude; /* which weigh large weights more */
     bool awq, gptq;
     bool rotate;
+    bool recover, rest; /* the grid that weights lie on is taken, and those on none are rounded otherwise */
 } nibl_method;
 
 typedef struct nibl_quant_type nibl_quant_type;
@@ -60,6 +64,8 @@ struct nibl_quant_grids {
     void (*drop)(nibl_recipe *r);
 };
 
+/* The methods that the options ask for, as a recipe names them. */
+const char *nibl_recipe_method(const nibl_quantize_options *options);
 /* Reads "rtn,clip,...". */
 nibl_status nibl_method_read(const char *text, bool calibrated, nibl_method *out);
 

@@ -5,15 +5,14 @@
 #include <math.h>
 
 static void weigh(const nibl_quantizer *q, const nibl_work *w, const float *x, float *weights) {
-    const nibl_site *site = w->site;
-    const uint32_t n = site->cols;
+    const uint32_t n = w->matrix->cols;
     double sigma = 0, mean = 0;
     for (uint32_t j = 0; j < n; j++) {
         sigma += (double)(x[j] * x[j]) / n;
-        mean += (double)site->squares[j] / n;
+        mean += (double)w->squares[j] / n;
     }
     for (uint32_t j = 0; j < n; j++) {
-        weights[j] = site->squares[j] + 1e-6f * (float)mean;
+        weights[j] = w->squares[j] + 1e-6f * (float)mean;
         if (w->in) weights[j] /= w->in[j] * w->in[j];
         if (q->method.magnitude) weights[j] *= sqrtf((float)sigma + x[j] * x[j]);
     }
@@ -29,11 +28,15 @@ static void read_row(const nibl_quantizer *q, const nibl_work *w, uint32_t row, 
         for (uint32_t j = 0; w->norm && j < n; j++) x[j] *= w->norm[j];
         nibl_rotation_apply(q->layerwise->rotation, x, 1, weights);
     }
-    if (w->site) weigh(q, w, x, weights);
+    if (w->squares) weigh(q, w, x, weights);
 }
 
 uint64_t nibl_layerwise_room(const nibl_layerwise *l) {
     return (NIBL_TILE + 1) * l->room_width + NIBL_GPTQ_ROOM(l->room_width);
+}
+
+static bool recovers(const nibl_quantizer *q, const nibl_work *w) {
+    return q->method.recover && nibl_recover_knows(w->tensor->to);
 }
 
 /* Rows [begin, end), 16 at most; returns the first that has a value too large, or `end`. */
@@ -61,9 +64,12 @@ static uint32_t encode_rows(nibl_quantizer *q, uint32_t worker, uint32_t begin, 
             if (!nibl_encode_values(q->kernels, to, x, NULL, n, false,
                                     w->bytes + (size_t)blocks * to->bytes * (begin + r)))
                 return begin + r;
-        } else if (!nibl_choose_row(q->kernels, to, x, w->site ? weights : NULL, n, q->method.search,
+        } else if (!nibl_choose_row(q->kernels, to, x, w->squares ? weights : NULL, n, q->method.search,
                                     w->whole, &rows.blocks[r * rows.block_stride])) {
             return begin + r;
+        } else if (recovers(q, w) && !w->whole) {
+            nibl_recover_row(to, w->tensor->from, x, n, &rows.blocks[r * rows.block_stride],
+                             &l->recoveries[worker]);
         }
     }
     if (!grid) return end;
@@ -85,7 +91,10 @@ static nibl_status choose_whole(nibl_quantizer *q, const nibl_work *w, nibl_bloc
     float *weights = x + count;
     for (uint32_t row = 0; row < w->matrix->rows; row++)
         read_row(q, w, row, x + (size_t)row * w->matrix->cols, weights + (size_t)row * w->matrix->cols);
-    const bool fits = g->choose(g, x, w->site ? weights : NULL, (uint32_t)count, q->method.search, whole);
+    nibl_recovery *recovery = q->layerwise->recoveries;
+    const bool fits =
+        (recovers(q, w) && nibl_recover_group(g, w->tensor->from, x, (uint32_t)count, whole, recovery)) ||
+        g->choose(g, x, w->squares ? weights : NULL, (uint32_t)count, q->method.search, whole);
     nibl_free(x);
     return fits ? NIBL_OK : nibl_quant_refuse(w->tensor, 0, false);
 }
@@ -113,6 +122,45 @@ static const uint8_t *source_row(void *context, uint32_t worker, uint32_t row, f
     return w->bytes + (size_t)(w->matrix->cols / w->tensor->to->block) * w->tensor->to->bytes * row;
 }
 
+/* Weights that are on no grid, and nothing else is to be done with them. */
+static nibl_status refuse_grid(const nibl_quantizer *q, const nibl_work *w, const nibl_recovery *r) {
+    nibl_layerwise *l = q->layerwise;
+    const nibl_slice name = w->tensor->source->name;
+    const char *type = w->tensor->to->name, *other;
+    if (r->groups == 0)
+        return nibl_fail(
+            NIBL_E_ARGUMENT,
+            "tensor '%.*s': recover does not look for grids of %s, whose scales depend on each other: take "
+            "the type that the model was trained for (q4_0, q4_1, q5_0, q5_1, q8_0, iq4_nl, mxfp4, tq1_0, "
+            "tq2_0, or integers as w4g32)",
+            NIBL_SHOW(name), type);
+    read_row(q, w, 0, l->room, l->room + l->room_width);
+    other = nibl_recover_type(w->tensor->from, l->room, w->matrix->cols);
+    return nibl_fail(
+        NIBL_E_ARGUMENT,
+        "tensor '%.*s': only %llu of its %llu groups of weights lie on a grid of %s%s%s; let another method "
+        "follow (recover,clip), or keep such tensors as they are (--tensor PATTERN=f16)",
+        NIBL_SHOW(name), (unsigned long long)r->found, (unsigned long long)r->groups, type,
+        other ? ", but its first row on one of " : "", other ? other : "");
+}
+
+/* What the workers found. */
+static nibl_status note_recovery(const nibl_quantizer *q, const nibl_work *w) {
+    nibl_recovery *sum = &w->tensor->recovery, all = {0};
+    for (uint32_t i = 0; i < nibl_pool_workers(q->layerwise->model->pool); i++) {
+        nibl_recovery *r = &q->layerwise->recoveries[i];
+        all.groups += r->groups;
+        all.found += r->found;
+        all.rounded += r->rounded;
+        *r = (nibl_recovery){0};
+    }
+    sum->groups += all.groups;
+    sum->found += all.found;
+    sum->rounded += all.rounded;
+    const bool whole = all.groups > 0 && all.found == all.groups;
+    return whole || q->method.rest || !nibl_grid_of(w->tensor->to) ? NIBL_OK : refuse_grid(q, w, &all);
+}
+
 nibl_status nibl_layerwise_encode(nibl_quantizer *q, nibl_work *w) {
     nibl_layerwise *l = q->layerwise;
     const nibl_grid *grid = nibl_grid_of(w->tensor->to);
@@ -126,6 +174,7 @@ nibl_status nibl_layerwise_encode(nibl_quantizer *q, nibl_work *w) {
     l->bad_row = UINT64_MAX;
     nibl_pool_run(l->model->pool, encode_job, q);
     if (l->bad_row != UINT64_MAX) return nibl_quant_refuse(w->tensor, l->bad_row, false);
+    if (q->method.recover) NIBL_TRY(note_recovery(q, w));
     if (nibl_quant_measures(q, w->tensor))
         NIBL_TRY(nibl_loss_measure(l->model->pool, q->kernels, w->tensor->to, w->matrix->rows,
                                    w->matrix->cols, source_row, q, &w->tensor->loss));

@@ -43,20 +43,17 @@ nibl_status nibl_layerwise_write_vector(nibl_quantizer *q, size_t index) {
     const nibl_output *o = &l->outputs.items[index];
     const nibl_quant_tensor *t = &q->recipe.tensors[index];
     const nibl_layer *layer = l->model->bindings[o->binding].layer;
-    const nibl_matrix *first = !layer                           ? NULL
-                               : o->slot == NIBL_SLOT_ATTN_NORM ? nibl_calib_first_attn(layer)
-                               : o->slot == NIBL_SLOT_FFN_NORM  ? nibl_calib_first_ffn(layer)
-                                                                : NULL;
     const uint32_t count = (uint32_t)(t->rows * t->cols);
     float *x = nibl_alloc(8ull * count);
     uint8_t *bytes = nibl_alloc(t->bytes);
     nibl_status status = x && bytes ? NIBL_OK : nibl_fail_memory(8ull * count, "a vector");
     if (status == NIBL_OK) {
         const bool folded = l->rotation && o->slot == NIBL_SLOT_OUTPUT_NORM;
-        const float *scale = first ? nibl_layerwise_scale(l, nibl_calib_site(&l->calib, first)) : NULL;
         float *at = x;
         for (uint32_t i = 0; i < o->count; i++) {
             const nibl_output_part *part = &l->outputs.parts[o->first + i];
+            const nibl_matrix *taker = layer ? nibl_layerwise_taker(layer, part->vector) : NULL;
+            const float *scale = taker ? nibl_layerwise_scale(l, nibl_calib_site(&l->calib, taker)) : NULL;
             nibl_layerwise_divide(at, folded ? l->ones : *part->vector, scale, part->length);
             at += part->length;
         }
@@ -91,13 +88,19 @@ nibl_status nibl_layerwise_write_matrix(nibl_quantizer *q, size_t index) {
     if (l->outputs.items[index].slot == NIBL_SLOT_HEAD) w.norm = l->model->output_norm;
     if (!w.bytes) return nibl_fail_memory(t->bytes, "a matrix");
     nibl_status status = NIBL_OK;
-    if (l->head.squares && nibl_grid_of(t->to) && nibl_layerwise_is_head(l, index)) {
+    const bool rounds_head = nibl_grid_of(t->to) && nibl_outputs_is_head(&l->outputs, l->model, index);
+    if (l->importance.of) {
+        w.squares = l->importance.of[l->outputs.items[index].first];
+        t->uncalibrated += rounds_head && !w.squares;
+    }
+    if (l->head.squares && rounds_head) {
         w.site = &l->head;
+        w.squares = l->head.squares;
         if (q->method.gptq) status = nibl_layerwise_factor(q, w.site, NULL);
     }
     if (status == NIBL_OK) status = nibl_layerwise_encode(q, &w);
     nibl_factor_free(&l->factor);
-    if (status == NIBL_OK && w.matrix == &l->model->embedding && l->head.squares)
+    if (status == NIBL_OK && w.matrix == &l->model->embedding && l->head.squares && q->method.gptq)
         status = keep_embedding(q, &w);
     if (l->model->parts && l->by_tensor) /* before there is room for the output */
         nibl_model_drop_part(l->model, l->model->bindings[l->outputs.items[index].binding].section);

@@ -1,10 +1,11 @@
 #!/usr/bin/env node
 // Loads of the default model from the cache in Chromium: nibl and wllama, each in a page of its own, beside reading the same
-// file from the origin's private file system and doing nothing with it. In turns, so that the machine's moods fall on all.
+// file from the origin's private file system and doing nothing with it. In turns, so that the machine's moods fall on all. nibl
+// as a bundler makes it (nibl and its worker a file each), as wllama comes; and module by module, each of which is fetched anew.
 //
 //   node tests/bench/cached.js [rounds]
 
-import { mkdtempSync, rmSync, statSync } from 'node:fs'
+import { cpSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import { defaultModel, fetchModel } from '../../demo/fetch.js'
@@ -17,22 +18,9 @@ const rounds = Number(process.argv[2] ?? 5)
 
 /** What runs in the page; each gives milliseconds. @type {Record<string, (url: string) => Promise<number>>} */
 const cases = {
-  async 'nibl, 1 thread'(url) {
-    const { load } = await import('nibl')
-    const begin = performance.now()
-    const model = await load(url, { cache: true, threads: 1 })
-    const end = performance.now()
-    model.close()
-    return end - begin
-  },
-  async 'nibl, 2 threads'(url) {
-    const { load } = await import('nibl')
-    const begin = performance.now()
-    const model = await load(url, { cache: true, threads: 2 })
-    const end = performance.now()
-    model.close()
-    return end - begin
-  },
+  'nibl, 1 thread': (url) => loadHere(url, 1, '/build/cached/nibl.js'),
+  'nibl, 2 threads': (url) => loadHere(url, 2, '/build/cached/nibl.js'),
+  'nibl, 1 thread, modules': (url) => loadHere(url, 1, '/web/nibl.js'),
   async wllama(url) {
     const folder = '/.toolchain/peers/node_modules/@wllama/wllama/esm'
     const { Wllama } = await import(`${folder}/index.js`)
@@ -61,6 +49,25 @@ const cases = {
     }
     throw new Error('there is no file')
   },
+}
+
+/** Put into the page. @param {string} url @param {number} threads @param {string} module */
+async function loadHere(url, threads, module) {
+  const { load } = await import(module)
+  const begin = performance.now()
+  const model = await load(url, { cache: true, threads })
+  const end = performance.now()
+  model.close()
+  return end - begin
+}
+
+/** nibl as a bundler makes it. */
+async function bundle() {
+  const { build } = await import('esbuild')
+  const entryPoints = ['nibl.js', 'worker.js'].map((name) => join(root, 'web', name))
+  const outdir = join(root, 'build/cached')
+  await build({ entryPoints, outdir, bundle: true, minify: true, format: 'esm', target: 'es2022', external: ['./dist/*'], logLevel: 'error' })
+  for (const name of ['relaxed', 'relaxed-threads']) for (const end of ['js', 'wasm']) cpSync(join(root, `web/dist/nibl-${name}.${end}`), join(outdir, `dist/nibl-${name}.${end}`))
 }
 
 /** Put into the page. @param {number} buffers @returns {Promise<number>} */
@@ -95,6 +102,7 @@ function readHere(buffers) {
 await main(async () => {
   await fetchModel()
   await build(['wasm-relaxed', 'wasm-relaxed-threads'])
+  await bundle()
   await installPeer.npm()
   const { origin, close } = await serve()
   const { chromium } = await import('playwright-core')
@@ -109,8 +117,8 @@ await main(async () => {
       for (const [name, run] of Object.entries(cases)) {
         const page = await context.newPage()
         await page.goto(origin)
-        await page.addScriptTag({ content: `${readHere}; globalThis.readHere = readHere` })
-        const code = String(run).replace("import('nibl')", "import('/web/nibl.js')").replace(/^async ('[^']*'|\w+)/, 'async function ')
+        await page.addScriptTag({ content: `${readHere}\n${loadHere}` })
+        const code = String(run).replace(/^async ('[^']*'|\w+)/, 'async function ')
         const ms = /** @type {number} */ (await page.evaluate(`(${code})(${JSON.stringify(url)})`))
         if (round > 0) (taken[name] ??= []).push(ms) /* the first one fills */
         await page.close()

@@ -30,6 +30,11 @@ const llamaFloats = '--token-embedding-type f16'
 /** Types without a free minimum per 32 inputs: those would return the source itself. */
 const types = '--types q3_k,iq4_xs,iq4_nl,q4_0,q5_0,q6_k,q8_0'
 
+const exact = '--activations f32 -ctk f32 -ctv f32 --chunk 512'
+
+/** @param {string} size @param {string} row the best of that size with one type @returns {Row} */
+const mixed = (size, row) => ({ recipe: `--size ${size} ${types} --method awq,gptq`, beats: { row, by: 0.15 } })
+
 /** @type {Record<string, Row>} */
 const granularity = Object.fromEntries(
   ['tensor', 'row', 'g128', 'g64', 'g32'].flatMap((group) => ['', 'asym'].map((kind) => [`w4${group}${kind}`, { recipe: `w4${group}${kind}` }])),
@@ -43,7 +48,6 @@ export const tables = {
     rows: {
       'w4g64asym rtn': { recipe: 'w4g64asym' },
       'w4g64asym awq': { recipe: 'w4g64asym --method awq', most: { perplexity: 18, kl: 0.16 }, beats: { row: 'w4g64asym rtn', by: 0.45 } },
-      'w4g64asym awq,clip': { recipe: 'w4g64asym --method awq,clip', most: { perplexity: 18, kl: 0.16 }, beats: { row: 'w4g64asym rtn', by: 0.45 } },
       'w4g64 rtn': { recipe: 'w4g64-absmax' },
       'w4g64 gptq': { recipe: 'w4g64 --method gptq', most: { perplexity: 22, kl: 0.22 }, beats: { row: 'w4g64 rtn', by: 0.6 } },
       'w4row rtn': { recipe: 'w4row-absmax' },
@@ -76,8 +80,21 @@ export const tables = {
       'llama.cpp q4_0, embedding iq4_nl': { llama: 'q4_0 --token-embedding-type iq4_nl', imatrix: true },
       'nibl q4_0 awq,gptq': { recipe: 'q4_0 --embedding q4_0 --head q4_0 --method awq,gptq' },
       'nibl iq4_nl awq,gptq': { recipe: 'iq4_nl --embedding iq4_nl --head iq4_nl --method awq,gptq' },
-      'nibl --size 77.6MB': { recipe: `--size 77.6MB ${types} --method awq,gptq`, beats: { row: 'nibl iq4_nl awq,gptq', by: 0.15 } },
-      'nibl --size 75MB': { recipe: `--size 75MB ${types} --method awq,gptq`, beats: { row: 'llama.cpp q4_0, embedding iq4_nl', by: 0.25 } },
+      'nibl --size 75MB': { ...mixed('75MB', ''), beats: { row: 'llama.cpp q4_0, embedding iq4_nl', by: 0.25 } },
+    },
+  },
+  mixed: {
+    title: 'Mixed precision beside the best of one type for the body and one for the embedding, of no more bytes (exact activations)',
+    evaluate: exact,
+    rows: {
+      iq4_nl: { recipe: 'iq4_nl --embedding iq4_nl --head iq4_nl --method awq,gptq' },
+      '--size 77.572MB': mixed('77.572MB', 'iq4_nl'),
+      'iq4_nl, embedding q5_0': { recipe: 'iq4_nl --embedding q5_0 --head q5_0 --method awq,gptq' },
+      '--size 85MB': mixed('85MB', 'iq4_nl, embedding q5_0'),
+      'q5_0, embedding iq4_nl': { recipe: 'q5_0 --embedding iq4_nl --head iq4_nl --method awq,gptq' },
+      '--size 90.843MB': mixed('90.843MB', 'q5_0, embedding iq4_nl'),
+      q5_0: { recipe: 'q5_0 --embedding q5_0 --head q5_0 --method awq,gptq' },
+      '--size 94.382MB': mixed('94.382MB', 'q5_0'),
     },
   },
   granularity: {
@@ -99,11 +116,12 @@ export const tables = {
   outliers: {
     title: 'Outliers: channels of norms x 50, their columns / 50 (exact activations)',
     rest: floats,
-    evaluate: '--activations f32 -ctk f32 -ctv f32',
+    evaluate: exact,
     rows: {
       'without outliers, rtn': { recipe: 'q4_0' },
       'not rounded': { recipe: 'f32', twin: true, most: { kl: 1e-6 } },
       rtn: { recipe: 'q4_0', twin: true },
+      'without outliers, awq': { recipe: 'q4_0 --method awq' },
       awq: { recipe: 'q4_0 --method awq', twin: true, recovers: { row: 'rtn', from: 'without outliers, rtn', by: 0.9 } },
     },
   },

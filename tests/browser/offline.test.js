@@ -13,6 +13,14 @@ withBrowser()
 
 const patience = { timeout: 60000 }
 
+/** Until the model is kept whole, which an answer does not wait for. @param {import('./support.js').Page} page */
+const whole = (page) =>
+  page.evaluate(async () => {
+    const { openCache } = await import(String(new URL('../web/nibl.js', location.href)))
+    const cache = await openCache()
+    while (!(await cache.list())[0]?.complete) await new Promise((resolve) => setTimeout(resolve, 20))
+  })
+
 /** @param {import('./support.js').Page} page */
 async function answer(page) {
   await page.waitForSelector('#composer:not([hidden])', patience)
@@ -39,6 +47,7 @@ test('from a static host without headers: threads at once, and without a network
   await page.waitForFunction(() => crossOriginIsolated, null, patience)
   await page.click('#load-default')
   assert.match(await answer(page), /relaxed SIMD, [2-8] threads/)
+  await whole(page)
 
   await server.close()
   await page.reload()

@@ -1,6 +1,6 @@
 /** A Chromium and a server for the browser tests. */
 import assert from 'node:assert/strict'
-import { mkdirSync } from 'node:fs'
+import { mkdirSync, readFileSync, readdirSync } from 'node:fs'
 import { after, before } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { chromium } from 'playwright-core'
@@ -96,4 +96,22 @@ export async function holdModels(page) {
     await route.continue().catch(() => {})
   })
   return release
+}
+
+/** The processes that descend from this one and run a page. */
+export function renderers() {
+  const parents = new Map()
+  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+    try {
+      parents.set(pid, /^PPid:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1])
+    } catch {
+      /* it has ended */
+    }
+  }
+  const mine = (/** @type {string} */ pid) => {
+    for (let at = pid; at && at !== '0'; at = parents.get(at)) if (at === String(process.pid)) return true
+    return false
+  }
+  const isRenderer = (/** @type {string} */ pid) => readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('--type=renderer')
+  return [...parents.keys()].filter((pid) => mine(pid) && isRenderer(pid))
 }

@@ -606,13 +606,13 @@ static const operation check_gemm_nibble = {pick_nibble,
                                             call_gemm_nibble,
                                             work_matrix,
                                             {NIBBLE(1536, 576, 64), NIBBLE(576, 1536, 64),
-                                             SYMMETRIC(1536, 576, 64), NIBBLE(1536, 576, 8),
+                                             SYMMETRIC(1536, 576, 64), NIBBLE(1536, 576, 16),
                                              NIBBLE(1536, 576, 5)}};
 static const operation check_gemm_int8 = {pick_int8,
                                           make_gemm,
                                           call_gemm_int8,
                                           work_matrix,
-                                          {INT8(1536, 576, 64), INT8(576, 1536, 64), INT8(1536, 576, 8)}};
+                                          {INT8(1536, 576, 64), INT8(576, 1536, 64), INT8(1536, 576, 16)}};
 static const operation check_matmul_codes = {
     pick_codes,
     make_matmul_codes,

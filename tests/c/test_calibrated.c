@@ -40,6 +40,24 @@ static float *in_panels(const float *square, uint32_t n) {
     return panels;
 }
 
+/* sum over i, j of delta_i H_ij delta_j over the rows, H damped; Q4_0. */
+static double error_of(const nibl_gptq_rows *w, const float *hessian, uint32_t n, double damp) {
+    double sum = 0, mean = 0, delta[256];
+    for (uint32_t i = 0; i < n; i++) mean += (double)hessian[(size_t)i * n + i] / n;
+    for (uint32_t row = 0; row < w->rows; row++) {
+        for (uint32_t i = 0; i < n; i++) {
+            const nibl_block *b = &w->blocks[row * w->block_stride + i / 32];
+            delta[i] =
+                (double)nibl_f16_to_f32(b->d) * (b->codes[i % 32] - 8) - (double)w->x[row * w->stride + i];
+        }
+        for (uint32_t i = 0; i < n; i++)
+            for (uint32_t j = 0; j < n; j++)
+                sum +=
+                    delta[i] * delta[j] * ((double)hessian[(size_t)i * n + j] + (i == j ? damp * mean : 0));
+    }
+    return sum;
+}
+
 static void codes_are_those_of_the_paper(void) {
     size_t length;
     uint8_t *bytes = read_file("tests/fixtures/gptq.bin", &length);
@@ -67,6 +85,8 @@ static void codes_are_those_of_the_paper(void) {
                     blocks[row][b].d = nibl_f32_to_f16(scales[row * cols / 32 + b]);
             const nibl_gptq_rows all = {grid, 32, rows, weights, cols, blocks[0], 8, room};
             nibl_gptq_round(&factor, kernels(), &all);
+            const double error = error_of(&all, hessian, cols, 0.01);
+            CHECK(fabs(nibl_gptq_error(&factor, kernels(), &all) - error) < 1e-4 * error);
             for (uint32_t row = 0; row < rows; row++) {
                 bool near = false; /* a boundary: what follows may differ */
                 for (uint32_t i = 0; i < cols; i++) near = near || margin[(size_t)row * cols + i] < 1e-4f;
@@ -480,6 +500,7 @@ static void bytes_go_where_they_help(void) {
                      best = mixed_loss(source, reference, a, UINT64_MAX / 2, &all);
         CHECK(few == 0 && some > 0 && some < all);
         CHECK(middle < worst && best < middle);
+        CHECK(worst - middle > (worst - best) / 2); /* a sixteenth more bytes saves most */
         CHECK_EQ(nibl_allotment_choose(a, least - 1, &types, &count), NIBL_E_ARGUMENT);
     }
     nibl_allotment_free(a);

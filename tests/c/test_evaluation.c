@@ -57,6 +57,45 @@ static void figures_follow_from_the_definitions(void) {
     nibl_evaluation_free(evaluation);
 }
 
+/* Two models, each beside its own reference, on the same three positions. */
+static void losses_are_compared_position_by_position(void) {
+    const double q[2][3] = {{0.25, 0.5, 0.125}, {0.375, 0.5, 0.25}};
+    nibl_evaluation *both[2], *alone;
+    nibl_evaluation_comparison c = {.size = sizeof c};
+    double kl[2][3], change[2][3], ratio, mean, residual = 0, squares = 0;
+    for (int m = 0; m < 2; m++) {
+        CHECK_EQ(nibl_evaluation_new(2, true, &evaluation), NIBL_OK);
+        for (int i = 0; i < 3; i++) {
+            CHECK_EQ(add(0.5, q[m][i], 0), NIBL_OK);
+            kl[m][i] = 0.5 * log(0.5 / q[m][i]) + 0.5 * log(0.5 / (1 - q[m][i]));
+            change[m][i] = log(0.5 / q[m][i]);
+        }
+        both[m] = evaluation;
+    }
+    CHECK_EQ(nibl_evaluation_compare(both[0], both[1], &c), NIBL_OK);
+    ratio = (kl[0][0] + kl[0][1] + kl[0][2]) / (kl[1][0] + kl[1][1] + kl[1][2]);
+    for (int i = 0; i < 3; i++) residual += pow(kl[0][i] - ratio * kl[1][i], 2);
+    near(c.kl_ratio.value, ratio);
+    near(c.kl_ratio.error, sqrt(residual / 2 / 3) / ((kl[1][0] + kl[1][1] + kl[1][2]) / 3));
+    mean = (change[0][0] - change[1][0] + change[0][2] - change[1][2]) / 3;
+    for (int i = 0; i < 3; i++) squares += pow(change[0][i] - change[1][i] - mean, 2);
+    near(c.perplexity_ratio.value, exp(mean));
+    near(c.perplexity_ratio.error, exp(mean) * sqrt(squares / 2 / 3));
+    CHECK_EQ(nibl_evaluation_compare(both[1], both[1], &c), NIBL_OK);
+    CHECK(c.kl_ratio.value == 1 && c.kl_ratio.error == 0 && c.perplexity_ratio.value == 1);
+    evaluation = both[1];
+    CHECK_EQ(add(0.5, 0.5, 0), NIBL_OK);
+    CHECK_EQ(nibl_evaluation_compare(both[0], both[1], &c), NIBL_E_ARGUMENT);
+    CHECK_HAS(nibl_last_message(), "3 and 4 positions");
+    CHECK_EQ(nibl_evaluation_new(2, false, &alone), NIBL_OK);
+    CHECK_EQ(nibl_evaluation_compare(alone, alone, &c), NIBL_E_ARGUMENT);
+    c.size = 4;
+    CHECK_EQ(nibl_evaluation_compare(both[1], both[1], &c), NIBL_E_ARGUMENT);
+    nibl_evaluation_free(alone);
+    nibl_evaluation_free(both[0]);
+    nibl_evaluation_free(both[1]);
+}
+
 static void quantiles_are_of_the_nearest_rank(void) {
     nibl_evaluation_result r = {.size = sizeof r};
     CHECK_EQ(nibl_evaluation_new(2, true, &evaluation), NIBL_OK);
@@ -163,6 +202,7 @@ int main(void) {
     static const test tests[] = {
         {"a packed reference gives KL without bias", a_packed_reference_gives_kl_without_bias},
         {"figures follow from the definitions", figures_follow_from_the_definitions},
+        {"losses are compared position by position", losses_are_compared_position_by_position},
         {"quantiles are of the nearest rank", quantiles_are_of_the_nearest_rank},
         {"a position alone has a divergence", a_position_alone_has_a_divergence},
         {"what cannot be scored is refused", what_cannot_be_scored_is_refused},

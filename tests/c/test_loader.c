@@ -1,6 +1,7 @@
 /* The push loader: any chunking and order of ranges gives the same packed weights, and every bad file or
  * call a typed error with all memory returned. */
 #include "core/model.h"
+#include "core/session.h"
 #include "tests/c/gguf_builder.h"
 #include "tests/c/hostile.h"
 #include "tests/c/test.h"
@@ -556,6 +557,38 @@ static void test_bad_files(void) {
     }
 }
 
+/* All of a file fed to a model that has workers. */
+static load load_by(const builder *file, uint32_t workers) {
+    load l = load_header(file);
+    if (l.status >= 0) l.status = nibl_session_grow_pool(l.model, workers);
+    if (l.status >= 0) l.status = nibl_loader_feed(l.loader, 0, file->bytes, file->length);
+    return l;
+}
+
+static void test_workers(void) {
+    for (size_t f = 0; f < FIXTURES; f++) {
+        builder file = read_whole(fixtures[f]);
+        load whole = load_stream(&file, file.length, file.length, file.length);
+        load l = load_by(&file, 3);
+        CHECK_EQ(l.status, NIBL_OK);
+        check_same_weights(&whole, &l);
+        CHECK_EQ(l.model->embedding.has_m128, whole.model->embedding.has_m128);
+        load_free(&l);
+        load_free(&whole);
+        free(file.bytes);
+    }
+    builder file = read_whole(FIXTURE("f32"));
+    load l = load_header(&file);
+    const nibl_gguf_tensor *t = nibl_gguf_find_tensor(l.model->gguf, "token_embd.weight");
+    for (uint64_t row = 90; row < 110; row++)
+        memcpy(file.bytes + t->offset + row * t->dims[0] * 4 + 20, "\0\0\xC0\x7F", 4);
+    load_free(&l);
+    l = load_by(&file, 3);
+    check_final(&l, NIBL_E_FILE, "tensor 'token_embd.weight', row 90", false);
+    load_free(&l);
+    free(file.bytes);
+}
+
 static void test_not_finite(void) {
     builder file = read_whole(FIXTURE("f32"));
     load l = load_header(&file);
@@ -659,6 +692,7 @@ int main(void) {
         {"truncated at 50 places", test_truncated},
         {"files that are no model", test_bad_files},
         {"weights that are not finite", test_not_finite},
+        {"by several workers the same", test_workers},
         {"every allocation fails once", test_no_memory},
         {"inspect", test_inspect},
     };

@@ -156,7 +156,7 @@ static void wrong_options_are_told(void) {
         {{.type = "q9_9"}, "'q9_9'; possible are: f32, f16, q4_0"},
         {{.embedding = "iq2_xs"}, "'iq2_xs'"},
         {{.head = ""}, "''"},
-        {{.method = "magic"}, "'magic'; possible are: rtn, clip, imatrix, rotate, awq, gptq"},
+        {{.method = "magic"}, "'magic'; possible are: rtn, clip, recover, imatrix, rotate, awq, gptq"},
         {{.method = "clip,,"}, "there is no method ''"},
         {{.method = "clip,gptq"}, "method gptq needs a calibration text"},
         {{.threads = 65}, "threads is 65"},

@@ -47,7 +47,7 @@ static void check_expected(const nibl_gguf *gguf, const fields *conversation, co
     size_t count = messages_of(conversation, messages);
     char text[TEXT];
     nibl_writer w = {.text = text, .capacity = TEXT};
-    CHECK_EQ(nibl_template_write(gguf, messages, count, conversation->at[0][0] == '1', &w), NIBL_OK);
+    CHECK_EQ(nibl_template_write(gguf, messages, count, conversation->at[0][0] == '1', NULL, &w), NIBL_OK);
     if (CHECK(w.length == expected->length && memcmp(text, expected->text, w.length) == 0)) return;
     printf("    wrote '%.*s'\n    wanted '%.*s'\n", (int)w.length, text, (int)expected->length,
            expected->text);
@@ -59,7 +59,7 @@ static void check_exception(const nibl_gguf *gguf, const fields *conversation) {
     size_t count = messages_of(conversation, messages);
     char text[TEXT] = "";
     nibl_writer w = {.text = text, .capacity = TEXT};
-    nibl_status status = nibl_template_write(gguf, messages, count, conversation->at[0][0] == '1', &w);
+    nibl_status status = nibl_template_write(gguf, messages, count, conversation->at[0][0] == '1', NULL, &w);
     CHECK_EQ(w.length, 0);
     if (status == NIBL_E_ARGUMENT)
         CHECK_HAS(nibl_last_message(), "chat template refuses these messages: ");
@@ -71,7 +71,7 @@ static void check_refused(const nibl_gguf *gguf, const char *part) {
     const nibl_message message = {"user", "Hello"};
     char text[TEXT];
     nibl_writer w = {.text = text, .capacity = TEXT};
-    CHECK_EQ(nibl_template_write(gguf, &message, 1, true, &w), NIBL_E_UNSUPPORTED);
+    CHECK_EQ(nibl_template_write(gguf, &message, 1, true, NULL, &w), NIBL_E_UNSUPPORTED);
     CHECK_HAS(nibl_last_message(), part);
     CHECK_EQ(w.length, 0);
 }
@@ -109,13 +109,45 @@ static void same_as_jinja(void) {
     free(file.bytes);
 }
 
+/* The host's date. Expected: what @huggingface/jinja 0.5 writes at that minute. */
+static void dates(void) {
+    static const nibl_moment now = {2026, 3, 5, 7, 9};
+    static const struct {
+        const char *jinja, *dated, *undated;
+    } cases[] = {
+        {"{{ strftime_now('%d %b %Y, %B %m %H:%M %% %y %%Y %Q%') }}",
+         "05 Mar 2026, March 03 07:09 % %y %Y %Q%", NULL},
+        {"{% if strftime_now is defined %}{% set d = strftime_now('%d %b %Y') %}{% else %}{% set d = '26 Jul "
+         "2024' "
+         "%}{% endif %}{{ d }}",
+         "05 Mar 2026", "26 Jul 2024"},
+        {"{{ strftime_now('') }}|{{ 'x' if strftime_now }}", "|x", NULL},
+        {"{{ strftime_now(1) }}", NULL, NULL},
+        {"{{ strftime_now() }}", NULL, NULL},
+        {"{{ strftime_now }}", NULL, ""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        nibl_gguf *gguf = header_with(cases[i].jinja);
+        for (int dated = 0; dated < 2; dated++) {
+            const nibl_message message = {"user", "Hello"};
+            const char *wanted = dated ? cases[i].dated : cases[i].undated;
+            char text[TEXT] = "";
+            nibl_writer w = {.text = text, .capacity = TEXT};
+            const nibl_status status = nibl_template_write(gguf, &message, 1, true, dated ? &now : NULL, &w);
+            CHECK_EQ(status, wanted ? NIBL_OK : NIBL_E_UNSUPPORTED);
+            if (wanted) CHECK(strcmp(text, wanted) == 0);
+        }
+        nibl_gguf_free(gguf);
+    }
+}
+
 static void bad_arguments(void) {
     nibl_gguf *gguf = header_with(NULL);
     check_refused(gguf, "the file has no tokenizer.chat_template");
     nibl_writer w = {0};
-    CHECK_EQ(nibl_template_write(gguf, &(nibl_message){"user", NULL}, 1, true, &w), NIBL_E_ARGUMENT);
+    CHECK_EQ(nibl_template_write(gguf, &(nibl_message){"user", NULL}, 1, true, NULL, &w), NIBL_E_ARGUMENT);
     CHECK_HAS(nibl_last_message(), "message 0 has no content");
-    CHECK_EQ(nibl_template_write(gguf, &(nibl_message){NULL, "Hello"}, 1, true, &w), NIBL_E_ARGUMENT);
+    CHECK_EQ(nibl_template_write(gguf, &(nibl_message){NULL, "Hello"}, 1, true, NULL, &w), NIBL_E_ARGUMENT);
     CHECK_HAS(nibl_last_message(), "message 0 has no role");
     nibl_gguf_free(gguf);
 }
@@ -136,7 +168,7 @@ static void spoiled(void) {
             text[sizeof jinja - 1] = 0;
             nibl_gguf *gguf = header_with(text);
             nibl_writer w = {0};
-            nibl_status status = nibl_template_write(gguf, &message, 1, true, &w);
+            nibl_status status = nibl_template_write(gguf, &message, 1, true, NULL, &w);
             CHECK(status == NIBL_E_UNSUPPORTED || status == NIBL_OK);
             known += status == NIBL_OK;
             nibl_gguf_free(gguf);
@@ -149,6 +181,7 @@ static void spoiled(void) {
 int main(void) {
     static const test tests[] = {
         {"ten conversations: the text that Jinja writes", same_as_jinja},
+        {"the date that the host gives", dates},
         {"no template, messages without role or content", bad_arguments},
         {"spoiled templates", spoiled},
     };

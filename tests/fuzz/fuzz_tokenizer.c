@@ -170,7 +170,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     nibl_tokenizer_free(t);
     const nibl_message messages[] = {{"user", "Hello"}, {"assistant", "Hi"}};
     nibl_writer w = {0};
-    nibl_template_write(gguf, messages, 2, data[0] & 1, &w);
+    nibl_template_write(gguf, messages, 2, data[0] & 1, data[0] & 2 ? &(nibl_moment){2026, 3, 5, 7, 9} : NULL,
+                        &w);
     nibl_gguf_free(gguf);
     round_trip(fixed, rest, data[0] >> 1 & 1, true);
     return 0;

@@ -107,7 +107,7 @@ test('a URL: the second load takes all but a look from the cache; list, size, de
   const kept = await openCache(join(place, 'undefined'))
   const [model, ...others] = await kept.list()
   assert.deepEqual(others, [])
-  assert.deepEqual({ ...model, used: 0 }, { model: server.url, files: [server.url], size: tinyBytes.length, bytes: tinyBytes.length, complete: true, used: 0 })
+  assert.deepEqual({ ...model, used: 0 }, { model: server.url, state: false, files: [server.url], size: tinyBytes.length, bytes: tinyBytes.length, complete: true, used: 0 })
   assert.ok(Math.abs(model.used - Date.now()) < 60e3)
   assert.equal(await kept.size(), tinyBytes.length)
   assert.equal(await kept.delete('another'), false)
@@ -295,6 +295,30 @@ test('a cache that cannot be used is done without, and that is told', async (t) 
   const bad = inMemory({ broken: 'read' })
   for (let i = 0; i < 2; i++) assert.equal(await hashOf(url, within(bad)), tinyHash)
   await assert.rejects(load(url, { cache: inMemory().backend }), niblError('BAD_ARGUMENT', /worker: false/))
+})
+
+test('a conversation by name: on disk beside models, in a cache of its own, and whole or not at all', async (t) => {
+  const cache = await placeFor(t)
+  for (const options of [{ cache }, within(inMemory())]) {
+    const model = await load(tinyPath, options)
+    const talk = model.conversation([{ role: 'user', content: 'Hello' }])
+    for (let i = 0; i < 2; i++) {
+      const state = await talk.save('a')
+      const [kept, ...others] = await (await openCache(/** @type {any} */ (options.cache))).list()
+      assert.deepEqual({ ...kept, used: 0 }, { model: 'a', state: true, files: ['a'], size: state.size, bytes: state.size, complete: true, used: 0 })
+      assert.deepEqual(others, [])
+    }
+    assert.deepEqual((await model.restore('a')).messages, talk.messages)
+    await assert.rejects(model.restore('b'), niblError('NOT_FOUND', /"b"/))
+    model.close()
+  }
+  for (const [how, code] of /** @type {const} */ ([[{ space: 600 }, 'QUOTA'], [{ broken: 'open' }, 'CACHE_FAILED']])) {
+    const full = inMemory(how)
+    const model = await load(tinyPath, within(full))
+    await assert.rejects(model.conversation([{ role: 'user', content: 'Hello' }]).save('a'), niblError(code, /"a"/))
+    assert.deepEqual([[...full.files.keys()], full.opened], [[], 0])
+    model.close()
+  }
 })
 
 test('integrity', async (t) => {

@@ -21,6 +21,8 @@ after(() => rmSync(folder, { recursive: true }))
 const text = 'The reef is in the north. 12 + 30 = 42. const reef = north(12) '.repeat(24)
 const textFile = join(folder, 'text.txt')
 writeFileSync(textFile, text)
+const imatrixFile = join(folder, 'imatrix.gguf')
+assert.equal(spawnSync(binary, ['imatrix', f16, imatrixFile, textFile]).status, 0)
 
 /** What the command makes: a file's bytes, or a folder's by name. @param {string} source @param {string[]} args */
 function native(source, args) {
@@ -46,6 +48,7 @@ const cases = [
   ['AWQ and GPTQ', f16, ['--method', 'awq,gptq'], { method: ['awq', 'gptq'], calibration: text }],
   ['imatrix, another type, exceptions, tokens', f16, ['q4_1', '--method', 'imatrix', '--head', 'q6_k', '--tensor', 'blk.0.*_down.weight=q8_0', '--calibration-tokens', '100'], { type: 'q4_1', method: 'imatrix', head: 'q6_k', tensors: { 'blk.0.*_down.weight': 'q8_0' }, calibration: text, calibrationTokens: 100 }],
   ['clip, weighed by a text', f16, ['--method', 'clip'], { method: 'clip', calibration: pathToFileURL(textFile) }],
+  ['imatrix from a file', f16, ['q4_1', '--imatrix', imatrixFile], { type: 'q4_1', imatrix: imatrixFile }],
   ['mixed precision for a size', f16, ['--size', '0.11MB', '--types', 'q4_0,q5_0,q8_0'], { size: 110e3, types: ['q4_0', 'q5_0', 'q8_0'], calibration: new Blob([text]) }],
   ['mixed precision for bits, with GPTQ', f16, ['--bpw', '6', '--method', 'gptq'], { bitsPerWeight: 6, method: 'gptq', calibration: text }],
   ['rotated', f16, ['--method', 'rotate,gptq'], { method: 'rotate,gptq', calibration: text }],
@@ -127,6 +130,25 @@ test('layers come and go: of a model of 75 MB not all is in memory, unless it is
     const largest = Math.max(...memories.map(({ buffer }) => buffer.byteLength))
     assert.ok(largest < most && largest > most / 2, `${largest} bytes`)
   }
+})
+
+test('an imatrix file from anywhere, and none that is wrong', async (t) => {
+  const bytes = readFileSync(imatrixFile)
+  const server = createServer((request, response) => void response.writeHead(request.url === '/none' ? 404 : 200).end(bytes))
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', () => resolve(undefined)))
+  t.after(() => server.close())
+  const url = `http://127.0.0.1:${/** @type {any} */ (server.address()).port}`
+  const expected = native(f16, ['--imatrix', imatrixFile])['']
+  const ways = [bytes, new Uint8Array(bytes).buffer, new Blob([bytes]), new URL(url), pathToFileURL(imatrixFile)]
+  for (const imatrix of ways) assert.ok(expected.equals((await made(f16, { imatrix }))['']))
+  const { report, calibrationTokens } = await quantize(f16, { imatrix: bytes, worker: false })
+  assert.deepEqual([report.recipe.method, calibrationTokens], ['imatrix', 0])
+  await assert.rejects(quantize(f16, { imatrix: `${url}/none`, retries: 0 }), niblError('DOWNLOAD_FAILED', /404/))
+  await assert.rejects(quantize(f16, { imatrix: bytes.subarray(0, 300) }), niblError('TRUNCATED', /imatrix file/))
+  await assert.rejects(quantize(f16, { imatrix: readFileSync(f16) }), niblError('BAD_FILE', /not 'imatrix'/))
+  await assert.rejects(quantize(f16, { imatrix: bytes, method: 'gptq' }), niblError('BAD_ARGUMENT', /need the text/))
+  await assert.rejects(quantize(f16, { imatrix: bytes, size: 110e3 }), niblError('BAD_ARGUMENT', /stands for a text/))
+  await assert.rejects(quantize(f16, { imatrix: 'hf:someone/something' }), niblError('BAD_ARGUMENT', /URL of the file/))
 })
 
 test('refusals, and an abort in every phase', async (t) => {

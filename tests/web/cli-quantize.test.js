@@ -79,6 +79,116 @@ test('a text without words is no calibration, one in another language is', () =>
   }
 })
 
+/** A GGUF file as llama-imatrix makes it: of each tensor sums of squares and counts. @param {[string, number[], number][]} tensors */
+function imatrixFile(tensors, kind = 'imatrix') {
+  const number = (/** @type {number} */ value, /** @type {4 | 8} */ bytes) => {
+    const out = Buffer.alloc(bytes)
+    out.writeUInt32LE(value)
+    return out
+  }
+  const string = (/** @type {string} */ text) => Buffer.concat([number(text.length, 8), Buffer.from(text)])
+  const head = [Buffer.from('GGUF'), number(3, 4), number(2 * tensors.length, 8), number(1, 8), string('general.type'), number(8, 4), string(kind)]
+  const data = []
+  let at = 0
+  for (const [name, sums, count] of tensors) {
+    for (const [suffix, values] of /** @type {[string, number[]][]} */ ([['in_sum2', sums], ['counts', [count]]])) {
+      head.push(string(`${name}.${suffix}`), number(2, 4), number(values.length, 8), number(1, 8), number(0, 4), number(at, 8))
+      const bytes = Buffer.alloc(Math.ceil(values.length / 8) * 32)
+      values.forEach((value, i) => bytes.writeFloatLE(value, 4 * i))
+      data.push(bytes)
+      at += bytes.length
+    }
+  }
+  const header = Buffer.concat(head)
+  return Buffer.concat([header, Buffer.alloc(-header.length & 31), ...data])
+}
+
+test('weights that lie on a grid already are recovered, or what lies on none is told', () => {
+  const [wide, out] = ['wide.gguf', 'recovered.gguf'].map((name) => path.join(folder, name))
+  succeed(['quantize', fixture('tiny-llama-q4_1.gguf'), wide, 'f32', '--embedding', 'f32', '--head', 'f32', '--allow-requantize'])
+  const { stdout } = succeed(['quantize', wide, out, 'q4_1', '--embedding', 'f32', '--head', 'f32', '--method', 'recover'])
+  assert.match(stdout, /14 of 14 tensors lie on their grid and are the same$/m)
+  refuse(['quantize', wide, path.join(folder, 'none'), 'q4_0', '--method', 'recover'], 1, /only \d+ of its \d+ groups of weights lie on a grid of Q4_0, but its first row on one of Q4_1/)
+  const [{ tensors }] = json(['quantize', wide, out, 'q4_1', '--method', 'recover,clip'])
+  const whole = tensors.filter((/** @type {any} */ { groups, recovered }) => groups === recovered)
+  assert.ok(whole.length >= 14 && tensors.some((/** @type {any} */ { groups, recovered }) => recovered < groups / 10))
+})
+
+test('an imatrix file in place of the text', () => {
+  const model = fixture('tiny-llama-f16.gguf')
+  const text = file('imatrix.txt', 'The reef is in the north. 12 + 30 = 42. '.repeat(40))
+  const [own, once, again] = ['own.imatrix', 'once.gguf', 'again.gguf'].map((name) => path.join(folder, name))
+  const { stdout, stderr } = succeed(['imatrix', model, '-f', text, '-o', own, '--tokens', '600'])
+  assert.match(stdout, /own\.imatrix: \d+ bytes/)
+  assert.equal(stderr, '')
+  const [{ model: { metadata, tensors } }] = json(['inspect', own])
+  assert.deepEqual([metadata['general.type'], metadata['imatrix.datasets'], metadata['imatrix.chunk_size']], ['imatrix', [text], 512])
+  assert.ok(tensors.some((/** @type {any} */ { name }) => name === 'blk.1.ffn_down.weight.counts'))
+  for (const method of ['imatrix', 'clip']) {
+    succeed(['quantize', model, once, 'q4_0', '--method', method, '--calibration', text, '--calibration-tokens', '600'])
+    succeed(['quantize', model, again, 'q4_0', '--method', method, '--imatrix', own])
+    assert.deepEqual(fs.readFileSync(again), fs.readFileSync(once))
+  }
+  const foreign = file('foreign.gguf', imatrixFile([['blk.0.attn_q.weight', Array.from({ length: 96 }, (_, i) => i + 1), 900]]))
+  const [{ recipe, tensors: made }] = json(['quantize', model, again, '--imatrix', foreign])
+  assert.equal(recipe.method, 'imatrix')
+  assert.deepEqual(made.filter((/** @type {any} */ tensor) => tensor.to === 'Q4_0' && !tensor.uncalibrated).map((/** @type {any} */ { name }) => name), ['blk.0.attn_q.weight'])
+  assert.match(succeed(['quantize', model, again, '--imatrix', foreign]).stdout, /14 tensors: the imatrix file tells nothing of token_embd\.weight and others/)
+})
+
+/** Tensors of F32 of a GGUF file. @param {string} at @returns {Map<string, Float32Array>} */
+function floatsOf(at) {
+  const bytes = fs.readFileSync(at)
+  const [{ model }] = json(['inspect', at])
+  return new Map(model.tensors.map((/** @type {any} */ { name, offset, bytes: length }) => [name, new Float32Array(bytes.buffer.slice(bytes.byteOffset + offset, bytes.byteOffset + offset + length))]))
+}
+
+test('the sums of an imatrix file are those of transformers', () => {
+  const { text, tokens, sums } = JSON.parse(fs.readFileSync(fixture('imatrix.json'), 'utf8'))
+  const out = path.join(folder, 'sums.gguf')
+  succeed(['imatrix', fixture('tiny-llama-f16.gguf'), out, file('sums.txt', text), '--tokens', String(tokens)])
+  const found = floatsOf(out)
+  for (const [name, expected] of Object.entries(sums)) {
+    assert.deepEqual([...(found.get(`${name}.counts`) ?? [])], [tokens])
+    const got = found.get(`${name}.in_sum2`) ?? []
+    assert.equal(got.length, expected.length)
+    /* the first layer's inputs are exact; what follows is computed with activations of 8 bits */
+    const tolerance = name === 'blk.0.attn_q.weight' ? 1e-5 : 0.03
+    const total = expected.reduce((/** @type {number} */ sum, /** @type {number} */ x) => sum + x, 0)
+    const off = expected.reduce((/** @type {number} */ sum, /** @type {number} */ x, /** @type {number} */ i) => sum + Math.abs(got[i] - x), 0)
+    assert.ok(off < tolerance * total, `${name}: ${off / total}`)
+  }
+})
+
+test('imatrix files that cannot be, and what they cannot do', () => {
+  const model = fixture('tiny-llama-f16.gguf')
+  const out = path.join(folder, 'refused.gguf')
+  const sums = Array.from({ length: 96 }, () => 1)
+  const good = file('good.gguf', imatrixFile([['blk.0.attn_q.weight', sums, 900]]))
+  const legacy = Buffer.concat([Buffer.from(Uint32Array.of(1, 19).buffer), Buffer.from('blk.0.attn_q.weight'), Buffer.alloc(300)])
+  for (const [bytes, message] of /** @type {[Buffer, RegExp][]} */ ([
+    [legacy, /\.dat.*llama-imatrix --in-file/],
+    [Buffer.from('The reef'), /the imatrix file: /],
+    [Buffer.alloc(0), /the imatrix file: /],
+    [fs.readFileSync(model), /general\.type is '.*', not 'imatrix'/],
+    [fs.readFileSync(good).subarray(0, 300), /the imatrix file: .*ends/],
+    [imatrixFile([['blk.0.attn_q.weight', sums.slice(1), 900]]), /of another model: .* 95 sums/],
+    [imatrixFile([['blk.9.attn_q.weight', sums, 900]]), /of another model/],
+    [imatrixFile([['blk.0.attn_q.weight', sums.map((x, i) => (i ? x : NaN)), 900]]), /negative or not finite/],
+    [imatrixFile([['blk.0.attn_q.weight', sums, -3]]), /negative or not finite/],
+  ])) {
+    refuse(['quantize', model, out, '--imatrix', file('bad.gguf', bytes)], 1, message)
+  }
+  refuse(['quantize', model, out, '--imatrix', path.join(folder, 'none')], 1, /No such file/)
+  refuse(['quantize', model, out, '--imatrix', good, '--method', 'awq,gptq'], 1, /method awq,gptq: .* need the text/)
+  refuse(['quantize', model, out, '--imatrix', good, '--method', 'rtn'], 1, /rtn does not look/)
+  refuse(['quantize', model, out, '--imatrix', good, '--calibration', good], 2, /stands for a text/)
+  refuse(['quantize', model, out, '--imatrix', good, '--size', '1MB'], 2, /stands for a text/)
+  refuse(['imatrix', model], 2, /OUT is missing/)
+  refuse(['imatrix', model, out, path.join(folder, 'none')], 1, /No such file/)
+  assert.ok(!fs.existsSync(out))
+})
+
 test('groups that do not divide rows become smaller ones, which is told', () => {
   const { stdout } = succeed(['quantize', fixture('tiny-llama-f16.gguf'), path.join(folder, 'group'), 'w4g64'])
   assert.match(stdout, /w4g32sym \(96 columns are no multiple of 64\)/)

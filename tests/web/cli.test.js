@@ -17,7 +17,7 @@ function tokenFile(name, sequences) {
 }
 
 describe('help', () => {
-  const verbs = ['run', 'inspect', 'fit', 'bench', 'eval', 'hash']
+  const verbs = ['run', 'embed', 'imatrix', 'inspect', 'fit', 'bench', 'eval', 'hash']
 
   test('names every verb, and every verb has its own', () => {
     const { stdout } = succeed(['--help'])
@@ -79,6 +79,10 @@ describe('bad usage exits with 2 and says what is wrong', () => {
     [['run', tiny, '-p', 'a', '--stop', ''], /--stop needs a text/],
     [['run', tiny, '-p', 'a', ...Array(17).fill('--stop=x')], /--stop may be given at most 16 times/],
     [['run', '-'], /the model comes from stdin/],
+    [['run', tiny, '-p', 'a', '--prompt-cache-all'], /need --prompt-cache FILE/],
+    [['run', tiny, '-p', 'a', '--prompt-cache', 'x', '--prompt-cache-all', '--prompt-cache-ro'], /contradict/],
+    [['embed', '-'], /the model comes from stdin/],
+    [['embed', tiny, '-p', 'a', '--pooling', 'max'], /--pooling must be one of mean\|last/],
     [['eval', tiny, '--tokens', 'x'], /--tokens and --logits are both needed/],
     [['bench', tiny, '-p', '0', '-n', '0'], /nothing to run/],
     [['bench', tiny, '-o', 'html'], /-o must be one of md\|csv\|json/],

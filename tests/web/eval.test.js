@@ -116,6 +116,35 @@ test('a kept reference that is damaged, cut or of another model is refused', () 
   assert.match(run([model, '--reference', kept]).stderr, /task words of the reference is left out/)
 })
 
+test('a fine-tuned model beside its base: what each lost, and the quotient', () => {
+  const tuned = path.join(folder, 'tuned.gguf')
+  assert.equal(spawnSync(binary, ['quantize', reference, tuned, 'q8_0']).status, 0)
+  const args = ['--domains', path.dirname(text), ...windows, ...exact]
+  const [alone, base] = [tuned, model].map((quantized) => json([quantized, '--reference', reference, ...args])[0])
+  const [both] = json([tuned, '--reference', reference, '--base', model, '--base-reference', reference, ...args])
+  const { base: beside, kl_to_base, perplexity_ratio_to_base, ...rest } = both
+  assert.deepEqual(rest, alone)
+  assert.equal(beside.model, model)
+  for (const key of ['perplexity', 'perplexity_ratio', 'kl', 'kl_99', 'same_top']) assert.deepEqual(beside[key], base[key])
+  near(kl_to_base.value, alone.kl.value / base.kl.value, 1e-9)
+  near(perplexity_ratio_to_base.value, alone.perplexity_ratio.value / base.perplexity_ratio.value, 1e-9)
+  assert.ok(kl_to_base.value < 0.1 && kl_to_base.error > 0 && kl_to_base.error < kl_to_base.value)
+  const [same] = json([model, '--reference', reference, '--base', model, '--base-reference', reference, ...args])
+  assert.deepEqual([same.kl_to_base, same.perplexity_ratio_to_base], [{ value: 1, error: 0 }, { value: 1, error: 0 }])
+  assert.match(run([tuned, '--reference', reference, '--base', model, '--base-reference', reference, ...args]).stdout, /mean KLD \/ base's +0\.\d+ +\+- 0\.\d+/)
+  const kept = ['a', 'b'].map((name, i) => path.join(folder, `${name}${i}.reference`))
+  for (const at of kept) json([reference, ...args, '--keep', at])
+  const [saved] = json([tuned, '--reference', kept[0], '--base', model, '--base-reference', kept[1], ...exact])
+  near(saved.kl_to_base.value, kl_to_base.value, 1e-4)
+  const short = path.join(folder, 'short.reference')
+  json([reference, '--domains', path.dirname(text), '-c', '16', '--chunks', '1', '--keep', short])
+  refuse([tuned, '--reference', kept[0], '--base', model, '--base-reference', short], 1, /prose is not compared with the base: its tokenizer.*\n.*no text could be compared/)
+  refuse([tuned, '--reference', kept[0], '--base', model, '--base-reference', reference], 2, /must both be models, or both files/)
+  refuse([tuned, '--reference', reference, '--base', model], 2, /go together/)
+  refuse([tuned, '--base', model, '--base-reference', reference], 2, /go together/)
+  refuse([tuned, '--reference', reference, '--base', model, '--base-reference', reference, '--tasks', tasks], 2, /neither with --tasks/)
+})
+
 test('tasks and folders that are none are refused', () => {
   for (const [line, message] of /** @type {[string, RegExp][]} */ ([
     ['{"prompt": "a", "choices": ["b"], "answer": 0}', /line 2: must be/],

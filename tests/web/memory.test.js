@@ -6,8 +6,9 @@ import { promisify } from 'node:util'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import worker_threads from 'node:worker_threads'
-import { load, quantize } from 'nibl'
+import { inspect, load, quantize } from 'nibl'
 import { compileBinary, instantiate } from '../../web/binaries.js'
+import { chooseBinary } from '../../web/features.js'
 import { makeUp } from '../made-up-model.js'
 import { faultyServer } from './faulty-server.js'
 import { answer, fromRoot, isAbort, loadFor, modelPath, niblError, tinyBytes, tinyPath } from './support.js'
@@ -27,11 +28,20 @@ worker_threads.Worker = class extends Worker {
 /** Memories that were made here and have not been collected. @type {Set<WeakRef<WebAssembly.Memory>>} */
 const memories = new Set()
 const { Memory } = WebAssembly
+/** What an engine gives: bytes that a memory may have, and of those what it can grow to. */
+const limits = { maximum: Infinity, growth: Infinity }
 WebAssembly.Memory = class extends Memory {
   /** @param {WebAssembly.MemoryDescriptor} descriptor */
   constructor(descriptor) {
+    if (65536 * Number(descriptor.maximum) > limits.maximum) throw new RangeError('could not allocate memory')
     super(descriptor)
     memories.add(new WeakRef(this))
+  }
+
+  /** @param {number} pages */
+  grow(pages) {
+    if (this.buffer.byteLength + 65536 * pages > limits.growth) throw new RangeError('could not grow')
+    return super.grow(pages)
   }
 }
 
@@ -151,9 +161,59 @@ test('memory is the plan: weights, full cache and at most 32 MiB', async (t) => 
   }
 })
 
+test('where memory is short the context is shorter, which is told, or what to do', async (t) => {
+  const MiB = 2 ** 20
+  const restore = () => Object.assign(limits, { maximum: Infinity, growth: Infinity })
+  t.after(restore)
+  const loadWithin = async (/** @type {object} */ less, options = {}) => {
+    Object.assign(limits, less)
+    try {
+      const model = await load(modelPath, { worker: false, ...options })
+      const { contextLength, why } = model.info
+      const said = await answer(model, 'The capital of France is', { maxTokens: 4 })
+      model.close()
+      return { contextLength, why, said }
+    } finally {
+      restore()
+    }
+  }
+  const { said, why } = await loadWithin({})
+  assert.doesNotMatch(why, /context/)
+  /* Enough for the model, not for what is asked for before it is known. */
+  assert.deepEqual(await loadWithin({ maximum: 300 * MiB }), { contextLength: 4096, why, said })
+  for (const [maximum, contextLength] of [[180 * MiB, 2048], [155 * MiB, 1024], [145 * MiB, 512]]) {
+    const less = await loadWithin({ maximum })
+    assert.deepEqual({ ...less, why: '' }, { contextLength, why: '', said }, `${less.why} ${maximum}`)
+    assert.match(less.why, new RegExp(`context of ${contextLength} tokens: there is no memory for more`))
+  }
+  const advice = niblError('OUT_OF_MEMORY', /smaller model or a shorter contextLength/)
+  await assert.rejects(loadWithin({ maximum: 180 * MiB }, { contextLength: 4096 }), advice)
+  await assert.rejects(loadWithin({ maximum: 80 * MiB }), advice)
+  await assert.rejects(loadWithin({ maximum: 8 * MiB }), advice)
+  /* A memory that does not grow may be had in one piece. */
+  assert.equal((await loadWithin({ growth: 64 * MiB })).said, said)
+})
+
+test('a device says how much memory it has', async (t) => {
+  t.after(() => Reflect.deleteProperty(globalThis, 'navigator'))
+  for (const [deviceMemory, contextLength, threads] of [[8, 4096, 2], [2, 2048, 2], [0.5, 512, 1]]) {
+    Object.defineProperty(globalThis, 'navigator', { value: { deviceMemory }, configurable: true })
+    const model = await load(modelPath, { worker: false })
+    assert.equal(model.info.contextLength, contextLength)
+    assert.equal(/device has/.test(model.info.why), contextLength < 4096)
+    assert.equal((await inspect(modelPath, { worker: false })).plan?.contextLength, contextLength)
+    model.close()
+    assert.equal(chooseBinary({}).threads, Math.min(threads, chooseBinary({ threads: 2 }).threads))
+    assert.equal(chooseBinary({ threads: 2 }).threads, 2)
+    const asked = await load(modelPath, { worker: false, contextLength: 4096 })
+    assert.equal(asked.info.contextLength, 4096)
+    asked.close()
+  }
+})
+
 test('more memory than there can be is refused in words', async () => {
   const compiled = await compileBinary('simd128')
-  const size = { initial: 1 << 20, maximum: 2 ** 32 + 1, threads: 1 }
+  const size = { initial: 1 << 20, maximum: 2 ** 32 + 1 }
   await assert.rejects(instantiate(compiled, size), niblError('OUT_OF_MEMORY', /needs 4097 MB.*contextLength/))
 })
 
@@ -195,6 +255,34 @@ test('aborts at random moments: no leak, no hang, and the same answers', async (
   await run(false)
   await noWorkers()
   await noMemories()
+})
+
+test('the process is as large as before after 20 loads and closes', async (t) => {
+  const program = `
+    import { load } from ${JSON.stringify(fromRoot('web/nibl.js'))}
+    import { readFileSync } from 'node:fs'
+    const cycle = async (options) => {
+      const model = await load(${JSON.stringify(tinyPath)}, options)
+      for await (const piece of model.generate('Hello', { maxTokens: 3 }));
+      model.close()
+    }
+    const settled = async () => {
+      for (let i = 0; i < 4; i++) {
+        await new Promise((resolve) => setTimeout(resolve, 100))
+        gc()
+      }
+      return Number(/^RssAnon:\\s+(\\d+)/m.exec(readFileSync('/proc/self/status'))[1]) / 1024
+    }
+    const all = [{ threads: 2 }, { threads: 1 }, { worker: false }]
+    for (const options of all) await cycle(options)
+    const before = await settled()
+    for (let i = 0; i < 20; i++) await cycle(all[i % 3])
+    console.log(await settled() - before)`
+  /* The C library gives back what it has free: else that is what would be measured. */
+  const env = { ...process.env, MALLOC_TRIM_THRESHOLD_: '65536', MALLOC_MMAP_THRESHOLD_: '65536' }
+  const { stdout } = await promisify(execFile)(process.execPath, ['--expose-gc', '--input-type=module', '--eval', program], { env, timeout: 60000 })
+  t.diagnostic(`${Number(stdout).toFixed(1)} MiB more`)
+  assert.ok(Number(stdout) <= 5, `${stdout} MiB are left`)
 })
 
 test('20 loads and closes leave nothing', async () => {

@@ -1,0 +1,42 @@
+/** Memory that comes back: what a page's process has after models were closed. */
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { test } from 'node:test'
+import { setTimeout as pause } from 'node:timers/promises'
+import { openPage, renderers, tiny, withBrowser } from './support.js'
+
+withBrowser()
+
+const MiB = 2 ** 20
+
+/** Bytes of all pages' processes that no file stands behind. */
+const memoryNow = () => renderers().reduce((sum, pid) => sum + 1024 * Number(/^RssAnon:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0), 0)
+
+test('a page is as large as before after 20 loads and closes', async (t) => {
+  const { page } = await openPage(t, 'tests/blank.html')
+  const cdp = await page.context().newCDPSession(page)
+  const cycles = (/** @type {number} */ count) => page.evaluate(async ([url, count]) => {
+    const { load } = await import('nibl')
+    for (let i = 0; i < Number(count); i++) {
+      const model = await load(String(url), { threads: 1 + (i % 2) })
+      for await (const piece of model.generate('Hello', { maxTokens: 3 })) void piece
+      model.close()
+    }
+  }, [`/${tiny}`, count])
+  /* Chromium gives back what it has free by and by: the least of some seconds counts. */
+  const settled = async () => {
+    let least = Infinity
+    for (let i = 0; i < 8; i++) {
+      await pause(400)
+      await cdp.send('HeapProfiler.collectGarbage')
+      least = Math.min(least, memoryNow())
+    }
+    return least
+  }
+  await cycles(4)
+  const before = await settled()
+  await cycles(20)
+  const more = (await settled()) - before
+  t.diagnostic(`${(more / MiB).toFixed(1)} MiB more`)
+  assert.ok(more <= 5 * MiB, `${more} bytes are left`)
+})
