@@ -552,7 +552,7 @@ void nibl_imatrix_bytes(const nibl_imatrix *imatrix, const void **bytes, size_t 
 uint64_t nibl_quantizer_size(const nibl_quantizer *quantizer);
 
 /* What has come out since the last call, the header first: *length may be 0. Owned by the quantizer, valid until the loader
- * is fed again. */
+ * is fed again or nibl_quantizer_step called. */
 void nibl_quantizer_output(nibl_quantizer *quantizer, const void **bytes, size_t *length);
 
 /* The name, in its folder, of the file that the output belongs to, as soon as there is some: what comes out after a call of

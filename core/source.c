@@ -153,6 +153,14 @@ void nibl_source_want(const nibl_source *s, uint64_t *offset, uint64_t *length) 
     if (s->needed >= s->limit) return;
     const piece *p = s->pieces;
     size_t low = s->order[s->needed], high = low;
+    if (s->in_order) { /* nothing can be wanted before the end of what stands in order */
+        while (high + 1 < s->count && p[high + 1].rank == p[high].rank + 1 &&
+               joins(&p[high], &p[high + 1], &p[high + 1], s->limit))
+            high++;
+        *offset = p[low].next;
+        *length = p[high].end - *offset;
+        return;
+    }
     size_t ahead = ranks_within(s, s->needed, AHEAD_MAX);
     size_t behind = ranks_within(s, s->needed, BEHIND_MAX);
     while (low > 0 && joins(&p[low - 1], &p[low], &p[low - 1], ahead)) low--;

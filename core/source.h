@@ -37,7 +37,8 @@ void nibl_source_rewind(nibl_source *source, size_t item);
 bool nibl_source_complete(const nibl_source *source);
 void nibl_source_progress(const nibl_source *source, uint64_t *arrived, uint64_t *total); /* bytes */
 
-/* The range to fetch next, at most NIBL_SOURCE_MAX_RANGE bytes; *length 0 when all has arrived. It begins
+/* The range to fetch next, at most NIBL_SOURCE_MAX_RANGE bytes, of items taken in order all that stand so behind each other;
+ * *length 0 when all has arrived. It begins
  * with what is needed first, or little before it, and goes on with what the file has behind as long as
  * that is needed soon. *length is 0 also where only items behind the limit are missing. */
 void nibl_source_want(const nibl_source *source, uint64_t *offset, uint64_t *length);

@@ -235,9 +235,9 @@ export class Binding {
     }
   }
 
-  /** @param {Pointer} loader @returns {Pointer} the model */
-  begin(loader) {
-    return this.#make('nibl_loader_begin', loader)
+  /** @param {Pointer} loader @param {boolean} [parts] its weights are to come and go @returns {Pointer} the model */
+  begin(loader, parts) {
+    return this.#make(parts ? 'nibl_loader_begin_parts' : 'nibl_loader_begin', loader)
   }
 
   /* ---- Quantizing ---- */

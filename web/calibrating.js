@@ -1,8 +1,9 @@
 /**
- * From a model in memory to the bytes of a file or folder: what a text makes of it decides how it is rounded, layer by
- * layer. Beside quantizing.js, which needs no memory for the model.
+ * From a model to the bytes of a file or folder: what a text makes of it decides how it is rounded, layer by layer. Its
+ * weights come and go, but where the source can be read only once, or all of it is measured first. Beside quantizing.js, which
+ * goes row by row.
  */
-import { MORE, OK } from './binding.js'
+import { MORE, NEED_DATA, OK } from './binding.js'
 import { Loading } from './loading.js'
 import { located } from './planning.js'
 import { yieldToEvents } from './platform.js'
@@ -19,8 +20,23 @@ const DOCUMENTS = [
 /** `types`: to choose from. @typedef {{ size?: number, bitsPerWeight?: number, types?: string }} Mixed */
 /** @typedef {{ file: string | null, bytes: Uint8Array }} Piece */
 
-/** Bytes that calibrating takes at most beside the loaded model: activations of the text, the Hessians of a layer and their
- * factor, its weights as floats and as they come out; of mixed precision what stands before every layer.
+/** The share of the weights that is there at a time where they come and go: a layer, and what is in none.
+ * @param {any} description the core's, of the header */
+export function shareOf({ tensors }) {
+  /** @type {Record<string, number>} */
+  const layers = {}
+  let all = 0
+  for (const { name, bytes } of tensors) {
+    const layer = /^blk\.\d+/.exec(name)?.[0] ?? ''
+    layers[layer] = (layers[layer] ?? 0) + bytes
+    all += bytes
+  }
+  const { '': outside = 0, ...inside } = layers
+  return Math.min(1, (outside + Math.max(0, ...Object.values(inside))) / all)
+}
+
+/** Bytes that calibrating takes at most beside the model: activations of the text, the Hessians of a layer, whose
+ * factors take their places, its weights as floats and as they come out; of mixed precision what stands before every layer.
  * @param {any} description the core's, of the header @param {{ tokens: number, mixed: boolean }} what */
 export function calibrationBytes({ tensors }, { tokens, mixed }) {
   const matrices = tensors.filter((/** @type {any} */ { shape }) => shape.length > 1)
@@ -31,7 +47,7 @@ export function calibrationBytes({ tensors }, { tokens, mixed }) {
   const layers = new Set(tensors.map((/** @type {any} */ { name }) => /^blk\.(\d+)/.exec(name)?.[1])).size
   const layer = matrices.reduce((/** @type {number} */ sum, /** @type {any} */ { shape, name }) => (/^blk\.0\./.test(name) ? sum + shape[0] * shape[1] : sum), 0)
   const streams = 4 * tokens * (4 * width + widest)
-  const hessians = 4 * (3 * width ** 2 + widest ** 2) + 16 * widest ** 2
+  const hessians = 4 * (3 * width ** 2 + widest ** 2) + 512 * widest
   const measured = mixed ? 4 * 1024 * width * layers + 2048 * (largest / width) : 0
   return streams + hessians + 8 * layer + 8 * largest + measured
 }
@@ -45,6 +61,7 @@ export class Calibrating {
   #config
   #quantizer = 0
   #status = MORE
+  #ended = false
   /** Documents that are still to be copied. @type {string[]} */
   #documents = []
   /** Of the text. */
@@ -59,16 +76,17 @@ export class Calibrating {
   }
 
   /**
-   * Loads the model, and measures it where the types are to be chosen.
+   * Loads the model, or only begins to, and measures it where the types are to be chosen.
    * @param {import('./planning.js').Input} input
    * @param {import('./planning.js').Planned} planned
-   * @param {Recipe & { mixed?: Mixed, text?: string, calibrationTokens: number, extra: number }} options
+   * @param {Recipe & { mixed?: Mixed, text?: string, calibrationTokens: number, extra: number, share: number, parts: boolean }} options
    * @param {import('./protocol.js').CallContext} context
    */
   static async start(input, planned, options, context) {
     const onProgress = (/** @type {any} */ progress) => context.emit({ progress })
     const hooks = { signal: context.signal, onProgress, onWarning: () => {} }
-    const loading = await Loading.of(input, planned, { contextLength: 0, kv: 'i8', sessions: 1, extra: options.extra }, hooks)
+    const { extra, share, parts } = options
+    const loading = await Loading.of(input, planned, { contextLength: 0, kv: 'i8', sessions: 1, extra, share, parts }, hooks)
     await loading.complete
     const calibrating = new Calibrating(loading, input, options, context)
     if (input.fileName === 'config.json') calibrating.#config = await new Blob(firstFile(planned.header)).text()
@@ -132,11 +150,13 @@ export class Calibrating {
         const file = binding.quantizerFile(this.#quantizer)
         if (bytes.length > 0) return { file, bytes }
         if (this.#status === OK) return await this.#document()
+        if (this.#status === NEED_DATA) await this.#loading.feed()
         await this.#breathe()
         this.#status = binding.call('nibl_quantizer_step', this.#quantizer)
         if (this.#status === OK && this.#config !== undefined && binding.quantizerFile(this.#quantizer)) this.#documents = [...DOCUMENTS]
       }
     } catch (error) {
+      await this.#input.end(error)
       throw located(error, this.#input.name)
     }
   }
@@ -146,6 +166,11 @@ export class Calibrating {
     for (let name; (name = this.#documents.shift()); ) {
       const bytes = await this.#input.document(name, DOCUMENT_LIMIT)
       if (bytes) return { file: name, bytes }
+    }
+    if (this.#options.parts && !this.#ended) {
+      await this.#input.complete()
+      await this.#input.end()
+      this.#ended = true
     }
     return null
   }

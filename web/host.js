@@ -9,6 +9,8 @@ export function engineCalls() {
   let engine
   /** @type {import('./quantizing.js').Quantizing | import('./calibrating.js').Calibrating} */
   let quantizing
+  /** Pieces are asked for ahead, and made one after the other. */
+  let turn = /** @type {Promise<any>} */ (Promise.resolve())
   return {
     async load([descriptor, options], context) {
       const { engine: loaded, ...result } = await Engine.load(descriptor, options, context)
@@ -28,7 +30,7 @@ export function engineCalls() {
       quantizing = await Quantizing.start(descriptor, options, context)
       return { size: quantizing.size, report: quantizing.report(), tokens: quantizing.tokens }
     },
-    quantized: (_, context) => quantizing.next(context),
+    quantized: (_, context) => (turn = turn.then(() => quantizing.next(context))),
     quantizeReport: () => quantizing.report(),
     end: () => engine?.end(),
     files: (_, context) => engine.files(context),

@@ -6,8 +6,10 @@ import { NEED_DATA, OK } from './binding.js'
 import { compileBinary, startThreads } from './binaries.js'
 import { NiblError, unlessAborted } from './errors.js'
 import { Input, beginModel, located, planFile } from './planning.js'
+import { yieldToEvents } from './platform.js'
 
 const PROGRESS_INTERVAL = 100 /* ms */
+const BREATH = 4 /* ms: bytes of the cache come without a pause, in which threads could start and an abort be heard */
 
 /** @typedef {import('./source.js').Descriptor} Descriptor */
 /** @typedef {import('./features.js').Choice} Choice */
@@ -32,7 +34,9 @@ export class Loading {
   #input
   #binding
   #loader
+  #asker
   #status
+  #parts
   #reported = 0
   /** @type {(() => void)[]} */
   #waiting = []
@@ -42,20 +46,25 @@ export class Loading {
   onWarning = () => {}
 
   /** @param {{ input: Input, binding: import('./binding.js').Binding, loader: number, model: number, status: number, choice: Choice,
-   *   plan: import('./binding.js').Plan, onProgress: (progress: Progress) => void }} parts */
-  constructor({ input, binding, loader, model, status, choice, plan, onProgress }) {
+   *   plan: import('./binding.js').Plan, onProgress: (progress: Progress) => void, parts?: boolean }} of */
+  constructor({ input, binding, loader, model, status, choice, plan, onProgress, parts }) {
     this.#input = input
     this.#binding = binding
     this.#loader = loader
     this.#status = status
+    this.#parts = parts
     this.onProgress = onProgress
     this.binding = binding
     this.model = model
     this.plan = plan
     /** What runs: for a large model another binary than was asked for. */
     this.choice = choice
-    /** Ends when all weights have arrived. */
-    this.complete = this.#receive()
+    this.#asker = {
+      wanted: () => binding.wantedRange(loader),
+      fileName: (/** @type {number} */ file) => binding.fileName(loader, file),
+    }
+    /** Ends when all weights have arrived; at once where they come and go, which whoever needs them asks for (feed()). */
+    this.complete = parts ? Promise.resolve() : this.#receive()
     this.complete.catch(() => {})
   }
 
@@ -99,24 +108,21 @@ export class Loading {
     /* What came with the header of a file is here already. */
     let status = NEED_DATA
     for (const chunk of header) status = binding.feed(loader, chunk)
-    const loading = new Loading({ input, binding, loader, model, status, plan, choice, onProgress })
+    const loading = new Loading({ input, binding, loader, model, status, plan, choice, onProgress, parts: options.parts })
     loading.onWarning = onWarning
     await unlessAborted(threads, signal)
     return loading
   }
 
   async #receive() {
-    const binding = this.#binding
-    const loader = this.#loader
-    const asker = {
-      wanted: () => binding.wantedRange(loader),
-      fileName: (/** @type {number} */ file) => binding.fileName(loader, file),
-    }
+    let breathed = performance.now()
     try {
       while (this.#status !== OK) {
-        const chunk = await this.#input.next(asker)
-        if (!chunk) throw new NiblError('TRUNCATED', 'nothing more is wanted, but the model is not complete.')
-        this.#status = binding.feed(loader, chunk)
+        if (performance.now() - breathed > BREATH) {
+          await yieldToEvents()
+          breathed = performance.now()
+        }
+        await this.feed()
         this.#report(false)
         this.#wake()
       }
@@ -127,9 +133,17 @@ export class Loading {
       await this.#input.end(error)
       throw located(error, this.#input.name)
     } finally {
-      binding.free('loader', loader)
+      this.#binding.free('loader', this.#loader)
       this.#wake()
     }
+  }
+
+  /** Hands over what comes next. */
+  async feed() {
+    if (this.#parts) await this.#input.turn(this.#asker)
+    const chunk = await this.#input.next(this.#asker)
+    if (!chunk) throw new NiblError('TRUNCATED', 'nothing more is wanted, but the model is not complete.')
+    this.#status = this.#binding.feed(this.#loader, chunk)
   }
 
   /** Resolves when more weights have arrived; rejects when none will. */

@@ -482,7 +482,7 @@ export interface QuantizeOptions
    * One or several, or as one text with commas: 'rtn' (default) rounds by each type's rule, 'clip' searches the scales that lose
    * least, 'recover' finds the grid that weights lie on already (of a model trained for its type, or quantized once), without loss,
    * and fails where they lie on none, unless another follows it ('recover,clip'), 'rotate' turns the model first; 'imatrix', 'awq' and 'gptq' look at what a text makes of it; 'best' is what lost least where
-   * it was measured: 'awq,gptq', and iq4_nl for every matrix where no type is told. The model is in memory then, and rounded layer by layer.
+   * it was measured: 'awq,gptq', and iq4_nl for every matrix where no type is told. It is rounded layer by layer then, of which one is in memory.
    */
   method?: string | string[]
   /**
@@ -571,8 +571,8 @@ export interface Quantized {
 
 /**
  * Makes a smaller GGUF file, which any llama.cpp loads, of a GGUF file, a split one or a Hugging Face folder, row by row as
- * they come: neither file is ever held whole, unless as the Blob; with 'rotate', integers, a text or a size the model is loaded
- * first. The same bytes as of `nibl quantize`. onProgress has the phase 'quantize' and counts the bytes that came out. An
+ * they come: neither file is ever held whole, unless as the Blob; with 'rotate', integers or a text the model comes and goes layer
+ * by layer, and only with a size, or as a stream or from a server without ranges, is it loaded first. The same bytes as of `nibl quantize`. onProgress has the phase 'quantize' and counts the bytes that came out. An
  * abort is obeyed at once, and everything it took is given back (with `worker: false` after the layer at hand). Fails with NOT_FINITE, naming tensor and row, for a value that is infinite or NaN.
  */
 export function quantize(source: Source, options?: QuantizeOptions): Promise<Quantized>

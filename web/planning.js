@@ -38,8 +38,8 @@ export const FIRST_RANGE = 1 << 20
  *   how bytes are brought */
 /** @typedef {{ planner: Planner, header: Chunk[], compiled: Compiled, choice: Choice, plan: Plan | null,
  *   unsupported: unknown }} Planned */
-/** `extra`: bytes that calibrating takes. @typedef {{ contextLength: number, kv: 'i8' | 'f16' | 'f32', sessions: number, quantize?: string,
- *   evaluate?: boolean, configOnly?: boolean, wasmUrl?: string, extra?: number }} PlanOptions */
+/** `extra`: bytes that calibrating takes. `share`: of the weights, that is there at a time where they are `parts`. @typedef {{ contextLength: number, kv: 'i8' | 'f16' | 'f32', sessions: number, quantize?: string,
+ *   evaluate?: boolean, configOnly?: boolean, wasmUrl?: string, extra?: number, share?: number, parts?: boolean }} PlanOptions */
 
 /** Bytes of addresses that each file of a model has: NIBL_ADDRESS_BITS. */
 const FILE = 2 ** 40
@@ -53,6 +53,7 @@ export class Input {
   /** Of the other files, by number. @type {Source[]} */
   #siblings = []
   #jumps
+  #ranged = false
   #file = 0
   /** Of each file opened so far: its size as far as it is known, else 0. @type {number[]} */
   #sizes = []
@@ -103,6 +104,11 @@ export class Input {
     return unlessAborted(compiling, signal)
   }
 
+  /** Whether bytes can be had in any order, and again. */
+  get seekable() {
+    return this.#jumps && this.#ranged
+  }
+
   /** For messages. */
   get name() {
     return this.#source.name
@@ -135,6 +141,7 @@ export class Input {
     const start = offset % FILE
     this.#file = Math.floor(offset / FILE)
     this.#stream = await source.open(this.#jumps ? { start, end: start + length } : undefined)
+    this.#ranged = this.#stream.ranged
     const known = this.#sizes[this.#file] ?? 0
     this.#sizes[this.#file] = known || this.#stream.size
     return this.#sizes[this.#file] > known
@@ -187,10 +194,11 @@ export class Input {
     return (this.#siblings[file] ??= this.#source.sibling(asker.fileName(file)))
   }
 
-  /** Leaves the file at hand where another one is wanted. @param {Asker} asker */
+  /** Leaves the file at hand where another one is wanted, or what was read of it already. @param {Asker} asker */
   async turn({ wanted }) {
     const { offset, length } = wanted()
-    if (length > 0 && Math.floor(offset / FILE) !== this.#file) await this.close()
+    const isBehind = this.#jumps && this.#stream && offset < this.#file * FILE + this.#stream.offset
+    if (length > 0 && (isBehind || Math.floor(offset / FILE) !== this.#file)) await this.close()
   }
 
   /** Another file of the folder, whole; null where there is none. @param {string} name @param {number} limit bytes */
@@ -295,8 +303,10 @@ export class Planner {
   }
 
   /** @param {PlanOptions} options @param {Choice} choice */
-  plan({ contextLength, kv, sessions }, { threads }) {
-    return this.binding.plan(this.loader, { contextLength, kv, sessions, threads })
+  plan({ contextLength, kv, sessions, share = 1 }, { threads }) {
+    const plan = this.binding.plan(this.loader, { contextLength, kv, sessions, threads })
+    const absent = plan.weights - Math.ceil(share * plan.weights)
+    return { ...plan, weights: plan.weights - absent, total: plan.total - absent }
   }
 
   describe() {
@@ -377,7 +387,7 @@ export async function beginModel(planned, input, options, signal) {
   const { planner, header, compiled } = planned
   const begin = (/** @type {Planner} */ { binding, loader }, /** @type {number} */ bytes) => {
     binding.grow(bytes)
-    return { binding, loader, model: binding.begin(loader) }
+    return { binding, loader, model: binding.begin(loader, options.parts) }
   }
   for (let own = false; ; own = true) {
     const plan = /** @type {Plan} */ (planned.plan)

@@ -87,9 +87,9 @@ export class Link {
  * @property {AbortSignal} signal
  */
 
-/** The engine's end: answers requests by `calls`.
+/** The engine's end: answers requests by `calls`. A result's `bytes` go over to the caller uncopied.
  * @param {Record<string, (args: any[], context: CallContext) => any>} calls
- * @param {(answer: Answer) => void} send
+ * @param {(answer: Answer, transfer: ArrayBuffer[]) => void} send
  * @returns {{ receive: (request: Request) => Promise<void>, abortAll: () => void }} */
 export function serveCalls(calls, send) {
   /** @type {Map<number, AbortController>} */
@@ -101,11 +101,12 @@ export function serveCalls(calls, send) {
     if ('abort' in request) return running.get(id)?.abort()
     const controller = new AbortController()
     running.set(id, controller)
-    const emit = (/** @type {any} */ event) => send({ id, event })
+    const emit = (/** @type {any} */ event) => send({ id, event }, [])
     try {
-      send({ id, value: await calls[request.call](request.args, { emit, signal: controller.signal }) })
+      const value = await calls[request.call](request.args, { emit, signal: controller.signal })
+      send({ id, value }, value?.bytes instanceof Uint8Array ? [value.bytes.buffer] : [])
     } catch (error) {
-      send({ id, error: toRecord(error) })
+      send({ id, error: toRecord(error) }, [])
     } finally {
       running.delete(id)
     }

@@ -11,6 +11,7 @@ const TEXT_LIMIT = 64 << 20 /* bytes */
 const IMATRIX_LIMIT = 1 << 30 /* bytes */
 const TOKEN_BYTES = 256 /* of the text per token that is wanted: what is behind cannot count */
 const PROGRESS_INTERVAL = 100 /* ms */
+const AHEAD = 2 /* pieces: the engine makes one while another is on its way */
 
 /** @typedef {import('./nibl.d.ts').QuantizeOptions} Given */
 /** @typedef {import('./binding.js').QuantizeOptions} Recipe */
@@ -144,9 +145,16 @@ export async function quantizeWith(open, source, given) {
     const { link, close, args, calls } = await open(source, { ...engineOptions, signal, onProgress: tell })
     end = close
     const { size, report, tokens } = await link.call('quantize', args, calls) /* without what rounding will lose */
+    const ask = () => {
+      const piece = link.call('quantized', [], { signal })
+      piece.catch(() => {})
+      return piece
+    }
+    const coming = Array.from({ length: AHEAD }, ask)
     for (let loaded = 0; ; ) {
-      const piece = await link.call('quantized', [], { signal })
+      const piece = await coming.shift()
       if (!piece) break
+      coming.push(ask())
       loaded += piece.bytes.length
       await output.write(piece.file, piece.bytes)
       tell({ phase: 'quantize', loaded, total: Math.max(size, loaded), report })

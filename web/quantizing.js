@@ -10,17 +10,6 @@ const STEP = 1 << 20 /* bytes of output, about, per step */
 
 /** @typedef {import('./binding.js').QuantizeOptions} QuantizeOptions */
 
-/** @param {Uint8Array[]} parts */
-function joined(parts) {
-  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0))
-  let at = 0
-  for (const part of parts) {
-    whole.set(part, at)
-    at += part.length
-  }
-  return whole
-}
-
 export class Quantizing {
   #input
   #binding
@@ -28,6 +17,7 @@ export class Quantizing {
   /** @type {number} */
   #quantizer = 0
   #status = NEED_DATA
+  #ended = false
 
   /** No text was looked at. */
   tokens = 0
@@ -40,7 +30,7 @@ export class Quantizing {
   }
 
   /**
-   * Reads the header. Where types, format or methods need the model in memory, that is loaded too (calibrating.js).
+   * Reads the header. Where types, format or methods look at the model, that comes layer by layer (calibrating.js).
    * @param {import('./source.js').Descriptor} descriptor
    * @param {QuantizeOptions & import('./planning.js').InputOptions & { binary?: string, threads?: number, inProcess: boolean, wasmUrl?: string,
    *   mixed?: import('./calibrating.js').Mixed, calibration?: string | true, calibrationTokens: number }} options
@@ -58,11 +48,15 @@ export class Quantizing {
       const recipe = { ...options, threads: choice.threads }
       const text = await textFor(planner, recipe)
       if (text !== undefined || planner.needs(recipe).model) {
-        const { Calibrating, calibrationBytes } = await import('./calibrating.js')
-        const extra = calibrationBytes(planner.describe(), { tokens: text === undefined ? 0 : options.calibrationTokens, mixed: options.mixed !== undefined })
-        const how = /** @type {const} */ ({ contextLength: 0, kv: 'i8', sessions: 1, extra, wasmUrl: options.wasmUrl })
+        const { Calibrating, calibrationBytes, shareOf } = await import('./calibrating.js')
+        const description = planner.describe()
+        const mixed = options.mixed !== undefined
+        const parts = input.seekable && !mixed
+        const extra = calibrationBytes(description, { tokens: text === undefined ? 0 : options.calibrationTokens, mixed })
+        const share = parts ? shareOf(description) : 1
+        const how = /** @type {const} */ ({ contextLength: 0, kv: 'i8', sessions: 1, extra, share, wasmUrl: options.wasmUrl })
         const planned = await planHeader({ planner, header, compiled, choice }, input, how, signal)
-        return await Calibrating.start(input, planned, { ...recipe, text, extra }, context)
+        return await Calibrating.start(input, planned, { ...recipe, text, extra, share, parts }, context)
       }
       const binding = new Binding(await instantiate(compiled, { initial: marginOf(choice), maximum: MAXIMUM + marginOf(choice) }))
       await startThreads(binding.module, choice.threads)
@@ -100,18 +94,21 @@ export class Quantizing {
    * @returns {Promise<import('./calibrating.js').Piece | null>} */
   async next({ signal }) {
     const asker = this.#asker()
+    const step = STEP * ((this.#input.size || this.size) / this.size) /* of the source */
     try {
-      const parts = [this.#binding.quantizerOutput(this.#quantizer)]
-      for (let length = parts[0].length; this.#status !== OK && length < STEP; length += parts[parts.length - 1].length) {
-        throwIfAborted(signal)
-        const chunk = await this.#input.next(asker)
-        this.#status = chunk ? this.#binding.feed(this.#loader, chunk) : OK
-        parts.push(this.#binding.quantizerOutput(this.#quantizer))
+      while (!this.#ended) {
+        for (const end = this.#input.loaded + step; this.#status !== OK && this.#input.loaded < end; ) {
+          throwIfAborted(signal)
+          const chunk = await this.#input.next(asker)
+          this.#status = chunk ? this.#binding.feed(this.#loader, chunk) : OK
+        }
+        const bytes = this.#binding.quantizerOutput(this.#quantizer)
+        if (bytes.length > 0) return { file: null, bytes }
+        if (this.#status !== OK) continue
+        await this.#input.complete()
+        await this.#input.end()
+        this.#ended = true
       }
-      const whole = parts.length === 1 ? parts[0] : joined(parts)
-      if (whole.length > 0) return { file: null, bytes: whole }
-      await this.#input.complete()
-      await this.#input.end()
       return null
     } catch (error) {
       await this.#input.end(error)

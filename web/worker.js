@@ -28,7 +28,7 @@ const engine = Promise.all([
   import('./source.js'),
   import('./stop.js'),
   import('./stream.js'),
-]).then(([{ engineCalls }, { serveCalls }]) => serveCalls(engineCalls(), (message) => port.postMessage(message)))
+]).then(([{ engineCalls }, { serveCalls }]) => serveCalls(engineCalls(), (message, transfer) => port.postMessage(message, transfer)))
 
 /** @param {any} request as in protocol.js */
 async function receive(request) {

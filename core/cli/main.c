@@ -6,6 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 static const nibl_cli_verb *const verbs[] = {
     &nibl_cli_run, &nibl_cli_embed, &nibl_cli_quantize, &nibl_cli_imatrix, &nibl_cli_inspect,
@@ -121,6 +124,10 @@ bool nibl_cli_write_command(nibl_cli_text *out) {
 int main(int argc, char **argv) {
     word_count = argc;
     words = argv;
+#if defined(__GLIBC__)
+    mallopt(M_MMAP_THRESHOLD,
+            1 << 20); /* what is larger goes back when it is freed; glibc would keep up to 32 MiB */
+#endif
     nibl_cli_catch_interrupts();
     int code = dispatch(argc, argv);
     /* Success means that the output has arrived, on a full disk too. */

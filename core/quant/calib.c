@@ -151,9 +151,9 @@ static nibl_status open_site(nibl_calib *c, const nibl_matrix *first) {
     const uint64_t cols = first->cols, size = nibl_panel_size(first->cols);
     nibl_site *site = &c->sites[c->site_count++];
     *site = (nibl_site){.first = first, .cols = first->cols, .squares = nibl_alloc_zero(4 * cols)};
-    if (c->hessians) site->sums = nibl_alloc_zero(4 * size * size);
-    return site->squares && (site->sums || !c->hessians) ? NIBL_OK
-                                                         : nibl_fail_memory(4 * size * size, "a Hessian");
+    const uint64_t bytes = 4 * nibl_panel_room((uint32_t)size);
+    if (c->hessians) site->sums = nibl_alloc_zero(bytes);
+    return site->squares && (site->sums || !c->hessians) ? NIBL_OK : nibl_fail_memory(bytes, "a Hessian");
 }
 
 static nibl_status open_sites(nibl_calib *c, const nibl_layer *l) {

@@ -30,36 +30,56 @@ static nibl_status order_columns(const float *sums, const float *scale, const ni
     return NIBL_OK;
 }
 
-/* ---- Cholesky of H with the order of columns reversed: then R is L, both ways turned around ---- */
+/* ---- Cholesky of H with the order of columns reversed, in place: then R is L, both ways turned around ---- */
 
 typedef struct cholesky {
     nibl_pool *pool;
     const nibl_kernels *kernels;
-    const float *sums, *scale;
+    float *sums; /* H, then all that follows */
+    const float *scale;
     nibl_factor *factor;
-    double
-        *a; /* element (i, j), j <= i, stands at (j, i % T) of panel i / T, which ends there: H becomes L */
+    float *room; /* of every worker a row (size), and a panel (size, T) */
+    double *diagonal; /* (size) of L */
     double damp;
     bool failed;
 } cholesky;
 
+/* Where panel `panel` of a triangle begins: rows 16 `panel` on, of which column j has T values at j T, up to the diagonal's. */
+static size_t triangle_at(uint32_t panel) { return (size_t)panel * (panel + 1) / 2 * T * T; }
+
 static double *panel_of(const cholesky *c, uint32_t panel) {
-    return c->a + (size_t)panel * (panel + 1) / 2 * T * T;
+    return (double *)(void *)c->sums + triangle_at(panel);
 }
 
-/* Rows 16 `panel` on of H, their columns reversed. */
-static void fill_panel(const cholesky *c, uint32_t panel) {
-    const uint32_t size = c->factor->size;
-    double *a = panel_of(c, panel);
-    for (uint32_t r = 0; r < T; r++) {
-        const uint32_t i = panel * T + r, p = c->factor->order[size - 1 - i];
-        for (uint32_t j = 0; j <= i; j++) {
-            const uint32_t q = c->factor->order[size - 1 - j];
-            const double h = (double)c->sums[nibl_panel_at(size, p, q)],
-                         s = c->scale && p < c->factor->n && q < c->factor->n
-                                 ? (double)c->scale[p] * (double)c->scale[q]
-                                 : 1;
-            a[(size_t)j * T + r] = h * s + (i == j ? c->damp : 0);
+/* The columns of H by their order, reversed. */
+static void turn_columns(const cholesky *c, uint32_t worker, uint32_t workers) {
+    const uint32_t size = c->factor->size, *order = c->factor->order;
+    float *room = c->room + (size_t)worker * size;
+    for (uint32_t i = worker; i < size; i += workers) {
+        for (uint32_t j = 0; j < size; j++) room[j] = c->sums[nibl_panel_at(size, i, order[size - 1 - j])];
+        for (uint32_t j = 0; j < size; j += T)
+            memcpy(c->sums + nibl_panel_at(size, i, j), room + j, T * sizeof *room);
+    }
+}
+
+/* A triangle of H, its rows turned as well, scaled and damped, in doubles where the square was: a panel of them ends before
+ * the next one of the square begins, but for the last. Copied by memcpy, as the memory changes its type. */
+static void widen(const cholesky *c, uint32_t workers) {
+    const uint32_t size = c->factor->size, n = c->factor->n, *order = c->factor->order;
+    float *room = c->room + (size_t)workers * size;
+    for (uint32_t panel = 0; panel < size / T; panel++) {
+        const uint32_t first = panel * T;
+        double *a = panel_of(c, panel);
+        for (uint32_t j = 0; j < first + T; j++)
+            memcpy(room + (size_t)j * T, c->sums + nibl_panel_at(size, order[size - 1 - j], first),
+                   T * sizeof *room);
+        for (uint32_t j = 0; j < first + T; j++) {
+            const uint32_t q = order[size - 1 - j];
+            for (uint32_t r = 0; r < T; r++) {
+                const uint32_t p = order[size - 1 - first - r];
+                const double s = c->scale && p < n && q < n ? (double)c->scale[p] * (double)c->scale[q] : 1;
+                a[(size_t)j * T + r] = (double)room[(size_t)j * T + r] * s + (first + r == j ? c->damp : 0);
+            }
         }
     }
 }
@@ -98,19 +118,30 @@ static void reduce_panel(const cholesky *c, uint32_t panel, uint32_t column) {
     }
 }
 
-/* Of columns 16 `panel` on of the factor, as it is used. */
-static void write_panel(const cholesky *c, uint32_t panel) {
-    const uint32_t size = c->factor->size;
-    for (uint32_t r = 0; r < T; r++) {
-        const uint32_t i = panel * T + r, q = size - 1 - i;
-        const double diagonal = panel_of(c, q / T)[(size_t)q * T + q % T];
-        for (uint32_t k = 0; k < size; k++) {
-            const uint32_t p = size - 1 - k;
-            c->factor->panels[nibl_panel_at(size, k, i)] =
-                k < i    ? (float)(panel_of(c, p / T)[(size_t)q * T + p % T] / diagonal)
-                : k == i ? (float)diagonal
-                         : 0;
+/* L in floats, each column divided by its diagonal, and that, in the first half of its room. */
+static void narrow(const cholesky *c) {
+    const uint32_t panels = c->factor->size / T;
+    for (uint32_t panel = 0; panel < panels; panel++)
+        for (uint32_t r = 0; r < T; r++)
+            c->diagonal[panel * T + r] = panel_of(c, panel)[(size_t)(panel * T + r) * T + r];
+    for (uint32_t panel = 0; panel < panels; panel++)
+        for (uint32_t j = 0; j < (panel + 1) * T; j++) {
+            double from[T];
+            float to[T];
+            memcpy(from, panel_of(c, panel) + (size_t)j * T, sizeof from);
+            for (uint32_t r = 0; r < T; r++)
+                to[r] = (float)(panel * T + r == j ? c->diagonal[j] : from[r] / c->diagonal[j]);
+            memcpy(c->sums + triangle_at(panel) + (size_t)j * T, to, sizeof to);
         }
+}
+
+/* Of columns 16 `panel` on of the factor, as it is used: squares of L, turned around. */
+static void write_panel(const cholesky *c, uint32_t panel) {
+    const uint32_t last = c->factor->size / T - 1;
+    float *out = c->factor->triangle + triangle_at(panel);
+    for (uint32_t k = 0; k <= panel; k++, out += T * T) {
+        const float *square = c->sums + triangle_at(last - k) + (size_t)(last - panel) * T * T;
+        for (uint32_t i = 0; i < T * T; i++) out[i] = square[(T - 1 - i % T) * T + T - 1 - i / T];
     }
 }
 
@@ -119,7 +150,10 @@ static void write_panel(const cholesky *c, uint32_t panel) {
 static void cholesky_job(void *context, uint32_t worker, uint32_t workers) {
     cholesky *c = context;
     const uint32_t panels = c->factor->size / T;
-    for (uint32_t i = worker; i < panels; i += workers) fill_panel(c, i);
+    turn_columns(c, worker, workers);
+    nibl_pool_barrier(c->pool, worker);
+    if (worker == 0) widen(c, workers);
+    nibl_pool_barrier(c->pool, worker);
     for (uint32_t j = 0; j < panels; j++) {
         if (j % workers == worker) factor_diagonal(c, j);
         nibl_pool_barrier(c->pool, worker);
@@ -127,21 +161,26 @@ static void cholesky_job(void *context, uint32_t worker, uint32_t workers) {
             if (i > j) reduce_panel(c, i, j);
     }
     nibl_pool_barrier(c->pool, worker);
+    if (worker == 0) narrow(c);
+    nibl_pool_barrier(c->pool, worker);
     for (uint32_t i = worker; i < panels; i += workers) write_panel(c, i);
 }
 
 static nibl_status factorize(cholesky *c) {
     const uint32_t n = c->factor->n, size = c->factor->size;
-    const uint64_t bytes = (uint64_t)size * (size + T) / 2 * sizeof *c->a;
+    const uint64_t bytes = (nibl_pool_workers(c->pool) + T) * (uint64_t)size * sizeof *c->room;
     double mean = 0;
     for (uint32_t i = 0; i < n; i++)
         mean += (double)c->sums[nibl_panel_at(size, i, i)] *
                 (c->scale ? (double)c->scale[i] * (double)c->scale[i] : 1) / n;
     c->damp *= mean;
-    c->a = nibl_alloc(bytes);
-    if (!c->a) return nibl_fail_memory(bytes, "the factor of a Hessian");
-    nibl_pool_run(c->pool, cholesky_job, c);
-    nibl_free(c->a);
+    c->room = nibl_alloc(bytes);
+    c->diagonal = nibl_alloc(size * sizeof *c->diagonal);
+    const bool ready = c->room && c->diagonal;
+    if (ready) nibl_pool_run(c->pool, cholesky_job, c);
+    nibl_free(c->room);
+    nibl_free(c->diagonal);
+    if (!ready) return nibl_fail_memory(bytes, "the factor of a Hessian");
     return c->failed
                ? nibl_fail(NIBL_E_NUMERIC, "a Hessian is not positive definite: take more calibration text")
                : NIBL_OK;
@@ -150,11 +189,14 @@ static nibl_status factorize(cholesky *c) {
 nibl_status nibl_factor_make(nibl_pool *pool, const nibl_kernels *kernels, float *sums, const float *scale,
                              uint32_t n, double damp, nibl_factor *out) {
     const uint32_t size = nibl_panel_size(n);
-    *out = (nibl_factor){
-        .n = n, .size = size, .order = nibl_alloc((uint64_t)size * sizeof *out->order), .panels = sums};
+    *out = (nibl_factor){.n = n,
+                         .size = size,
+                         .order = nibl_alloc((uint64_t)size * sizeof *out->order),
+                         .triangle = sums + triangle_at(size / T)};
     if (!out->order) return nibl_fail_memory(size * sizeof *out->order, "the factor of a Hessian");
     NIBL_TRY(order_columns(sums, scale, out));
-    cholesky c = {pool, kernels, sums, scale, out, NULL, damp, false};
+    cholesky c = {
+        .pool = pool, .kernels = kernels, .sums = sums, .scale = scale, .factor = out, .damp = damp};
     return factorize(&c);
 }
 
@@ -203,7 +245,7 @@ static void begin_rows(const nibl_gptq_rows *w, uint32_t n, const desk *at) {
 static void round_column(const nibl_factor *f, const nibl_levels *levels, uint32_t group, uint32_t i,
                          const float *sum, const desk *at) {
     const uint32_t column = f->order[i], first = i / T * T;
-    const float *factor = f->panels + nibl_panel_at(f->size, first, i);
+    const float *factor = f->triangle + triangle_at(i / T) + (size_t)first * T + i % T;
     float *x = at->x + (size_t)column * T, *errors = at->errors + (size_t)first * T, y[T], level[T];
     const size_t g = (size_t)(column / group) * T;
     for (uint32_t r = 0; r < T; r++) y[r] = x[r] + sum[r];
@@ -225,7 +267,7 @@ void nibl_gptq_round(const nibl_factor *f, const nibl_kernels *kernels, const ni
     begin_rows(w, n, &at);
     for (uint32_t first = 0; first < n; first += T) {
         float sums[T * T] = {0};
-        kernels->tile_f32(sums, f->panels + nibl_panel_at(f->size, 0, first), at.errors, first);
+        kernels->tile_f32(sums, f->triangle + triangle_at(first / T), at.errors, first);
         for (uint32_t i = 0; i < T; i++) round_column(f, &levels, group, first + i, sums + i * T, &at);
     }
     for (uint32_t r = 0; r < w->rows; r++)
@@ -242,9 +284,9 @@ double nibl_gptq_error(const nibl_factor *f, const nibl_kernels *kernels, const 
     double error = 0;
     for (uint32_t first = 0; first < f->n; first += T) {
         float sums[T * T] = {0};
-        kernels->tile_f32(sums, f->panels + nibl_panel_at(f->size, 0, first), errors, first);
+        kernels->tile_f32(sums, f->triangle + triangle_at(first / T), errors, first);
         for (uint32_t i = 0; i < T; i++) {
-            const float *factor = f->panels + nibl_panel_at(f->size, first, first + i);
+            const float *factor = f->triangle + triangle_at(first / T) + (size_t)first * T + i;
             for (uint32_t r = 0; r < w->rows; r++) {
                 double e = (double)sums[i * T + r] + (double)errors[(size_t)(first + i) * T + r];
                 for (uint32_t k = 0; k < i; k++)

@@ -18,16 +18,20 @@ static inline size_t nibl_panel_at(uint32_t size, uint32_t i, uint32_t j) {
     return ((size_t)(j / NIBL_TILE) * size + i) * NIBL_TILE + j % NIBL_TILE;
 }
 
+/* Floats of room for H in panels, or a triangle of it in doubles. */
+static inline uint64_t nibl_panel_room(uint32_t size) { return (uint64_t)size * (size + NIBL_TILE); }
+
 typedef struct nibl_factor {
     uint32_t n, size;
     uint32_t *order; /* (size): columns, the most active first; those from n on are none */
-    float *panels; /* R_ki / R_ii at (k, i), k < i, and R_ii at (i, i), both by order; the caller's */
+    float *
+        triangle; /* R_ki / R_ii, k < i, and R_ii, both by order, in panels of 16 columns i down to the diagonal; the caller's */
 } nibl_factor;
 
 #define NIBL_DAMP 0.01 /* usual, of the mean of H's diagonal */
 
-/* From H (n, n) in panels times scale[i] scale[j] (NULL = 1), its diagonal raised by `damp` of its mean; where H stood is the
- * factor then. NIBL_E_NUMERIC where that is not positive definite. Free it in any case. */
+/* From H (n, n) in panels times scale[i] scale[j] (NULL = 1), its diagonal raised by `damp` of its mean; in its room of
+ * nibl_panel_room floats is the factor then. NIBL_E_NUMERIC where that is not positive definite. Free it in any case. */
 nibl_status nibl_factor_make(nibl_pool *pool, const nibl_kernels *kernels, float *sums, const float *scale,
                              uint32_t n, double damp, nibl_factor *out);
 void nibl_factor_free(nibl_factor *factor);

@@ -109,7 +109,7 @@ static nibl_status encode_layer(nibl_quantizer *q) {
     nibl_layerwise *l = q->layerwise;
     nibl_status status = NIBL_OK;
     for (uint32_t s = 0; s < l->calib.site_count && status == NIBL_OK; s++) {
-        const nibl_site *site = &l->calib.sites[s];
+        nibl_site *site = &l->calib.sites[s];
         bool factored = false;
         for (uint32_t i = 0; i < l->work_count && status == NIBL_OK; i++) {
             nibl_work *w = &l->works[i];
@@ -121,6 +121,8 @@ static nibl_status encode_layer(nibl_quantizer *q) {
             if (status == NIBL_OK) status = nibl_layerwise_encode(q, w);
         }
         nibl_factor_free(&l->factor);
+        nibl_free(site->sums);
+        site->sums = NULL;
     }
     for (uint32_t i = 0; i < l->work_count && status == NIBL_OK; i++)
         if (!l->works[i].site) status = nibl_layerwise_encode(q, &l->works[i]);
@@ -271,6 +273,7 @@ nibl_status nibl_quantizer_step(nibl_quantizer *q) {
     nibl_layerwise *l = q->layerwise;
     if (!l) return nibl_fail(NIBL_E_ARGUMENT, "this quantizer works on what its loader is fed");
     const nibl_model *m = l->model;
+    nibl_quant_shrink(q);
     if (l->wants_head) return see_head(q);
     if (l->output == l->outputs.count) return l->more ? nibl_layerwise_write_document(q) : NIBL_OK;
     const nibl_output *items = l->outputs.items;
@@ -280,6 +283,13 @@ nibl_status nibl_quantizer_step(nibl_quantizer *q) {
     while (layer && end < l->outputs.count && m->bindings[items[end].binding].section == part) end++;
     if (!nibl_model_part_ready(m, part)) return NIBL_NEED_DATA;
     if (layer) NIBL_TRY(quantize_layer(q, layer, l->output, end));
+    if (m->parts && l->by_tensor && l->work_count > 0)
+        nibl_model_drop_part(l->model, part); /* before there is room for the output */
+    uint64_t bytes = 0;
+    for (size_t i = l->output; i < end; i++)
+        bytes +=
+            (l->folder ? q->recipe.tensors[i].stored : q->recipe.tensors[i].bytes) + NIBL_QUANT_ALIGNMENT;
+    if (layer) NIBL_TRY(nibl_quant_reserve(q, bytes));
     for (; l->output < end; l->output++)
         NIBL_TRY(!l->outputs.parts[items[l->output].first].matrix ? nibl_layerwise_write_vector(q, l->output)
                  : layer                                          ? nibl_layerwise_write_work(q, l->output)

@@ -131,17 +131,29 @@ static nibl_status check_desks(nibl_quantizer *q) {
 
 /* ---- The stream ---- */
 
-nibl_status nibl_quant_extend(nibl_quantizer *q, size_t length, uint8_t **place) {
+nibl_status nibl_quant_reserve(nibl_quantizer *q, uint64_t length) {
     if (q->taken) q->out_length = 0;
     q->taken = false;
     if (length > SIZE_MAX - q->out_length) return nibl_fail_memory(length, "the output");
     void *out = q->out;
-    const nibl_status status = nibl_reserve(&out, &q->out_capacity, q->out_length + length, 1, "the output");
+    const nibl_status status =
+        nibl_reserve(&out, &q->out_capacity, q->out_length + (size_t)length, 1, "the output");
     q->out = out;
-    if (status < 0) return status;
+    return status;
+}
+
+nibl_status nibl_quant_extend(nibl_quantizer *q, size_t length, uint8_t **place) {
+    NIBL_TRY(nibl_quant_reserve(q, length));
     *place = q->out + q->out_length;
     q->out_length += length;
     return NIBL_OK;
+}
+
+void nibl_quant_shrink(nibl_quantizer *q) {
+    if (!q->taken) return;
+    nibl_free(q->out);
+    q->out = NULL;
+    q->out_length = q->out_capacity = 0;
 }
 
 /* Makes tensor `at` the one at hand: how many of its rows are gathered. */

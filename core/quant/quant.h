@@ -49,6 +49,10 @@ nibl_status nibl_quant_begin(nibl_quantizer *q, const nibl_quantize_options *opt
 /* Room for `length` more bytes of output, which count: at q->out + q->out_length before the call, unless they were taken. */
 nibl_status nibl_quant_extend(nibl_quantizer *q, size_t length, uint8_t **place);
 
+/* Gives back the room of output that was taken; makes room for `length` more bytes, and no more. */
+void nibl_quant_shrink(nibl_quantizer *q);
+nibl_status nibl_quant_reserve(nibl_quantizer *q, uint64_t length);
+
 /* Whether the loss of a tensor is to be measured, and, once it is, NIBL_E_ARGUMENT for ternary rounding of weights that were
  * not trained for it. */
 bool nibl_quant_measures(const nibl_quantizer *q, const nibl_quant_tensor *tensor);

@@ -102,6 +102,8 @@ nibl_status nibl_layerwise_write_matrix(nibl_quantizer *q, size_t index) {
     nibl_factor_free(&l->factor);
     if (status == NIBL_OK && w.matrix == &l->model->embedding && l->head.squares && q->method.gptq)
         status = keep_embedding(q, &w);
+    if (l->model->parts && l->by_tensor) /* before there is room for the output */
+        nibl_model_drop_part(l->model, l->model->bindings[l->outputs.items[index].binding].section);
     if (status == NIBL_OK) status = write_rows(q, index, w.bytes);
     nibl_free(w.bytes);
     return status;
@@ -111,7 +113,10 @@ nibl_status nibl_layerwise_write_work(nibl_quantizer *q, size_t index) {
     const nibl_layerwise *l = q->layerwise;
     uint32_t i = 0;
     while (l->works[i].tensor != &q->recipe.tensors[index]) i++;
-    return write_rows(q, index, l->works[i].bytes);
+    const nibl_status status = write_rows(q, index, l->works[i].bytes);
+    nibl_free(l->works[i].block);
+    l->works[i].block = NULL;
+    return status;
 }
 
 nibl_status nibl_layerwise_write_document(nibl_quantizer *q) {

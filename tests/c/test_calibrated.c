@@ -34,7 +34,7 @@ static const nibl_kernels *kernels(void) { return nibl_kernels_get(nibl_plat_isa
 /* A square (n, n) in panels. */
 static float *in_panels(const float *square, uint32_t n) {
     const uint32_t size = nibl_panel_size(n);
-    float *panels = calloc((size_t)size * size, sizeof *panels);
+    float *panels = calloc((size_t)nibl_panel_room(size), sizeof *panels);
     for (uint32_t i = 0; i < n; i++)
         for (uint32_t j = 0; j < n; j++) panels[nibl_panel_at(size, i, j)] = square[(size_t)i * n + j];
     return panels;

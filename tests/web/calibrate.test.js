@@ -1,13 +1,14 @@
 /** quantize() with methods that look at a text, with integers and mixed precision: the same bytes as the command line's. */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, openAsBlob, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { pathToFileURL } from 'node:url'
 import { load, quantize } from 'nibl'
+import { makeUp } from '../made-up-model.js'
 import { answer, fromRoot, isAbort, niblError } from './support.js'
 
 const f16 = fromRoot('tests/fixtures/tiny-llama-f16.gguf')
@@ -102,6 +103,33 @@ test('a folder loads again; its files go where they are wanted; progress has pha
     },
   })
   assert.deepEqual([...phases], ['download', 'measure', 'quantize'])
+})
+
+test('layers come and go: of a model of 75 MB not all is in memory, unless it is a stream', async (t) => {
+  const { size, read } = makeUp({ layers: 12, width: 512, ffn: 1536, heads: 8, kvHeads: 4, type: 1 })
+  const source = join(folder, 'made-up.gguf')
+  writeFileSync(source, read(0, size))
+  assert.ok(size > 70e6)
+  /** @type {WebAssembly.Memory[]} */
+  const memories = []
+  const { Memory } = WebAssembly
+  WebAssembly.Memory = class extends Memory {
+    /** @param {WebAssembly.MemoryDescriptor} descriptor */
+    constructor(descriptor) {
+      super(descriptor)
+      memories.push(this)
+    }
+  }
+  t.after(() => void (WebAssembly.Memory = Memory))
+  const options = { method: 'rotate', worker: false }
+  const expected = native(source, ['--method', 'rotate'])['']
+  for (const [from, most] of /** @type {[any, number][]} */ ([[source, 50e6], [(await openAsBlob(source)).stream(), 130e6]])) {
+    memories.length = 0
+    const { blob } = await quantize(from, options)
+    assert.ok(expected.equals(Buffer.from(await /** @type {Blob} */ (blob).arrayBuffer())))
+    const largest = Math.max(...memories.map(({ buffer }) => buffer.byteLength))
+    assert.ok(largest < most && largest > most / 2, `${largest} bytes`)
+  }
 })
 
 test('an imatrix file from anywhere, and none that is wrong', async (t) => {
