@@ -1,5 +1,6 @@
 /** A loaded model as a language model of the AI SDK (provider specification v4). Types and manual: ai-sdk.d.ts. */
-import { callSchema, readCalls, withTools } from './tools.js'
+import { readCalls } from './calls.js'
+import { callSchema, withTools } from './tools.js'
 
 /** @typedef {import('./nibl.d.ts').Model} Model */
 

@@ -6,8 +6,10 @@ import { NEED_DATA, OK } from './binding.js'
 import { compileBinary, startThreads } from './binaries.js'
 import { NiblError, unlessAborted } from './errors.js'
 import { Input, beginModel, located, planFile } from './planning.js'
+import { yieldToEvents } from './platform.js'
 
 const PROGRESS_INTERVAL = 100 /* ms */
+const BREATH = 4 /* ms: bytes of the cache come without a pause, in which threads could start and an abort be heard */
 
 /** @typedef {import('./source.js').Descriptor} Descriptor */
 /** @typedef {import('./features.js').Choice} Choice */
@@ -113,8 +115,13 @@ export class Loading {
   }
 
   async #receive() {
+    let breathed = performance.now()
     try {
       while (this.#status !== OK) {
+        if (performance.now() - breathed > BREATH) {
+          await yieldToEvents()
+          breathed = performance.now()
+        }
         await this.feed()
         this.#report(false)
         this.#wake()

@@ -80,6 +80,15 @@ export interface Usage {
   prompt_tokens_details: { cached_tokens: number }
 }
 
+/** A piece of a call: first its id and name, then its arguments as they are written. One cut by max_tokens stays without its end,
+ * with finish_reason 'length'. */
+export interface ToolCallDelta {
+  index: number
+  id?: string
+  type?: 'function'
+  function: { name?: string; arguments: string }
+}
+
 export type FinishReason = 'stop' | 'length' | 'tool_calls'
 
 export interface TokenLogprob {
@@ -117,7 +126,7 @@ export interface ChatCompletion extends Answer {
 
 export interface ChatCompletionChunk extends Answer {
   object: 'chat.completion.chunk'
-  choices: { index: 0; delta: { role?: 'assistant'; content?: string | null; tool_calls?: (ToolCall & { index: number })[] }; logprobs: ChatLogprobs | null; finish_reason: FinishReason | null }[]
+  choices: { index: 0; delta: { role?: 'assistant'; content?: string | null; tool_calls?: ToolCallDelta[] }; logprobs: ChatLogprobs | null; finish_reason: FinishReason | null }[]
   usage?: Usage
 }
 

@@ -2,8 +2,9 @@
  * A loaded model behind OpenAI's interface (platform.openai.com/docs/api-reference): as calls, and as a `fetch` for
  * clients that speak it over HTTP. Types and manual: openai.d.ts.
  */
+import { CallReader, readCalls } from './calls.js'
 import { NiblError } from './errors.js'
-import { callSchema, readCalls, withTools } from './tools.js'
+import { callSchema, withTools } from './tools.js'
 
 /** @typedef {import('./nibl.d.ts').Model} Model */
 /** @typedef {import('./nibl.d.ts').Piece} Piece */
@@ -220,10 +221,12 @@ function prepare(models, kind, body, signal) {
   const head = { id, created: Math.floor(Date.now() / 1000), model: name }
   const withLogprobs = Boolean(body.logprobs)
 
+  const callId = () => `call_${crypto.randomUUID().replaceAll('-', '')}`
+
   /** An answer that may call tools. @param {string} text */
   const callsIn = (text) => {
     const { content, calls } = readCalls(text, tools)
-    const tool_calls = calls.map((call) => ({ id: `call_${crypto.randomUUID().replaceAll('-', '')}`, type: 'function', function: call }))
+    const tool_calls = calls.map((call) => ({ id: callId(), type: 'function', function: call }))
     return { content, ...(calls.length && { tool_calls }) }
   }
 
@@ -238,25 +241,29 @@ function prepare(models, kind, body, signal) {
     return { ...head, object: kind.object, choices: [choice], usage: usageOf(stats, pieces.length) }
   }
 
+  /** @param {import('./calls.js').Part} part */
+  const deltaOf = (part) => {
+    if ('text' in part) return kind.delta(part.text, null, null)
+    const call = 'name' in part ? { id: callId(), type: 'function', function: { name: part.name, arguments: '' } } : { function: { arguments: part.arguments } }
+    return { index: 0, delta: { tool_calls: [{ index: part.call, ...call }] }, logprobs: null, finish_reason: null }
+  }
+
   async function* chunks() {
     /** @param {any[]} choices @param {any} [usage] */
     const chunk = (choices, usage) => ({ ...head, object: kind.chunk, choices, ...usage })
+    const reader = tools.length ? new CallReader(tools) : null
     let count = 0
-    let text = ''
     /* The first answer comes with the first token, so that an error before it is an error and no broken stream. */
     for await (const piece of model.generate(prompt, { ...options, signal })) {
       if (count++ === 0 && kind === kinds.chat) yield chunk([kind.delta(null, null, null)])
-      text += piece.text
-      if (tools.length) continue /* calls are told whole */
-      if (piece.text || withLogprobs) yield chunk([kind.delta(piece.text, withLogprobs ? kind.logprobs([piece]) : null, null)])
+      if (reader) {
+        for (const part of reader.push(piece.text)) yield chunk([deltaOf(part)])
+      } else if (piece.text || withLogprobs) yield chunk([kind.delta(piece.text, withLogprobs ? kind.logprobs([piece]) : null, null)])
     }
     const { stats } = model
     let finish = finishReasons[stats.finish]
-    if (tools.length) {
-      const { content, tool_calls } = callsIn(text)
-      if (tool_calls && !named) finish = 'tool_calls'
-      yield chunk([{ index: 0, delta: { content, ...(tool_calls && { tool_calls: tool_calls.map((call, index) => ({ index, ...call })) }) }, logprobs: null, finish_reason: null }])
-    }
+    for (const part of reader?.end() ?? []) yield chunk([deltaOf(part)])
+    if (reader?.count && !reader.open && !named) finish = 'tool_calls'
     yield chunk([kind.delta('', null, finish)])
     if (body.stream_options?.include_usage) yield chunk([], { usage: usageOf(stats, count) })
   }

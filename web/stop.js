@@ -36,7 +36,7 @@ export class StopMatcher {
 /** Length of the longest end of `text` that is a proper beginning of `stop`.
  * @param {string} text
  * @param {string} stop */
-function overlap(text, stop) {
+export function overlap(text, stop) {
   let length = Math.min(text.length, stop.length - 1)
   while (length > 0 && !text.endsWith(stop.slice(0, length))) length--
   return length

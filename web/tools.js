@@ -1,7 +1,6 @@
-/** Tools in OpenAI's shape: how a model is told of them, is made to call one, and how its calls are read. */
+/** Tools in OpenAI's shape: how a model is told of them, and is made to call one. How its calls are read: calls.js. */
 
 /** @typedef {{ type: 'function', function: { name: string, description?: string, parameters?: any } }} Tool */
-/** @typedef {{ name: string, arguments: string }} Call `arguments`: JSON */
 
 /** The schema of an answer that is a call of one of the tools. @param {Tool[]} tools */
 export function callSchema(tools) {
@@ -65,27 +64,4 @@ function argumentsOf({ function: { arguments: text } }) {
   } catch {
     return text
   }
-}
-
-/** Calls as models write them: Hermes and Qwen within <tool_call>, Mistral behind [TOOL_CALLS], Llama 3 as bare JSON.
- * @param {string} text @param {Tool[]} tools @returns {{ content: string | null, calls: Call[] }} */
-export function readCalls(text, tools) {
-  const names = new Set(tools.map((tool) => tool.function.name))
-  /** @type {Call[]} */
-  const calls = []
-  const take = (/** @type {string} */ json) => {
-    try {
-      const found = [JSON.parse(json)].flat().map(({ name, arguments: own, parameters }) => ({ name, value: own ?? parameters ?? {} }))
-      if (!found.length || !found.every(({ name }) => names.has(name))) return json
-      calls.push(...found.map(({ name, value }) => ({ name, arguments: typeof value === 'string' ? value : JSON.stringify(value) })))
-      return ''
-    } catch {
-      return json
-    }
-  }
-  const tagged = text.replace(/<tool_call>\s*([^]*?)\s*(?:<\/tool_call>|$)/g, (whole, json) => (take(json) === '' ? '' : whole))
-  const marked = tagged.replace(/\[TOOL_CALLS\]\s*(\[[^]*\])/, (whole, json) => (take(json) === '' ? '' : whole))
-  const bare = marked.trim().replace(/^<\|python_tag\|>/, '')
-  const content = !calls.length && '[{'.includes(bare[0]) && take(bare) === '' ? '' : marked
-  return calls.length ? { content: content.trim() || null, calls } : { content: text, calls }
 }

@@ -4,10 +4,10 @@
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { connect } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { load } from '../../web/nibl.js'
+import { completion, mixedRequests } from './requests.js'
 
 const fromRoot = (/** @type {string} */ path) => fileURLToPath(new URL(`../../${path}`, import.meta.url))
 const { values, positionals } = parseArgs({
@@ -18,8 +18,6 @@ const model = positionals[0] ?? fromRoot('.models/SmolLM2-135M-Instruct.Q4_1.ggu
 const tokens = Number(values.tokens)
 const counts = values.streams.split(',').map(Number)
 const most = Math.max(...counts)
-
-const prompt = (/** @type {number} */ i) => `Story ${i}. Once upon a time, in a land of ${['hills', 'lakes', 'woods', 'sand'][i % 4]}, there lived`
 
 /** @param {(i: number, first: () => void) => Promise<number>} answer @param {number} streams tokens a second behind the first one of each */
 async function rate(answer, streams) {
@@ -34,13 +32,9 @@ const [line] = await once(child.stdout, 'data')
 const url = /at (http\S+)\/v1/.exec(String(line))?.[1]
 process.stdout.write(String(line))
 
-/** @param {any} body @param {any} [init] */
-const post = (body, init) => fetch(`${url}/v1/completions`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body), ...init })
-const request = (/** @type {number} */ i, /** @type {number} */ n) => ({ prompt: prompt(i), max_tokens: n, temperature: 0, stream: true, logit_bias: { 0: -100, 2: -100 } })
-
 /** @param {number} i @param {() => void} first */
 async function stream(i, first) {
-  const response = await post(request(i, tokens))
+  const response = await fetch(`${url}/v1/completions`, { method: 'POST', body: JSON.stringify(completion(i, tokens)) })
   let count = 0
   let rest = ''
   const decoder = new TextDecoder()
@@ -71,7 +65,7 @@ try {
 if (!values.requests) {
   const local = await load(model, { sessions: most, contextLength: 512 })
   const own = onceFirst(async (i, first) => {
-    for await (const piece of local.generate(prompt(i), { maxTokens: tokens, logitBias: { 0: -100, 2: -100 } })) if (piece) first()
+    for await (const piece of local.generate(completion(i, tokens).prompt, { maxTokens: tokens, logitBias: { 0: -100, 2: -100 } })) if (piece) first()
     return tokens
   })
   await rate(own, 1)
@@ -97,47 +91,15 @@ function onceFirst(answer) {
 
 /** @param {number} requests */
 async function storm(requests) {
-  let state = Number(values.seed)
-  const random = (/** @type {number} */ n) => Math.floor((n * (state = (state * 48271) % 2147483647)) / 2147483647)
+  const one = mixedRequests(String(url), Number(values.seed))
   /** @type {Map<string, number>} */
   const answers = new Map()
-  const count = (/** @type {string} */ what) => answers.set(what, (answers.get(what) ?? 0) + 1)
-  const kinds = [
-    () => post({ ...request(random(9), 1 + random(6)), stream: false }),
-    () => post(request(random(9), 1 + random(6))),
-    () => post({ prompt: 'x'.repeat(random(4000)), max_tokens: 2 }),
-    () => post({ prompt: 'a', max_tokens: -1 }),
-    () => post({ prompt: ['a'], nonsense: 1 }),
-    () => post({}, { body: '{"prompt": "cut' }),
-    () => post({}, { body: 'x'.repeat(2 << 20) }),
-    () => post({ ...request(1, 3), model: 'other' }),
-    () => fetch(`${url}/v1/embeddings`, { method: 'POST', body: JSON.stringify({ input: ['a', 'b'.repeat(1 + random(40))] }) }),
-    () => fetch(`${url}/v1/chat/completions`, { method: 'POST', body: JSON.stringify({ messages: [{ role: 'user', content: 'hi' }], max_tokens: 3, response_format: { type: 'json_object' } }) }),
-    () => fetch(`${url}/v1/${['models', 'nothing', 'chat', '..%2f'][random(4)]}`),
-    () => post(request(2, 100), { signal: AbortSignal.timeout(random(30)) }),
-    async () => {
-      const socket = connect(Number(new URL(String(url)).port), '127.0.0.1')
-      socket.on('error', () => {})
-      socket.write('POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 999\r\n\r\n{"prompt":'.slice(0, 10 + random(90)))
-      await new Promise((resolve) => setTimeout(resolve, random(20)))
-      socket.destroy()
-      return { status: 'cut', text: async () => '' }
-    },
-  ]
   const begin = performance.now()
   /** @type {number[]} */
   const memories = []
   for (let made = 0; made < requests; ) {
     const burst = Math.min(16, requests - made)
-    await Promise.all(Array.from({ length: burst }, async () => {
-      try {
-        const response = await kinds[random(kinds.length)]()
-        await response.text()
-        count(String(response.status))
-      } catch (error) {
-        count(/** @type {Error} */ (error).name)
-      }
-    }))
+    for (const what of await Promise.all(Array.from({ length: burst }, one))) answers.set(what, (answers.get(what) ?? 0) + 1)
     if (Math.floor((made + burst) / (requests / 10)) > Math.floor(made / (requests / 10))) memories.push(Math.round(await memory()))
     made += burst
   }

@@ -297,6 +297,28 @@ test('a cache that cannot be used is done without, and that is told', async (t) 
   await assert.rejects(load(url, { cache: inMemory().backend }), niblError('BAD_ARGUMENT', /worker: false/))
 })
 
+test('an abort is heard while a model comes from the cache', async (t) => {
+  const bytes = new Uint8Array(readFileSync(modelPath))
+  const { url } = await serverFor(t, {}, bytes)
+  const head = { key: url, name: url, model: url, size: bytes.length, validator: null }
+  const journal = [head, [0, bytes.length], { complete: true, size: bytes.length }].map((line) => JSON.stringify(line)).join('\n')
+  let read = 0
+  const { backend } = inMemory()
+  const full = { ...backend, text: async () => journal, open: async (/** @type {string} */ name, /** @type {'read' | 'write'} */ mode) => {
+    const file = await backend.open(name, mode)
+    return name.endsWith('.journal') ? file : { ...file, read: async (/** @type {number} */ at, /** @type {Uint8Array} */ buffer) => {
+      buffer.set(bytes.subarray(at, at + buffer.length))
+      read += buffer.length
+      return buffer.length
+    } }
+  } }
+  const stop = new AbortController()
+  const abort = () => (read > 8 << 20 ? stop.abort() : setTimeout(abort))
+  abort()
+  await assert.rejects(load(url, { worker: false, cache: full, signal: stop.signal }), { name: 'AbortError' })
+  assert.ok(read < bytes.length, `all of ${read} bytes were read`)
+})
+
 test('a conversation by name: on disk beside models, in a cache of its own, and whole or not at all', async (t) => {
   const cache = await placeFor(t)
   for (const options of [{ cache }, within(inMemory())]) {

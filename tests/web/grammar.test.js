@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import OpenAI from 'openai'
 import { openai } from 'nibl/openai'
-import { readCalls } from '../../web/tools.js'
+import { CallReader, readCalls } from '../../web/calls.js'
 import { answer, loadFor, modelPath, niblError, tinyPath } from './support.js'
 
 const schema = {
@@ -99,6 +99,21 @@ test('OpenAI: response_format and tools, whole and streamed', async (t) => {
   assert.ok(typeof city === 'string' && ['C', 'F'].includes(unit))
   assert.equal(called.choices[0].message.content, null)
 
+  let pieces = 0
+  let streamed = ''
+  const begun = []
+  for await (const { choices } of await client.chat.completions.create({ ...base, stream: true, tools: [weather, clock], tool_choice: { type: 'function', function: { name: 'get_weather' } } })) {
+    for (const { index, id, function: part } of choices[0].delta.tool_calls ?? []) {
+      assert.equal(index, 0)
+      if (part?.name) begun.push([part.name, typeof id, streamed])
+      streamed += part?.arguments ?? ''
+      pieces += part?.arguments ? 1 : 0
+    }
+  }
+  assert.deepEqual(begun, [['get_weather', 'string', '']])
+  assert.deepEqual(JSON.parse(streamed), { city, unit })
+  assert.ok(pieces > 3, `${pieces}`)
+
   const runner = client.chat.completions.stream({ ...base, tools: [weather, clock], tool_choice: 'required' })
   const { choices } = await runner.finalChatCompletion()
   assert.equal(choices[0].finish_reason, 'tool_calls')
@@ -126,4 +141,37 @@ test('calls as models write them', () => {
     ['It is 12 degrees.', 'It is 12 degrees.', []],
   ]
   for (const [text, content, calls] of cases) assert.deepEqual(readCalls(text, tools), { content, calls }, text)
+})
+
+test('calls that come in pieces, cut anywhere, are those of the whole text', () => {
+  const tools = [weather, clock]
+  const nested = '{"city": "a } \\" ] <tool_call> é", "unit": {"x": [1, {"y": "]"}]}}'
+  const texts = [
+    `Let me see. <tool_call>\n{"name": "get_weather", "arguments": ${nested}}\n</tool_call>\n<tool_call>{"name":"get_time"}</tool_call>`,
+    `<tool_call>{"arguments": ${nested}, "name": "get_weather"}</tool_call> and so on`,
+    `[TOOL_CALLS] [{"name":"get_weather","arguments":${nested}}, {"name":"get_time","arguments":{}}]`,
+    ` <|python_tag|>{"name":"get_weather","parameters":${nested}}`,
+    `[{"name":"get_time","arguments":null},{"name":"get_weather","arguments":${JSON.stringify(nested)}}]`,
+    '{"name":"other","arguments":{}}', '[1, 2]', '{"a": 1}', ' It is < 12 degrees. <tool_cal', '<tool_call>{"name": broken</tool_call> x', '<tool_call>', '{', '',
+  ]
+  for (const text of texts) {
+    const { content, calls } = readCalls(text, tools)
+    for (let size = 1; size < 9; size++) {
+      const reader = new CallReader(tools)
+      const pieces = Array.from({ length: Math.ceil(text.length / size) }, (_, i) => text.slice(i * size, (i + 1) * size))
+      const parts = [...pieces.flatMap((piece) => reader.push(piece)), ...reader.end()]
+      const told = calls.map((_, call) => {
+        const [name, ...rest] = parts.filter((part) => 'call' in part && part.call === call).map((part) => ('name' in part ? part.name : 'arguments' in part ? part.arguments : ''))
+        return { name, arguments: JSON.stringify(JSON.parse(rest.join(''))) }
+      })
+      assert.deepEqual(told, calls, text)
+      assert.equal(reader.count, calls.length)
+      const said = parts.map((part) => ('text' in part ? part.text : '')).join('')
+      assert.equal(calls.length ? said.trim() || null : said, content, text)
+    }
+  }
+  const cut = new CallReader(tools)
+  const parts = [...cut.push('{"name":"get_weather","arguments":{"city":"Os'), ...cut.end()]
+  assert.deepEqual(parts, [{ call: 0, name: 'get_weather' }, { call: 0, arguments: '{"city":"Os' }])
+  assert.ok(cut.open)
 })

@@ -8,6 +8,7 @@ import { test } from 'node:test'
 import { load } from 'nibl'
 import OpenAI from 'openai'
 import { serveModel } from '../../web/bin/serve.js'
+import { mixedRequests } from '../bench/requests.js'
 import { answer, fromRoot, loadFor, tinyPath } from './support.js'
 
 const bin = fromRoot('web/bin/nibl.js')
@@ -25,6 +26,7 @@ test('run, inspect, eval and bad usage, as the native program has them', () => {
     ['run', 'fixtures/tiny-llama-q4_1.gguf', '-p', 'Hello', '-n', '6', '--temp', '0', '--logits-hash'],
     ['inspect', tinyPath],
     ['eval', tinyPath, '-f', 'fixtures/README.md', '-c', '64', '--chunks', '1'],
+    ['embed', tinyPath, '-p', 'Hello', '--json'],
     ['run', 'missing.gguf', '-p', 'x'],
     ['help', 'run'],
     ['nothing'],
@@ -117,6 +119,28 @@ test('clients that leave or do not read stop their answers; too many are told so
   const statuses = await Promise.all(Array.from({ length: 8 }, () => fetch(`${url}/v1/completions`, post({ ...body, max_tokens: 100 })).then(({ status }) => status)))
   assert.ok(statuses.includes(503) && statuses.includes(200), `${statuses}`)
   assert.ok((await answer(model, 'Hello', { maxTokens: 4 })).length > 0)
+})
+
+test('300 requests, good, bad, cut and aborted: each is answered or refused, none is left, and memory stays', async (t) => {
+  const { url, model } = await serverFor(t, { queue: 64 })
+  const expected = await answer(model, 'Hello', { maxTokens: 8 })
+  const one = mixedRequests(url, 7)
+  const seen = new Set()
+  /** @type {number[]} */
+  const memory = []
+  for (let burst = 0; burst < 30; burst++) {
+    for (const what of await Promise.all(Array.from({ length: 10 }, one))) seen.add(what)
+    memory.push(model.stats.memory.linear)
+  }
+  /* A body too large is refused while it is being sent: where the client notices first, fetch fails. */
+  seen.delete('TypeError')
+  assert.deepEqual([...seen].filter((what) => !['200', '400', '404', '413', 'TimeoutError', 'AbortError', 'cut'].includes(what)), [])
+  assert.ok(['200', '400', '404', 'TimeoutError', 'cut'].every((what) => seen.has(what)), `${[...seen]}`)
+  assert.deepEqual(new Set(memory.slice(10)), new Set([memory[10]]))
+  const metrics = await (await fetch(`${url}/metrics`)).text()
+  assert.match(metrics, /nibl_requests_active 1\n/)
+  assert.doesNotMatch(metrics, /status="5/)
+  assert.deepEqual(await Promise.all([1, 2, 3].map(() => answer(model, 'Hello', { maxTokens: 8 }))), [expected, expected, expected])
 })
 
 test('nibl serve: its command line, and its end', async () => {
