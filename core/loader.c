@@ -225,6 +225,10 @@ nibl_status nibl_loader_begin_parts(nibl_loader *loader, nibl_model **out) {
     return begin(loader, true, out);
 }
 
+void nibl_loader_skip(nibl_loader *loader, size_t first, size_t end) {
+    nibl_source_skip(loader->source, first, end);
+}
+
 nibl_status nibl_loader_begin_rows(nibl_loader *loader, const nibl_source_item *items, size_t count,
                                    nibl_source_taker take, void *context) {
     nibl_gguf *gguf = NULL;

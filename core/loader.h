@@ -13,4 +13,7 @@ nibl_status nibl_loader_header(const nibl_loader *loader, nibl_gguf **out);
 nibl_status nibl_loader_begin_rows(nibl_loader *loader, const nibl_source_item *items, size_t count,
                                    nibl_source_taker take, void *context);
 
+/* Behind that, or behind nibl_loader_begin_parts: items from `first` to before `end`, by the order of need, are not wanted. */
+void nibl_loader_skip(nibl_loader *loader, size_t first, size_t end);
+
 #endif

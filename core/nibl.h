@@ -532,6 +532,17 @@ nibl_status nibl_allotment_step(nibl_allotment *allotment, double *done);
 nibl_status nibl_allotment_choose(nibl_allotment *allotment, uint64_t bytes, const nibl_tensor_type **tensors,
                                   size_t *count);
 
+/* What another quantizer of the same source, options and tokens needs to go on from here, perhaps in another process: after a
+ * step or feeding, with the output taken, pieces from 0 on until *length is 0. Owned by the quantizer, valid until its next
+ * step or its loader is fed. No piece at all: from here nobody can go on; so always with `measure`, and where a folder comes out. */
+nibl_status nibl_quantizer_save(nibl_quantizer *quantizer, size_t piece, const void **bytes, size_t *length);
+
+/* Makes a new quantizer go on from there, given the pieces one behind the other: its output is what comes behind the first
+ * *offset bytes of that one's, and the whole the same as without a break. `loader`: that of its source, to which nothing but the
+ * header was fed. NIBL_E_FILE: the state is of something else. */
+nibl_status nibl_quantizer_restore(nibl_quantizer *quantizer, nibl_loader *loader, const void *state,
+                                   size_t length, uint64_t *offset);
+
 /* What a text makes of the inputs of every matrix, as a file that llama.cpp's llama-quantize reads, too (GGUF, general.type
  * "imatrix": of each tensor, the head included, in_sum2, the sums of squares of its columns' inputs, and counts of rows), for
  * nibl_quantize_options.imatrix: with methods imatrix and clip the same bytes come out as with the text. `dataset`: a name of the text,

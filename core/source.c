@@ -98,15 +98,6 @@ void nibl_source_rewind(nibl_source *s, size_t item) {
     if (s->needed > item) s->needed = item;
 }
 
-bool nibl_source_complete(const nibl_source *s) { return s->needed == s->count; }
-
-void nibl_source_progress(const nibl_source *s, uint64_t *arrived, uint64_t *total) {
-    *arrived = s->arrived;
-    *total = s->total;
-}
-
-/* ---- What is wanted ---- */
-
 /* Bytes that are missing of one rank. */
 static uint64_t missing_bytes(const nibl_source *s, size_t rank) {
     const piece *p = &s->pieces[s->order[rank]];
@@ -118,6 +109,24 @@ static size_t next_missing(const nibl_source *s, size_t rank) {
     while (rank < s->count && missing_bytes(s, rank) == 0) rank++;
     return rank;
 }
+
+void nibl_source_skip(nibl_source *s, size_t first, size_t end) {
+    for (size_t rank = first; rank < end && rank < s->count; rank++) {
+        piece *p = &s->pieces[s->order[rank]];
+        s->arrived += p->end - p->next;
+        p->next = p->end;
+    }
+    s->needed = next_missing(s, s->needed);
+}
+
+bool nibl_source_complete(const nibl_source *s) { return s->needed == s->count; }
+
+void nibl_source_progress(const nibl_source *s, uint64_t *arrived, uint64_t *total) {
+    *arrived = s->arrived;
+    *total = s->total;
+}
+
+/* ---- What is wanted ---- */
 
 /* End of the ranks from `rank` on of which at most `budget` bytes are missing. */
 static size_t ranks_within(const nibl_source *s, size_t rank, uint64_t budget) {

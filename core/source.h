@@ -34,6 +34,9 @@ void nibl_source_limit(nibl_source *source, size_t item);
 /* Items from this one on, by the order of need, are taken and wanted again from their beginning. */
 void nibl_source_rewind(nibl_source *source, size_t item);
 
+/* Items from `first` to before `end` count as taken. */
+void nibl_source_skip(nibl_source *source, size_t first, size_t end);
+
 bool nibl_source_complete(const nibl_source *source);
 void nibl_source_progress(const nibl_source *source, uint64_t *arrived, uint64_t *total); /* bytes */
 

@@ -14,7 +14,7 @@
  * logit_bias, logprobs, stream, stream_options.include_usage; response_format (json_object, json_schema: always valid, see
  * `schema` of generate()); tools and tool_choice: 'required' or a named function makes a valid call certain, 'auto' reads
  * what the model writes. Models whose template knows no tools are told of them in the system message. Beyond OpenAI's: top_k, min_p, repeat_penalty. Everything
- * else is refused by name, unless its value changes nothing. Requests on one model queue.
+ * else is refused by name, unless its value changes nothing. Requests on one model are answered together, as many as it has sessions.
  */
 import type { Message, Model } from './nibl.d.ts'
 

@@ -2,6 +2,7 @@
 #include "core/cli/console.h"
 #include "core/cli/json.h"
 #include "core/cli/recipe.h"
+#include "core/cli/resume.h"
 #include "core/cli/session.h"
 
 #include <inttypes.h>
@@ -78,6 +79,7 @@ typedef struct job {
     nibl_quantize_options options;
     nibl_quantizer *quantizer;
     nibl_cli_output output;
+    nibl_cli_resume resume; /* of it */
     nibl_cli_folder folder; /* or this */
     nibl_cli_text config; /* of a source that is a folder */
     nibl_cli_text imatrix; /* the file's bytes */
@@ -95,8 +97,19 @@ static int write_output(job *j) {
     nibl_quantizer_output(j->quantizer, &bytes, &length);
     j->written += length;
     const char *file = nibl_quantizer_file(j->quantizer);
-    if (file && length > 0) return nibl_cli_folder_write(&j->folder, file, bytes, length);
-    return length > 0 ? nibl_cli_output_write(&j->output, bytes, length) : NIBL_EXIT_OK;
+    if (length == 0) return NIBL_EXIT_OK;
+    if (file) return nibl_cli_folder_write(&j->folder, file, bytes, length);
+    const int code = nibl_cli_output_write(&j->output, bytes, length);
+    return code == NIBL_EXIT_OK ? nibl_cli_resume_save(&j->resume, j->quantizer, &j->output, j->written)
+                                : code;
+}
+
+static int open_output(job *j, const nibl_cli_model *model, const nibl_cli_tokens *tokens) {
+    if (nibl_quantizer_file(j->quantizer)) return nibl_cli_folder_open(j->path, &j->folder);
+    const void *seen = j->imatrix.bytes ? (const void *)j->imatrix.bytes : tokens->ids;
+    const size_t length = j->imatrix.bytes ? j->imatrix.length : tokens->count * sizeof *tokens->ids;
+    return nibl_cli_resume_open(j->path, model, j->quantizer, seen, length, &j->resume, &j->output,
+                                &j->written);
 }
 
 /* ---- Layer by layer, with a calibration text or for types that need it ---- */
@@ -193,10 +206,9 @@ static int begin_model(job *j) {
         code = nibl_cli_fail_library(model->path);
     if (code == NIBL_EXIT_OK && is_mixed(o)) code = measure_tensors(model, j->allotment);
     if (code == NIBL_EXIT_OK && is_mixed(o)) code = choose_types(model, j, &tokens, window);
+    if (code == NIBL_EXIT_OK) code = open_output(j, model, &tokens);
     nibl_cli_tokens_free(&tokens);
-    if (code != NIBL_EXIT_OK) return code;
-    return nibl_quantizer_file(j->quantizer) ? nibl_cli_folder_open(j->path, &j->folder)
-                                             : nibl_cli_output_open(j->path, &j->output);
+    return code;
 }
 
 /* As many steps as the weights that are there allow. */
@@ -228,7 +240,8 @@ static int begin(void *context, nibl_cli_model *model) {
     job *j = context;
     const nibl_status status = nibl_quantizer_new(model->loader, &j->options, &j->quantizer);
     if (status == NIBL_E_UNSUPPORTED && !model->sequential) return begin_layers(context, model);
-    return status < 0 ? nibl_cli_fail_library(model->path) : nibl_cli_output_open(j->path, &j->output);
+    const nibl_cli_tokens none = {0};
+    return status < 0 ? nibl_cli_fail_library(model->path) : open_output(j, model, &none);
 }
 
 static int take(void *context) {
@@ -494,6 +507,7 @@ static int quantize(const char *path, const void *given) {
     if (code == NIBL_EXIT_OK)
         code = j.folder.path ? nibl_cli_folder_commit(&j.folder) : nibl_cli_output_commit(&j.output);
     nibl_cli_output_discard(&j.output);
+    nibl_cli_resume_end(&j.resume);
     nibl_cli_folder_discard(&j.folder);
     nibl_cli_text_free(&j.config);
     nibl_cli_text_free(&j.imatrix);
@@ -513,7 +527,9 @@ const nibl_cli_verb nibl_cli_quantize = {
     .details =
         "\n"
         "OUT appears when it is complete, or not at all. Rows that do not divide into a type's blocks get\n"
-        "another, which is told.\n"
+        "another, which is told. Where the command was killed, the same one goes on: a GGUF file at the\n"
+        "tensor or layer it had come to, with the same bytes; a folder, --report and standard input begin "
+        "anew.\n"
         "\n"
         "TYPE may be integers: w4g64 (4 bits, a scale for 64 inputs), w3g128asym (with zero points), w8row,\n"
         "w4tensor; a symmetric scale is -extreme, -range or -absmax, stored as -f16, -bf16 or -f32. OUT is "

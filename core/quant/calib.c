@@ -190,9 +190,20 @@ static double finish(const nibl_calib *c, nibl_site *site) {
     return sum;
 }
 
+nibl_status nibl_calib_resume(nibl_calib *c, uint32_t layer) {
+    memcpy(c->stream, c->run->x, (size_t)c->rows * c->model->hyper.width * sizeof *c->stream);
+    c->resumed = layer;
+    return NIBL_OK;
+}
+
 nibl_status nibl_calib_layer(nibl_calib *c) {
     uint32_t layer = 0, none = 0;
     NIBL_TRY(nibl_run_advance(c->run, &none)); /* embeds the tokens */
+    if (c->resumed) {
+        memcpy(c->run->x, c->stream, (size_t)c->rows * c->model->hyper.width * sizeof *c->stream);
+        c->run->layer = c->resumed;
+        c->resumed = 0;
+    }
     float *x = nibl_run_stream(c->run, false, &layer);
     if (layer == 0 && c->enter) c->enter(c->context, x, c->rows);
     memcpy(c->stream, x, (size_t)c->rows * c->model->hyper.width * sizeof *x);
@@ -231,6 +242,12 @@ static void observe_head(void *context, uint32_t worker, uint32_t workers) {
         observe(c, &m->head, x, width, rows, worker, workers);
         nibl_pool_barrier(m->pool, worker);
     }
+}
+
+nibl_status nibl_calib_open_head(nibl_calib *c, nibl_site *out) {
+    NIBL_TRY(open_site(c, &c->model->head));
+    *out = c->sites[--c->site_count];
+    return NIBL_OK;
 }
 
 nibl_status nibl_calib_head(nibl_calib *c, nibl_site *out) {

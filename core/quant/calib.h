@@ -21,6 +21,7 @@ typedef struct nibl_calib {
     size_t cache_count;
     uint32_t rows, chunks;
     float *stream; /* before the layer at hand (rows, width) */
+    uint32_t resumed; /* the layer that it is before, where another process computed it; 0 = none */
     void (*enter)(void *context, float *stream,
                   uint32_t rows); /* changes it before the first layer; or NULL */
     void *context;
@@ -43,6 +44,11 @@ nibl_status nibl_calib_layer(nibl_calib *c);
 /* Computes it once more, with the weights that it has now. */
 nibl_status nibl_calib_again(nibl_calib *c);
 
+/* As if the layers before this one were computed, and their output stood in the run's stream. */
+nibl_status nibl_calib_resume(nibl_calib *c, uint32_t layer);
+
+/* Room for the sums of the head's input, the caller's to free. */
+nibl_status nibl_calib_open_head(nibl_calib *c, nibl_site *out);
 /* Behind the last layer: the sums of the head's input, the caller's to free. */
 nibl_status nibl_calib_head(nibl_calib *c, nibl_site *out);
 /* Before the first layer: computes the next one on the way there, without sites. NIBL_MORE until *out is known; then the first

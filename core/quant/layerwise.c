@@ -281,7 +281,8 @@ nibl_status nibl_quantizer_step(nibl_quantizer *q) {
     const uint32_t part = l->model->open = m->bindings[items[l->output].binding].section;
     size_t end = l->output + 1;
     while (layer && end < l->outputs.count && m->bindings[items[end].binding].section == part) end++;
-    if (!nibl_model_part_ready(m, part)) return NIBL_NEED_DATA;
+    if (!nibl_model_part_ready(m, part) || (l->calib.resumed && !nibl_model_part_ready(m, 0)))
+        return NIBL_NEED_DATA;
     if (layer) NIBL_TRY(quantize_layer(q, layer, l->output, end));
     if (m->parts && l->by_tensor && l->work_count > 0)
         nibl_model_drop_part(l->model, part); /* before there is room for the output */
@@ -296,7 +297,7 @@ nibl_status nibl_quantizer_step(nibl_quantizer *q) {
                          : nibl_layerwise_write_matrix(q, l->output));
     free_works(l);
     if (m->parts && (layer || l->by_tensor)) nibl_model_drop_part(l->model, part);
-    if (m->parts && part == 1 && !l->by_tensor && !l->bindings)
+    if (m->parts && layer && !l->by_tensor && !l->bindings)
         nibl_model_drop_part(l->model, 0); /* the embedding is in the stream */
     return end == l->outputs.count && !l->more ? NIBL_OK : NIBL_MORE;
 }

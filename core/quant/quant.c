@@ -181,6 +181,13 @@ static nibl_status open_tensor(nibl_quantizer *q) {
     return status;
 }
 
+size_t nibl_quant_at(const nibl_quantizer *q) { return q->gathering->at; }
+
+nibl_status nibl_quant_go_to(nibl_quantizer *q, size_t tensor) {
+    q->gathering->at = tensor;
+    return open_tensor(q);
+}
+
 static nibl_status encode_gathered(nibl_quantizer *q) {
     nibl_quant_tensor *t = &q->recipe.tensors[q->gathering->at];
     const uint64_t end = q->gathering->rows_done + q->gathering->gathered == t->rows ? t->bytes : 0,
@@ -342,6 +349,7 @@ static void free_gathering(nibl_gathering *g) {
 void nibl_quantizer_free(nibl_quantizer *q) {
     if (!q) return;
     free_gathering(q->gathering);
+    nibl_free(q->notes);
     if (q->layerwise) q->free_layerwise(q->layerwise);
     nibl_free(q->salient);
     nibl_recipe_free(&q->recipe);

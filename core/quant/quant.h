@@ -19,6 +19,19 @@ typedef struct nibl_salient {
     float magnitudes[NIBL_MOST_CHANNELS], median;
 } nibl_salient;
 
+/* Where a quantizer goes on (resume.c). */
+typedef struct nibl_place {
+    uint64_t offset, tensor; /* in the output, and which begins there */
+    uint32_t layer; /* that is calibrated next; 0: none is */
+    uint32_t head_rows; /* seen by a head that is still to come */
+} nibl_place;
+
+/* What became known of a tensor while it was rounded. */
+typedef struct nibl_note {
+    uint32_t uncalibrated, unscaled;
+    nibl_recovery recovery;
+} nibl_note;
+
 struct nibl_quantizer {
     nibl_recipe recipe;
     nibl_method method;
@@ -32,6 +45,8 @@ struct nibl_quantizer {
     uint8_t *out;
     size_t out_length, out_capacity;
     bool taken; /* the caller has it */
+    nibl_place place;
+    nibl_note *notes; /* of every tensor, for that */
     /* one of both */
     nibl_gathering *gathering;
     nibl_layerwise *layerwise;
@@ -48,6 +63,10 @@ nibl_status nibl_quant_begin(nibl_quantizer *q, const nibl_quantize_options *opt
 
 /* Room for `length` more bytes of output, which count: at q->out + q->out_length before the call, unless they were taken. */
 nibl_status nibl_quant_extend(nibl_quantizer *q, size_t length, uint8_t **place);
+
+/* Of a stream, the tensor at hand; and makes another one it. */
+size_t nibl_quant_at(const nibl_quantizer *q);
+nibl_status nibl_quant_go_to(nibl_quantizer *q, size_t tensor);
 
 /* Gives back the room of output that was taken; makes room for `length` more bytes, and no more. */
 void nibl_quant_shrink(nibl_quantizer *q);

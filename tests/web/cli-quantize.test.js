@@ -6,6 +6,7 @@ import { once } from 'node:events'
 import fs from 'node:fs'
 import path from 'node:path'
 import { describe, test } from 'node:test'
+import { makeUp } from '../made-up-model.js'
 import { binary, file, fixture, folder, json, refuse, succeed, tiny } from './command.js'
 
 describe('quantize', () => {
@@ -262,5 +263,41 @@ test('an interrupt at any point leaves nothing', posix, async () => {
     const [code] = await ended
     assert.deepEqual(leftovers('ended'), code === 0 ? ['ended'] : [], String(i))
     fs.rmSync(path.join(folder, 'ended'), { recursive: true, force: true })
+  }
+})
+
+test('after a kill the same command goes on where it was, and makes the same bytes; other states are none', posix, async () => {
+  const made = makeUp({ layers: 16, width: 512, ffn: 1536, heads: 8, kvHeads: 4, type: 1 })
+  const big = file('killed-source.gguf', made.read(0, made.size))
+  const out = path.join(folder, 'killed.gguf')
+  const args = ['quantize', big, out, '--method', 'gptq', '--calibration', text, '--calibration-tokens', '64', '--threads', '1']
+  const state = () => leftovers('killed.gguf').find((name) => name.endsWith('.state'))
+  /** Ends the command when it has saved a state, if `kills`. @param {boolean} kills */
+  const run = async (kills) => {
+    const before = state() && fs.statSync(path.join(folder, String(state()))).mtimeMs
+    const child = spawn(binary, args, { stdio: ['ignore', 'ignore', 'pipe'] })
+    let told = ''
+    child.stderr.on('data', (data) => (told += data))
+    const timer = setInterval(() => {
+      const name = kills && state()
+      if (name && fs.statSync(path.join(folder, name)).mtimeMs !== before) child.kill('SIGKILL')
+    }, 2)
+    const [code] = await once(child, 'close')
+    clearInterval(timer)
+    return { code, told }
+  }
+  assert.equal((await run(false)).code, 0)
+  const whole = fs.readFileSync(out)
+  fs.rmSync(out)
+  for (const damage of [undefined, (/** @type {Buffer} */ bytes) => bytes.fill(1, 30, 60)]) {
+    assert.equal((await run(true)).code, null)
+    const name = path.join(folder, String(state()))
+    if (damage) fs.writeFileSync(name, damage(fs.readFileSync(name)))
+    const { code, told } = await run(false)
+    assert.equal(code, 0, told)
+    assert.equal(/goes on, \d+ % were made already/.test(told), !damage, told)
+    assert.ok(whole.equals(fs.readFileSync(out)))
+    assert.deepEqual(leftovers('killed.gguf'), ['killed.gguf'])
+    fs.rmSync(out)
   }
 })
