@@ -113,7 +113,7 @@ typedef struct said {
 static builder file_of(const said *list, size_t count, const char *kind) {
     builder b = {0};
     uint64_t tensors = 0, at = 0;
-    for (size_t i = 0; i < count; i++) tensors += !list[i].no_sums + !list[i].no_counts;
+    for (size_t i = 0; i < count; i++) tensors += (uint64_t)!list[i].no_sums + (uint64_t)!list[i].no_counts;
     put_start(&b, tensors, 4);
     put_key_string(&b, "general.type", kind);
     put_key_array(&b, "imatrix.datasets", B_STRING, 1);
