@@ -49,6 +49,14 @@ static void show_progress(source *s, bool last) {
 
 static int fail_system(const char *path) { return nibl_cli_fail("%s: %s", path, strerror(errno)); }
 
+int nibl_cli_model_begin_parts(nibl_cli_model *model) {
+    const nibl_status status = model->sequential ? nibl_loader_begin(model->loader, &model->model)
+                                                 : nibl_loader_begin_parts(model->loader, &model->model);
+    return status < 0 || nibl_model_get_info(model->model, &model->info) < 0
+               ? nibl_cli_fail_library(model->path)
+               : NIBL_EXIT_OK;
+}
+
 /* The header is there. */
 static int begin(source *s) {
     nibl_cli_model *m = s->model;

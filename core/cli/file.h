@@ -38,6 +38,9 @@ typedef struct nibl_cli_receiver {
 /* As above, but the model stays with the receiver. */
 int nibl_cli_model_read(const char *path, const nibl_cli_receiver *receiver, nibl_cli_model *out);
 
+/* For `begin` of a receiver that computes: weights come and go, or stay where they come in order only. Returns an exit code. */
+int nibl_cli_model_begin_parts(nibl_cli_model *model);
+
 /* Appends a whole file ("-": stdin) of at most `limit` bytes. Returns an exit code. */
 int nibl_cli_read_file(const char *path, size_t limit, nibl_cli_text *out);
 

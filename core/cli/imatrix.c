@@ -45,10 +45,7 @@ static int begin(void *context, nibl_cli_model *model) {
     job *j = context;
     nibl_cli_tokens tokens = {0};
     j->model = model;
-    if ((model->sequential ? nibl_loader_begin(model->loader, &model->model)
-                           : nibl_loader_begin_parts(model->loader, &model->model)) < 0 ||
-        nibl_model_get_info(model->model, &model->info) < 0)
-        return nibl_cli_fail_library(model->path);
+    if (nibl_cli_model_begin_parts(model) != NIBL_EXIT_OK) return NIBL_EXIT_FAILED;
     int code = nibl_cli_calibration_read(model, j->given->text, (size_t)j->given->tokens, &tokens);
     if (code == NIBL_EXIT_OK &&
         nibl_imatrix_new(model->model, tokens.ids, tokens.count, nibl_cli_calibration_window(model),

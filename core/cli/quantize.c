@@ -227,10 +227,7 @@ static int step_model(void *context) {
 static int begin_layers(void *context, nibl_cli_model *model) {
     job *j = context;
     j->model = model;
-    if ((model->sequential ? nibl_loader_begin(model->loader, &model->model)
-                           : nibl_loader_begin_parts(model->loader, &model->model)) < 0 ||
-        nibl_model_get_info(model->model, &model->info) < 0)
-        return nibl_cli_fail_library(model->path);
+    if (nibl_cli_model_begin_parts(model) != NIBL_EXIT_OK) return NIBL_EXIT_FAILED;
     const int code = begin_model(j);
     return code == NIBL_EXIT_OK ? step_model(j) : code;
 }

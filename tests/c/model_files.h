@@ -121,6 +121,15 @@ static inline nibl_status answer_loader(model_files *m, nibl_loader *loader, boo
     return status;
 }
 
+/* A loader that has read the header of the model that begins with file `name`; the caller's, even after an error. */
+static inline nibl_status read_header(model_files *m, const char *name, nibl_loader **loader) {
+    nibl_status status = nibl_loader_new(0, loader);
+    if (status >= 0) status = nibl_loader_set_name(*loader, name);
+    for (bool done; status >= 0 && !nibl_loader_header_ready(*loader);)
+        status = answer_loader(m, *loader, &done);
+    return status;
+}
+
 /* Answers what the loader wants until it has all; begins the model. `*out` is NULL after an error. */
 static inline nibl_status load_files(const char *folder, const char *name, load_options options,
                                      nibl_model **out) {

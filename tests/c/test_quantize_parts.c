@@ -51,12 +51,7 @@ static nibl_status in_parts(source from, const nibl_quantize_options *o, size_t 
     nibl_model *model = NULL;
     nibl_quantizer *q = NULL;
     *out = (output){0};
-    nibl_status status = nibl_loader_new(0, &loader);
-    if (status >= 0) status = nibl_loader_set_name(loader, from.name);
-    while (status >= 0 && !nibl_loader_header_ready(loader)) {
-        bool done;
-        status = answer_loader(&m, loader, &done);
-    }
+    nibl_status status = read_header(&m, from.name, &loader);
     if (status >= 0) status = nibl_loader_begin_parts(loader, &model);
     if (status >= 0) status = nibl_model_quantizer_new(model, o, tokens, count, WINDOW, &q);
     if (status >= 0) status = NIBL_MORE;

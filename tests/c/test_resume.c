@@ -46,12 +46,7 @@ static nibl_status open_work(source from, size_t way, work *w) {
     const nibl_quantize_options o = {
         .size = sizeof o, .type = ways[way].type, .format = "gguf", .method = ways[way].method, .threads = 2};
     *w = (work){.files = {.folder = from.folder, .options.piece = 1777, .file = UINT32_MAX}};
-    nibl_status status = nibl_loader_new(0, &w->loader);
-    if (status >= 0) status = nibl_loader_set_name(w->loader, from.name);
-    while (status >= 0 && !nibl_loader_header_ready(w->loader)) {
-        bool done;
-        status = answer_loader(&w->files, w->loader, &done);
-    }
+    nibl_status status = read_header(&w->files, from.name, &w->loader);
     if (status < 0) return status;
     if (ways[way].count == 0 && !nibl_quantize_needs_model(&o))
         return nibl_quantizer_new(w->loader, &o, &w->q);
