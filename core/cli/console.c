@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #if !defined(__wasm__)
+#include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/resource.h>
 #endif
@@ -62,6 +64,8 @@ bool nibl_cli_interrupted(void) { return false; }
 
 void nibl_cli_clear_interrupt(void) {}
 
+ssize_t nibl_cli_read(int fd, void *buffer, size_t length) { return read(fd, buffer, length); }
+
 uint32_t nibl_cli_cores(void) { return 1; }
 
 uint64_t nibl_cli_peak_memory(void) { return (uint64_t)__builtin_wasm_memory_size(0) << 16; }
@@ -86,6 +90,19 @@ bool nibl_cli_interrupted(void) { return interrupted != 0; }
 void nibl_cli_clear_interrupt(void) {
     if (interrupted != SIGTERM) interrupted = 0;
     nibl_cli_catch_interrupts();
+}
+
+/* Looks again and again: the signal may come between the look at the flag and the wait. */
+ssize_t nibl_cli_read(int fd, void *buffer, size_t length) {
+    enum { LOOK = 100 /* ms */ };
+    struct pollfd input = {.fd = fd, .events = POLLIN};
+    ssize_t got = -1;
+    for (errno = EINTR; got < 0 && errno == EINTR && !interrupted;) {
+        const int ready = poll(&input, 1, LOOK);
+        if (ready > 0) got = read(fd, buffer, length);
+        if (ready == 0) errno = EINTR;
+    }
+    return got;
 }
 
 #if defined(__linux__)

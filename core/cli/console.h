@@ -4,6 +4,8 @@
 
 #include "core/nibl.h"
 
+#include <sys/types.h>
+
 double nibl_cli_seconds(void); /* monotonic clock */
 nibl_moment nibl_cli_now(void); /* in the local zone; WASI knows UTC only */
 double nibl_cli_cpu_seconds(void); /* of all threads of this process; NaN = not known */
@@ -16,6 +18,9 @@ bool nibl_cli_stderr_is_terminal(void);
 void nibl_cli_catch_interrupts(void);
 bool nibl_cli_interrupted(void);
 void nibl_cli_clear_interrupt(void);
+
+/* read(2), but it comes back with EINTR after an interrupt, whenever that came, and only then. */
+ssize_t nibl_cli_read(int fd, void *buffer, size_t length);
 
 uint64_t nibl_cli_random(void); /* from the system's entropy */
 uint32_t nibl_cli_cores(void); /* physical ones that this process may use; 1 where there are no threads */

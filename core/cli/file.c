@@ -145,8 +145,7 @@ static int load_ranges(source *s) {
 static int load_stream(source *s) {
     uint64_t offset = 0;
     for (bool done = false; !done;) {
-        ssize_t got = read(s->fd, s->buffer, BUFFER);
-        if (got < 0 && errno == EINTR && !nibl_cli_interrupted()) continue;
+        ssize_t got = nibl_cli_read(s->fd, s->buffer, BUFFER);
         if (got < 0) return fail_system(s->model->path);
         if (got == 0)
             return offset == 0 ? nibl_cli_fail("%s: no bytes came", s->model->path) : fail_end(s, offset);
@@ -266,8 +265,7 @@ int nibl_cli_read_file(const char *path, size_t limit, nibl_cli_text *out) {
             code = NIBL_EXIT_FAILED;
             break;
         }
-        ssize_t got = read(fd, out->bytes + out->length, 65536);
-        if (got < 0 && errno == EINTR && !nibl_cli_interrupted()) continue;
+        ssize_t got = nibl_cli_read(fd, out->bytes + out->length, 65536);
         if (got < 0) code = fail_system(shown);
         if (got <= 0) break;
         out->length += (size_t)got;

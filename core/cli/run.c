@@ -8,6 +8,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MAX_PROMPT = 64 << 20, MAX_GRAMMAR = 1 << 20 };
 
@@ -352,14 +353,25 @@ static int answer_once(context *c, const nibl_cli_text *prompt) {
 
 /* ---- Conversation ---- */
 
+/* What has been read of stdin and belongs to later lines. */
+typedef struct input {
+    char bytes[4096];
+    size_t at, length;
+} input;
+
 /* Reads a line of stdin without its line feed; *more is false at the end of the input. */
-static int read_line(nibl_cli_text *line, bool *more) {
+static int read_line(input *in, nibl_cli_text *line, bool *more) {
     line->length = 0;
     for (;;) {
-        int byte = getchar();
-        *more = byte != EOF || line->length > 0;
-        if (byte == EOF || byte == '\n') break;
-        char c = (char)byte;
+        if (in->at == in->length) {
+            const ssize_t got = nibl_cli_read(STDIN_FILENO, in->bytes, sizeof in->bytes);
+            in->at = 0;
+            in->length = got > 0 ? (size_t)got : 0;
+        }
+        *more = in->length > 0 || line->length > 0;
+        if (in->length == 0) break;
+        const char c = in->bytes[in->at++];
+        if (c == '\n') break;
         if (c == '\0') return nibl_cli_fail("a question may not hold a NUL byte");
         if (line->length == MAX_PROMPT)
             return nibl_cli_fail("a question may have %d bytes at most", MAX_PROMPT);
@@ -389,12 +401,13 @@ static int turn(context *c, nibl_cli_chat *chat, const char *question, bool inte
 static int converse(context *c, bool interactive) {
     nibl_cli_chat chat;
     nibl_cli_text line = {0};
+    input in = {.length = 0};
     int code = nibl_cli_chat_begin(&chat, &c->model, c->o->system);
     if (interactive) fputs("Ctrl-C stops an answer, Ctrl-D or /exit ends the conversation.\n", stderr);
     while (code == NIBL_EXIT_OK) {
         if (interactive) fputs("> ", stderr);
         bool more;
-        code = read_line(&line, &more);
+        code = read_line(&in, &line, &more);
         if (code != NIBL_EXIT_OK) break;
         if (!more || nibl_cli_interrupted()) {
             if (interactive) fputc('\n', stderr);
