@@ -9,6 +9,13 @@ const port =
     ? globalThis
     : /** @type {any} */ (globalThis).process.getBuiltinModule('node:worker_threads').parentPort
 
+/** Under Node bytes come another way than by its fetch(), with less memory. */
+const ownFetch =
+  port !== globalThis &&
+  import('./nodefetch.js').then(({ lean }) => {
+    globalThis.fetch = lean(globalThis.fetch)
+  })
+
 /* What the first two import in turn is named too: so that it is fetched at once and not one behind the other. */
 const engine = Promise.all([
   import('./host.js'),
@@ -32,6 +39,7 @@ const engine = Promise.all([
 
 /** @param {any} request as in protocol.js */
 async function receive(request) {
+  if (ownFetch) await ownFetch
   if (request.call === 'load') {
     askEarly(request.args[0], request.args[1])
     compileEarly(request.args[1])
