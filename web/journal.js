@@ -76,7 +76,7 @@ export class Entry {
   #id
   #signal
   #release = () => {}
-  /** @type {CacheFile | null} */
+  /** @type {Promise<CacheFile> | null} */
   #data = null
   /** @type {CacheFile | null} */
   #journal = null
@@ -102,6 +102,7 @@ export class Entry {
     const entry = new Entry(backend, id, signal)
     try {
       await entry.#lock()
+      if (entry.complete) entry.#open().catch(() => {}) /* read() tells */
       const noted = entry.#append({ used: Date.now() })
       /* Nothing will be written: others may read as well. */
       if (entry.complete) entry.#noted = noted.finally(() => entry.#letGo())
@@ -130,10 +131,13 @@ export class Entry {
     this.#written += bytes.length
   }
 
+  #open() {
+    return (this.#data ??= this.#backend.open(`${this.#id}.data`, this.complete ? 'read' : 'write'))
+  }
+
   /** @param {number} offset @param {Uint8Array} buffer @returns {Promise<number>} bytes */
   async read(offset, buffer) {
-    this.#data ??= await this.#backend.open(`${this.#id}.data`, this.complete ? 'read' : 'write')
-    return this.#data.read(offset, buffer)
+    return (await this.#open()).read(offset, buffer)
   }
 
   /** @param {Head} head of which these bytes are @param {number} offset @param {Uint8Array} bytes */
@@ -141,8 +145,7 @@ export class Entry {
     /* A model that was complete wants more, as with other options. */
     if (this.complete) await this.#reopen()
     if (!this.head) await this.#append((this.head = head))
-    this.#data ??= await this.#backend.open(`${this.#id}.data`, 'write')
-    await this.#data.write(offset, bytes)
+    await (await this.#open()).write(offset, bytes)
     this.ranges.add(offset, offset + bytes.length)
     this.#fresh.add(offset, offset + bytes.length)
     if (this.#fresh.bytes >= Math.max(STEP, this.head.size / STEPS)) await this.#checkpoint()
@@ -156,7 +159,7 @@ export class Entry {
 
   async #checkpoint() {
     if (!this.#fresh.list.length) return
-    await this.#data?.flush()
+    await (await this.#data)?.flush()
     await this.#append(...this.#fresh.list)
     this.#fresh = new Ranges()
   }
@@ -172,7 +175,7 @@ export class Entry {
   /** Forgets the bytes. */
   async clear() {
     if (this.complete) await this.#reopen()
-    this.#closeData()
+    await this.#closeData()
     this.#closeJournal()
     this.head = null
     this.ranges = new Ranges()
@@ -182,9 +185,10 @@ export class Entry {
     await this.#backend.remove(`${this.#id}.data`)
   }
 
-  #closeData() {
-    this.#data?.close()
+  async #closeData() {
+    const data = this.#data
     this.#data = null
+    await data?.then((file) => file.close(), () => {})
   }
 
   #closeJournal() {
@@ -206,7 +210,7 @@ export class Entry {
       if (this.complete) await noted
       else await this.#checkpoint()
     } finally {
-      this.#closeData()
+      await this.#closeData()
       this.#letGo()
     }
   }

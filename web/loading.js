@@ -4,7 +4,7 @@
  */
 import { NEED_DATA, OK } from './binding.js'
 import { compileBinary, startThreads } from './binaries.js'
-import { NiblError, unlessAborted } from './errors.js'
+import { FileChanged, NiblError, unlessAborted } from './errors.js'
 import { Input, beginModel, located, planFile } from './planning.js'
 import { yieldToEvents } from './platform.js'
 
@@ -75,7 +75,16 @@ export class Loading {
    * @param {Choice} choice
    * @param {{ signal: AbortSignal, onProgress: (progress: Progress) => void, onWarning: (warning: NiblError) => void }} hooks
    */
-  static async start(descriptor, options, choice, { signal, onProgress, onWarning }) {
+  static start(descriptor, options, choice, hooks) {
+    return Loading.#start(descriptor, { ...options, trusting: true }, choice, hooks).catch((error) => {
+      if (error instanceof FileChanged) return Loading.#start(descriptor, options, choice, hooks)
+      throw error
+    })
+  }
+
+  /** @param {Descriptor} descriptor @param {LoadOptions} options @param {Choice} choice
+   * @param {{ signal: AbortSignal, onProgress: (progress: Progress) => void, onWarning: (warning: NiblError) => void }} hooks */
+  static async #start(descriptor, options, choice, { signal, onProgress, onWarning }) {
     const compiling = compileBinary(choice.binary, options)
     compiling.catch(() => {})
     /** @type {Loading | undefined} */
@@ -88,11 +97,21 @@ export class Loading {
       const first = await unlessAborted(compiling, signal)
       await opening
       const planned = await planFile(input, first, options, choice, signal)
-      return (loading = await Loading.of(input, planned, options, { signal, onProgress, onWarning }))
+      loading = await Loading.of(input, planned, options, { signal, onProgress, onWarning })
+      await input.confirm()
+      return loading
     } catch (error) {
       await input.end(error)
-      throw located(error, input.name)
+      const { problem = error } = input
+      if (loading && problem instanceof FileChanged) await loading.#free()
+      throw located(problem, input.name)
     }
+  }
+
+  /** Of a file that has changed. */
+  async #free() {
+    await this.complete.catch(() => {})
+    this.binding.free('model', this.model)
   }
 
   /** The same from a header that was read.
@@ -158,6 +177,7 @@ export class Loading {
   /** @param {boolean} last */
   #report(last) {
     const now = performance.now()
+    if (!this.#input.confirmed) return
     if (!last && now - this.#reported < PROGRESS_INTERVAL) return
     this.#reported = now
     const { loaded, size } = this.#input

@@ -237,6 +237,41 @@ test('a file that has changed is not mixed with the old one', async (t) => {
   }
 })
 
+test('a complete file is read while the server is asked whether it is the same', async (t) => {
+  const other = new Uint8Array(readFileSync(fixture('tiny-llama-q8_0.gguf')))
+  const otherHash = await hashOf(fixture('tiny-llama-q8_0.gguf'))
+  for (const early of [false, true]) {
+    for (const changed of [false, true]) {
+      const cache = inMemory()
+      const server = await serverFor(t)
+      assert.equal(await hashOf(server.url, within(cache)), tinyHash)
+      let asked = 0 /* while it was read */
+      const { backend } = cache
+      const watched = { ...backend, open: async (/** @type {string} */ name, /** @type {'read' | 'write'} */ mode) => {
+        const file = await backend.open(name, mode)
+        return name.endsWith('.journal') ? file : { ...file, read: async (/** @type {number} */ at, /** @type {Uint8Array} */ buffer) => {
+          for (let i = 0; buffer.length > PROBE && !asked && i < 20; i++) {
+            await new Promise((resolve) => setTimeout(resolve, 5))
+            asked = server.open()
+          }
+          return file.read(at, buffer)
+        } }
+      } }
+      if (changed) server.body = other
+      server.faults = changed ? { delay: 300 } : { silent: true }
+      /** @type {number[]} */
+      const told = []
+      const options = { early, timeout: changed ? 0 : 300, allowOffline: true, onProgress: (/** @type {any} */ { loaded }) => told.push(loaded) }
+      assert.equal(await hashOf(server.url, within({ backend: watched }, options)), changed ? otherHash : tinyHash)
+      assert.equal(asked, 1)
+      assert.deepEqual(told, told.toSorted((a, b) => a - b))
+      const data = [...cache.files].find(([name]) => name.endsWith('.data'))?.[1]
+      assert.deepEqual(Buffer.from(data ?? []), Buffer.from(changed ? other : tinyBytes))
+      assert.equal(cache.opened, 0)
+    }
+  }
+})
+
 test('what is no model never enters', async (t) => {
   const page = new TextEncoder().encode('<!doctype html><html></html>')
   /** @type {[import('./faulty-server.js').Faults, Uint8Array, string][]} */
