@@ -3,6 +3,7 @@
  * weights come and go, but where the source can be read only once, or all of it is measured first. Beside quantizing.js, which
  * goes row by row.
  */
+import { endThreads } from './binaries.js'
 import { MORE, NEED_DATA, OK } from './binding.js'
 import { Loading } from './loading.js'
 import { located } from './planning.js'
@@ -138,6 +139,14 @@ export class Calibrating {
 
   report() {
     return this.#loading.binding.quantizerReport(this.#quantizer)
+  }
+
+  /** Ends the threads: nothing may be asked afterwards. */
+  end() {
+    const { binding, model } = this.#loading
+    binding.free('quantizer', this.#quantizer)
+    binding.free('model', model)
+    return endThreads(binding.module)
   }
 
   /** What comes next; null at the end. @param {import('./protocol.js').CallContext} context @returns {Promise<Piece | null>} */

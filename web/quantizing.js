@@ -1,5 +1,5 @@
 /** From a source of bytes to those of a GGUF file, in steps: whoever takes them sets the pace. */
-import { compileBinary, instantiate, startThreads } from './binaries.js'
+import { compileBinary, endThreads, instantiate, startThreads } from './binaries.js'
 import { Binding, NEED_DATA, OK } from './binding.js'
 import { chooseBinary } from './features.js'
 import { throwIfAborted } from './errors.js'
@@ -118,6 +118,12 @@ export class Quantizing {
 
   report() {
     return this.#binding.quantizerReport(this.#quantizer)
+  }
+
+  /** Ends the threads: nothing may be asked afterwards. */
+  end() {
+    this.#binding.free('quantizer', this.#quantizer)
+    return endThreads(this.#binding.module)
   }
 }
 

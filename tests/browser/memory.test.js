@@ -1,6 +1,6 @@
 /** Memory that comes back: what a page's process has after models were closed. */
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { readFileSync, readdirSync } from 'node:fs'
 import { test } from 'node:test'
 import { setTimeout as pause } from 'node:timers/promises'
 import { openPage, renderers, tiny, withBrowser } from './support.js'
@@ -39,4 +39,29 @@ test('a page is as large as before after 20 loads and closes', async (t) => {
   const more = (await settled()) - before
   t.diagnostic(`${(more / MiB).toFixed(1)} MiB more`)
   assert.ok(more <= 5 * MiB, `${more} bytes are left`)
+})
+
+/** Workers of all pages: each is a thread of its process. */
+const workersNow = () => renderers().reduce((sum, pid) => sum + readdirSync(`/proc/${pid}/task`).filter((id) => /^DedicatedWorker/.test(commOf(pid, id))).length, 0)
+
+/** @param {string | number} pid @param {string} id of a thread, which may be gone */
+function commOf(pid, id) {
+  try {
+    return readFileSync(`/proc/${pid}/task/${id}/comm`, 'utf8')
+  } catch {
+    return ''
+  }
+}
+
+test('no worker outlives a model or a quantizer that was closed', async (t) => {
+  const { page } = await openPage(t, 'tests/blank.html')
+  for (let i = 0; i < 12; i++) {
+    await page.evaluate(async ([url, method]) => {
+      const { load, quantize } = await import('nibl')
+      if (method) await quantize(String(url), { type: 'q4_0', method: /** @type {any} */ (method), requantize: true, threads: 3, calibrationTokens: 64 })
+      else (await load(String(url), { threads: 3 })).close()
+    }, [`/${tiny}`, ['', 'rtn', 'gptq'][i % 3]])
+  }
+  for (let i = 0; i < 50 && workersNow() > 0; i++) await pause(100)
+  assert.equal(workersNow(), 0)
 })
