@@ -366,38 +366,74 @@ class CachedStream {
 
 /** @typedef {true | string | Backend} Place */
 
-/** @param {string} name */
-const stateKey = (name) => `state ${name}`
+/** Two places for every name: a state is written beside the one that is there, which goes once the new one is whole.
+ * @param {string} name */
+const statePlaces = (name) => ['', ' (other)'].map((other) => idOf(`state ${name}${other}`))
+
+/** Which of the two holds the state, and how often one was kept; place -1: neither. @param {Backend} backend @param {string} name */
+async function findState(backend, name) {
+  const found = { place: -1, turn: 0 }
+  for (const [place, id] of statePlaces(name).entries()) {
+    const { head, complete } = readJournal((await backend.text(`${id}.journal`)) ?? '')
+    const turn = head?.turn ?? 0
+    if (complete && (found.place < 0 || turn > found.turn)) Object.assign(found, { place, turn })
+  }
+  return found
+}
+
+/** @param {Backend} backend @param {string} id @param {AbortSignal} [signal] */
+async function clearState(backend, id, signal) {
+  const entry = await Entry.open(backend, id, signal)
+  await entry.clear().finally(() => entry.close())
+}
 
 /** Keeps the state of a conversation, instead of one that had this name. @param {Place} cache @param {string} name @param {Blob} state
  * @param {AbortSignal} [signal] */
 export async function keepState(cache, name, state, signal) {
-  /** @type {Entry | undefined} */
-  let entry
+  const places = statePlaces(name)
+  let unlock = () => {}
   try {
-    const key = stateKey(name)
-    entry = await Entry.open(await openBackend(cache), idOf(key), signal)
+    const backend = await openBackend(cache)
+    unlock = await backend.lock(`${places[0]}-keep`, signal)
+    const { place, turn } = await findState(backend, name)
+    const id = places[place === 0 ? 1 : 0]
+    await writeState(backend, id, { key: id, name, model: name, size: state.size, validator: null, state: true, turn: turn + 1 }, state, signal)
+    /* Where somebody reads it still, it stays until the next one is kept. */
+    if (place >= 0) await clearState(backend, places[place], signal).catch(() => {})
+  } catch (error) {
+    throw signal?.aborted ? error : failure(error, (reason) => `The conversation "${name}" is not kept in the cache: ${reason}.`)
+  } finally {
+    unlock()
+  }
+}
+
+/** @param {Backend} backend @param {string} id @param {import('./journal.js').Head} head @param {Blob} state @param {AbortSignal} [signal] */
+async function writeState(backend, id, head, state, signal) {
+  const entry = await Entry.open(backend, id, signal)
+  try {
     await entry.clear()
     for (let at = 0; at < state.size; at += CHUNK) {
       throwIfAborted(signal)
-      const bytes = new Uint8Array(await state.slice(at, at + CHUNK).arrayBuffer())
-      await entry.write({ key, name, model: name, size: state.size, validator: null, state: true }, at, bytes)
+      await entry.write(head, at, new Uint8Array(await state.slice(at, at + CHUNK).arrayBuffer()))
     }
     await entry.commit(state.size)
   } catch (error) {
-    await entry?.clear().catch(() => {})
-    throw signal?.aborted ? error : failure(error, (reason) => `The conversation "${name}" is not kept in the cache: ${reason}.`)
+    await entry.clear().catch(() => {})
+    throw error
   } finally {
-    await entry?.close()
+    await entry.close()
   }
 }
 
 /** @param {Place} cache @param {string} name @param {AbortSignal} [signal] @returns {Promise<Blob>} */
 export async function keptState(cache, name, signal) {
-  const entry = await Entry.open(await openBackend(cache), idOf(stateKey(name)), signal)
+  const backend = await openBackend(cache)
+  const { place } = await findState(backend, name)
+  if (place < 0) throw new NiblError('NOT_FOUND', `There is no conversation "${name}" in the cache.`)
+  const entry = await Entry.open(backend, statePlaces(name)[place], signal)
   try {
     const { head, complete } = entry
-    if (!head || !complete) throw new NiblError('NOT_FOUND', `There is no conversation "${name}" in the cache.`)
+    if (!head || !complete) throw new NiblError('NOT_FOUND', `The conversation "${name}" was replaced while it was read. Try again.`)
     const parts = []
     for (let at = 0; at < head.size; at += CHUNK) {
       const part = new Uint8Array(Math.min(CHUNK, head.size - at))
@@ -437,7 +473,7 @@ export async function openCache(cache = true) {
       const { head, ranges, complete, used } = readJournal(text)
       const entry = of(head?.model, head?.state)
       entry.ids.push(id)
-      if (!head) continue
+      if (!head || (head.state && id !== statePlaces(head.name)[(await findState(backend, head.name)).place])) continue
       entry.files.push(head.name)
       entry.size += head.size || ranges.bytes
       entry.bytes += ranges.bytes

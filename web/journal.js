@@ -1,7 +1,8 @@
 /**
  * One file in a cache: its bytes, as far as they are there, and a journal that tells which. The journal is only ever
  * appended to, a line of JSON at a time, behind the bytes that it speaks of:
- *   { key, name, model, size, validator }   the beginning: whose bytes these are; size 0, validator null if unknown; `state`: a conversation's
+ *   { key, name, model, size, validator }   the beginning: whose bytes these are; size 0, validator null if unknown; `state`: a
+ *                                           conversation's, `turn`: the later of two counts
  *   [start, end]                            these bytes are there
  *   { complete: true, size, used }          a load has had all it needs
  *   { used }                                when, in ms
@@ -10,7 +11,7 @@
 
 /** @typedef {import('./nibl.d.ts').CacheBackend} Backend */
 /** @typedef {import('./nibl.d.ts').CacheFile} CacheFile */
-/** @typedef {{ key: string, name: string, model: string, size: number, validator: string | null, state?: boolean }} Head */
+/** @typedef {{ key: string, name: string, model: string, size: number, validator: string | null, state?: boolean, turn?: number }} Head */
 
 /** Written at least this often, so that little is lost with a closed tab. */
 const STEP = 512 << 10

@@ -378,6 +378,41 @@ test('a conversation by name: on disk beside models, in a cache of its own, and 
   }
 })
 
+test('a conversation kept anew is the old one or the new one, wherever a crash ends it', async () => {
+  const cache = inMemory()
+  const model = await load(tinyPath, within(cache))
+  const [old, next] = ['Hello', 'Good morning'].map((content) => model.conversation([{ role: 'user', content }]))
+  for (const [first, second] of [[old, next], [next, old]]) {
+    await first.save('a')
+    /** What is there after each change. @type {Map<string, Uint8Array>[]} */
+    const moments = [new Map(cache.files)]
+    const { files } = cache
+    for (const change of /** @type {const} */ (['set', 'delete'])) {
+      Object.assign(files, { [change]: (/** @type {any[]} */ ...args) => {
+        /** @type {any} */ (Map.prototype[change]).apply(files, args)
+        moments.push(new Map(files))
+      } })
+    }
+    await second.save('a')
+    for (const change of ['set', 'delete']) Reflect.deleteProperty(files, change)
+    /** @type {string[]} */
+    const found = []
+    for (const moment of moments) {
+      files.clear()
+      for (const [name, bytes] of moment) files.set(name, bytes)
+      found.push((await model.restore('a')).messages[0].content)
+      const listed = await (await openCache(cache.backend)).list()
+      assert.deepEqual(listed.map(({ model, complete }) => [model, complete]), [['a', true]])
+    }
+    const [before, after] = [first, second].map(({ messages }) => messages[0].content)
+    assert.deepEqual(found.filter((content, i) => content !== found[i - 1]), [before, after])
+    assert.equal([...files.keys()].length, 2)
+  }
+  assert.equal(await (await openCache(cache.backend)).delete('a'), true)
+  assert.deepEqual([...cache.files.keys()], [])
+  model.close()
+})
+
 test('integrity', async (t) => {
   const { url } = await serverFor(t)
   const right = createHash('sha256').update(tinyBytes).digest('hex')
