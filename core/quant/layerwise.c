@@ -410,15 +410,10 @@ static nibl_status begin(nibl_quantizer *q, nibl_model *model, const nibl_quanti
     l->scales = nibl_alloc_zero(l->site_count * sizeof *l->scales);
     if (!l->works || !l->scales) return nibl_fail_memory(works * sizeof *l->works, "the quantizer");
     if (o->imatrix) NIBL_TRY(nibl_importance_read(o->imatrix, o->imatrix_bytes, &l->outputs, &l->importance));
-    if (q->recipe.folder && !nibl_outputs_plain(&l->outputs, model))
-        return nibl_fail(NIBL_E_UNSUPPORTED,
-                         "architecture %s: models with experts, convolutions or matrices that share a tensor "
-                         "cannot be written as a folder yet: take a GGUF file",
-                         model->arch->name);
     if (q->method.rotate) NIBL_TRY(begin_rotation(q));
     if (q->recipe.folder) {
         NIBL_TRY(nibl_recipe_describe(&q->recipe, o));
-        NIBL_TRY(nibl_folder_new(model, &q->recipe, o, &l->folder, &q->size));
+        NIBL_TRY(nibl_folder_new(model, &l->outputs, &q->recipe, o, &l->folder, &q->size));
         for (size_t i = 0; i < q->recipe.count; i++)
             q->recipe.tensors[i].stored = nibl_folder_bytes(l->folder, i);
         q->taken = l->more = true;

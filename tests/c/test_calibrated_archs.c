@@ -173,22 +173,10 @@ static void few_tokens_are_told(void) {
     nibl_model_free(model);
 }
 
-static void folders_of_these_are_refused(void) {
-    const nibl_quantize_options options = {.size = sizeof options, .type = "w4g32"};
-    for (size_t a = 0; a < ARCHS; a++) {
-        nibl_model *model = load_source(archs[a].name, true);
-        nibl_quantizer *q;
-        CHECK_EQ(nibl_model_quantizer_new(model, &options, NULL, 0, 0, &q), NIBL_E_UNSUPPORTED);
-        CHECK_HAS(nibl_last_message(), "cannot be written as a folder yet");
-        nibl_model_free(model);
-    }
-}
-
 static const test tests[] = {
     {"methods lose less", methods_lose_less},
     {"plain rounding is that of the stream", plain_rounding_is_that_of_the_stream},
     {"few tokens are told", few_tokens_are_told},
-    {"folders of these are refused", folders_of_these_are_refused},
 };
 
 int main(void) {
