@@ -200,10 +200,10 @@ static void grids_come_back(void) {
 /* A folder, and the text of its config.json: the caller's. */
 static nibl_model *load_source(const char *path, char **config) {
     size_t length = 0;
-    char file[256];
+    char document[256];
     nibl_model *source;
-    snprintf(file, sizeof file, "%s/config.json", path);
-    uint8_t *bytes = read_file(file, &length);
+    snprintf(document, sizeof document, "%s/config.json", path);
+    uint8_t *bytes = read_file(document, &length);
     *config = calloc(1, length + 1);
     memcpy(*config, bytes, length);
     free(bytes);
