@@ -5,6 +5,7 @@
  */
 #include "core/encode_grid.h"
 #include "core/quant/awq.h"
+#include "core/loader.h"
 #include "core/quant/integers.h"
 #include "core/quant/layerwise.h"
 #include "core/session.h"
@@ -462,9 +463,10 @@ nibl_status nibl_model_quantizer_new(nibl_model *model, const nibl_quantize_opti
     return status;
 }
 
-bool nibl_quantize_needs_model(const nibl_quantize_options *o) {
+bool nibl_quantize_needs_model(nibl_loader *loader, const nibl_quantize_options *o) {
     const char *const names[] = {o->type, o->embedding, o->head};
     nibl_integers form;
+    nibl_gguf *gguf = NULL;
     const bool folder = o->format && strcmp(o->format, "safetensors") == 0;
     bool needs =
         folder || o->imatrix || (o->method && (strstr(o->method, "rotate") || strstr(o->method, "recover")));
@@ -472,5 +474,5 @@ bool nibl_quantize_needs_model(const nibl_quantize_options *o) {
         const char *name = i < 3 ? names[i] : o->tensors[i - 3].type;
         needs = needs || (name && nibl_integers_read(name, &form));
     }
-    return needs;
+    return needs || (loader && nibl_loader_header(loader, &gguf) == NIBL_OK && nibl_recipe_is_apart(gguf));
 }
