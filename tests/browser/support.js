@@ -87,6 +87,18 @@ export async function screenshot(page, name) {
   await page.screenshot({ path: `${screenshots}/${name}.png` })
 }
 
+/** Until all models that the page has asked for are kept whole, which an answer does not wait for. @param {Page} page */
+export const keptWhole = (page) =>
+  page.evaluate(async () => {
+    const { openCache } = await import(String(new URL('../web/nibl.js', location.href)))
+    const cache = await openCache()
+    for (;;) {
+      const kept = await cache.list()
+      if (kept.length && kept.every((/** @type {any} */ { complete }) => complete)) return
+      await new Promise((resolve) => setTimeout(resolve, 20))
+    }
+  })
+
 /** Downloads of models wait until the returned function is called. @param {Page} page */
 export async function holdModels(page) {
   let release = () => {}
