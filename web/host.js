@@ -30,6 +30,11 @@ export function engineCalls() {
       quantizing = await Quantizing.start(descriptor, options, context)
       return { size: quantizing.size, report: quantizing.report(), tokens: quantizing.tokens }
     },
+    async imatrix([descriptor, options], context) {
+      const { Quantizing } = await import('./quantizing.js')
+      const collecting = /** @type {import('./calibrating.js').Calibrating} */ (await Quantizing.start(descriptor, options, context))
+      return { bytes: await collecting.imatrix(), tokens: collecting.tokens }
+    },
     quantized: (_, context) => (turn = turn.then(() => quantizing.next(context))),
     quantizeReport: () => quantizing.report(),
     end: () => engine?.end(),
