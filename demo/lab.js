@@ -123,7 +123,10 @@ export function openLab(place, { defaultSource, hub, announce, onClose }) {
       try {
         if (!models.length) {
           const from = typeof source === 'string' ? { cache: true, allowOffline: true, hub } : {}
-          models = await Promise.all([load(source, from), load(blob)])
+          const both = await Promise.all([load(source, from), load(blob)])
+          /* The lab was closed, or another model is made. */
+          if (!chat.isConnected) return both.forEach((model) => model.close())
+          models = both
         }
         const texts = await Promise.all(models.map(async (model, i) => {
           answers[i].text.textContent = ''
