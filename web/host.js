@@ -31,6 +31,11 @@ export function engineCalls() {
       quantizing = await Quantizing.start(descriptor, options, context)
       return { size: quantizing.size, report: quantizing.report(), tokens: quantizing.tokens }
     },
+    async imatrix([descriptor, options], context) {
+      const { Quantizing } = await import('./quantizing.js')
+      const collecting = /** @type {import('./calibrating.js').Calibrating} */ (quantizing = await Quantizing.start(descriptor, options, context))
+      return { bytes: await collecting.imatrix(), tokens: collecting.tokens }
+    },
     quantized: (_, context) => (turn = turn.then(() => (ending ? null : quantizing.next(context)))),
     quantizeReport: () => quantizing.report(),
     async end() {

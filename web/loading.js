@@ -35,8 +35,10 @@ export class Loading {
   #binding
   #loader
   #asker
-  #status
+  #status = NEED_DATA
   #parts
+  /** What came with the header. @type {import('./planning.js').Chunk[] | undefined} */
+  #header
   #reported = 0
   /** @type {(() => void)[]} */
   #waiting = []
@@ -45,13 +47,12 @@ export class Loading {
   /** @type {(warning: NiblError) => void} */
   onWarning = () => {}
 
-  /** @param {{ input: Input, binding: import('./binding.js').Binding, loader: number, model: number, status: number, choice: Choice,
-   *   plan: import('./binding.js').Plan, onProgress: (progress: Progress) => void, parts?: boolean }} of */
-  constructor({ input, binding, loader, model, status, choice, plan, onProgress, parts }) {
+  /** @param {{ input: Input, binding: import('./binding.js').Binding, loader: number, model: number, choice: Choice, plan: import('./binding.js').Plan,
+   *   onProgress: (progress: Progress) => void, header: import('./planning.js').Chunk[], parts?: boolean }} of */
+  constructor({ input, binding, loader, model, choice, plan, onProgress, header, parts }) {
     this.#input = input
     this.#binding = binding
     this.#loader = loader
-    this.#status = status
     this.#parts = parts
     this.onProgress = onProgress
     this.binding = binding
@@ -63,6 +64,9 @@ export class Loading {
       wanted: () => binding.wantedRange(loader),
       fileName: (/** @type {number} */ file) => binding.fileName(loader, file),
     }
+    /* Where weights come and go, not before whoever asks for them has said in which parts. */
+    if (parts) this.#header = header
+    else this.#replay(header)
     /** Ends when all weights have arrived; at once where they come and go, which whoever needs them asks for (feed()). */
     this.complete = parts ? Promise.resolve() : this.#receive()
     this.complete.catch(() => {})
@@ -124,10 +128,7 @@ export class Loading {
     const { header, plan, choice } = planned
     const threads = startThreads(binding.module, choice.threads)
     threads.catch(() => {})
-    /* What came with the header of a file is here already. */
-    let status = NEED_DATA
-    for (const chunk of header) status = binding.feed(loader, chunk)
-    const loading = new Loading({ input, binding, loader, model, status, plan, choice, onProgress, parts: options.parts })
+    const loading = new Loading({ input, binding, loader, model, plan, choice, onProgress, header, parts: options.parts })
     loading.onWarning = onWarning
     await unlessAborted(threads, signal)
     return loading
@@ -157,8 +158,18 @@ export class Loading {
     }
   }
 
+  /** Of a file, its first weights. @param {import('./planning.js').Chunk[]} header */
+  #replay(header) {
+    for (const chunk of header) this.#status = this.#binding.feed(this.#loader, chunk)
+  }
+
   /** Hands over what comes next. */
   async feed() {
+    if (this.#header) {
+      this.#replay(this.#header)
+      this.#header = undefined
+      return
+    }
     if (this.#parts) await this.#input.turn(this.#asker)
     const chunk = await this.#input.next(this.#asker)
     if (!chunk) throw new NiblError('TRUNCATED', 'nothing more is wanted, but the model is not complete.')

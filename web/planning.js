@@ -331,7 +331,7 @@ export class Planner {
 
   /** Whether this recipe needs the model in memory, and whether a text to calibrate with. @param {import('./binding.js').QuantizeOptions} recipe */
   needs(recipe) {
-    return this.binding.recipeNeeds(recipe)
+    return this.binding.recipeNeeds(this.loader, recipe)
   }
 
   /** Of the file that a recipe makes, the size and the beginning. Nothing else can be asked afterwards.

@@ -30,10 +30,10 @@ export class Quantizing {
   }
 
   /**
-   * Reads the header. Where types, format or methods look at the model, that comes layer by layer (calibrating.js).
+   * Reads the header. Where types, format or methods look at the model, or its tensors are not those of a file, it comes layer by layer (calibrating.js).
    * @param {import('./source.js').Descriptor} descriptor
    * @param {QuantizeOptions & import('./planning.js').InputOptions & { binary?: string, threads?: number, inProcess: boolean, wasmUrl?: string,
-   *   mixed?: import('./calibrating.js').Mixed, calibration?: string | true, calibrationTokens: number }} options
+   *   mixed?: import('./calibrating.js').Mixed, dataset?: string, calibration?: string | true, calibrationTokens: number }} options
    * @param {import('./protocol.js').CallContext} context
    * @returns {Promise<Quantizing | import('./calibrating.js').Calibrating>}
    */
