@@ -175,7 +175,7 @@ test('an imatrix of a text: the bytes of the native program, which quantize() ta
   assert.equal((await imatrix(f16)).calibrationTokens, 8192)
   await assert.rejects(imatrix(f16, { calibration: '' }), niblError('BAD_ARGUMENT', /0 calibration tokens/))
   await assert.rejects(imatrix(f16, /** @type {any} */ ({ type: 'q4_0' })), niblError('BAD_ARGUMENT', /type/))
-  await assert.rejects(imatrix(join(folder, 'none.gguf')), niblError('DOWNLOAD_FAILED', /none/))
+  await assert.rejects(imatrix(join(folder, 'none.gguf')), niblError('FILE_FAILED', /none/))
   const controller = new AbortController()
   await assert.rejects(imatrix(f16, { calibration: text, signal: controller.signal, onProgress: ({ phase }) => phase === 'measure' && controller.abort() }), isAbort)
 })
