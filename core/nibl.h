@@ -492,9 +492,10 @@ nibl_status nibl_quantizer_new(nibl_loader *loader, const nibl_quantize_options 
                                nibl_quantizer **out);
 void nibl_quantizer_free(nibl_quantizer *quantizer);
 
-/* Whether the types or the format of the options need nibl_model_quantizer_new, with or without a calibration; and whether
- * their methods, which all are known, need one with. */
-bool nibl_quantize_needs_model(const nibl_quantize_options *options);
+/* Whether the types or the format of the options, or the source whose header the loader has (NULL: whatever it is), need
+ * nibl_model_quantizer_new, with or without a calibration; and whether their methods, which all are known, need one with. Sources are
+ * folders whose tensors are not those of a GGUF file: transposed, or one for every expert. */
+bool nibl_quantize_needs_model(nibl_loader *loader, const nibl_quantize_options *options);
 bool nibl_quantize_needs_text(const nibl_quantize_options *options);
 
 /* The same of a model, with methods that look at what a text makes of it: `tokens` (count, at most 2^20) are computed in

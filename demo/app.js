@@ -96,31 +96,35 @@ async function open(source, name) {
   $('loading-title').textContent = `Loading ${name}`
   announce(`Loading ${name}`)
   const controller = (running = new AbortController())
+  const isRemote = typeof source === 'string'
+  /** @type {Model} */
+  let opened
   try {
     const onProgress = progressMeter()
-    const isRemote = typeof source === 'string'
     const onWarning = (/** @type {NiblError} */ warning) => showError(warning)
     const from = isRemote && { cache: true, allowOffline: true, hub, token: token.value.trim() || undefined }
-    model = await load(source, { early: true, signal: controller.signal, onProgress, onWarning, ...from })
-    if (isRemote) keep()
-    running = null
-    const opened = model
-    opened.ready.then(
-      () => {
-        showFacts()
-        announce(`${name} is ready`)
-      },
-      (error) => opened === model && fail(error),
-    ).finally(hideProgress)
-    $('model-name').textContent = name
-    $('model-name').title = `${opened.info.name}, ${opened.info.architecture}`
-    maxTokens.max = String(opened.info.contextLength)
-    show('ready')
-    showFacts()
-    prompt.focus()
+    opened = await load(source, { early: true, signal: controller.signal, onProgress, onWarning, ...from })
   } catch (error) {
-    fail(error)
+    if (running === controller) fail(error) /* else it gave way to another one */
+    return
   }
+  if (running !== controller) return opened.close()
+  running = null
+  model = opened
+  if (isRemote) keep()
+  opened.ready.then(
+    () => {
+      showFacts()
+      announce(`${name} is ready`)
+    },
+    (error) => opened === model && fail(error),
+  ).finally(hideProgress)
+  $('model-name').textContent = name
+  $('model-name').title = `${opened.info.name}, ${opened.info.architecture}`
+  maxTokens.max = String(opened.info.contextLength)
+  show('ready')
+  showFacts()
+  prompt.focus()
 }
 
 /** @param {unknown} error */

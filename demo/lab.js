@@ -28,7 +28,7 @@ const phases = { download: 'loading', measure: 'measuring', quantize: 'quantizin
 /** @param {string} text @param {string[][]} options */
 function choice(text, options) {
   const select = element('select', {}, options.map(([value, label]) => element('option', { value, textContent: label })))
-  return { select, label: element('label', {}, [text, select]) }
+  return { select, label: element('label', { className: 'grow' }, [text, select]) }
 }
 
 /** @param {number} bytes */
@@ -55,7 +55,7 @@ export function openLab(place, { defaultSource, hub, announce, onClose }) {
   const stop = element('button', { type: 'button', textContent: 'Stop', hidden: true })
   const form = element('form', {}, [
     element('label', { className: 'grow' }, ['Model', address]),
-    element('label', {}, ['or a file', picker]),
+    element('label', { className: 'grow' }, ['or a file', picker]),
     type.label, method.label, textLabel,
     element('label', { className: 'check' }, [again, 'also if it is quantized already: its loss stays']),
     start, stop,
@@ -123,7 +123,10 @@ export function openLab(place, { defaultSource, hub, announce, onClose }) {
       try {
         if (!models.length) {
           const from = typeof source === 'string' ? { cache: true, allowOffline: true, hub } : {}
-          models = await Promise.all([load(source, from), load(blob)])
+          const both = await Promise.all([load(source, from), load(blob)])
+          /* The lab was closed, or another model is made. */
+          if (!chat.isConnected) return both.forEach((model) => model.close())
+          models = both
         }
         const texts = await Promise.all(models.map(async (model, i) => {
           answers[i].text.textContent = ''

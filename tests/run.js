@@ -36,6 +36,8 @@ const stepMinutes = 15
 
 const node24 = join(root, '.toolchain/bin/node24')
 const architecture = 'tests/web/architecture.test.js'
+/** Where a test is many runs. */
+const long = { NIBL_TEST_SECONDS: '540' }
 
 // ---- Running and counting ------------------------------------------------------------------------------------------
 
@@ -74,13 +76,20 @@ function run([program, ...args], env = {}) {
       say(String(data), page)
     })
     child.stderr.on('data', (data) => say(String(data), page))
-    const kill = () => child.pid && process.kill(-child.pid, 'SIGKILL')
+    const kill = () => {
+      try {
+        process.kill(-Number(child.pid), 'SIGKILL')
+      } catch {
+        /* all of them have ended */
+      }
+    }
     const timer = setTimeout(() => {
       tell(`killed after ${stepMinutes} minutes`)
       kill()
     }, stepMinutes * 60e3)
     process.once('exit', kill)
     child.on('error', (error) => tell(`cannot run ${program}: ${error.message}`))
+    child.on('exit', kill) /* what a test has left behind that was ended */
     child.on('close', (code) => {
       clearTimeout(timer)
       process.removeListener('exit', kill)
@@ -142,12 +151,13 @@ async function ctest(preset) {
   return { passed: tests - failures - skipped, failed: Math.max(failures, Number(!ok)), skipped }
 }
 
-/** Runs test files of node:test. @param {string} program @param {string[]} files
- * @param {Record<string, string>} [env] @returns {Promise<Counts>} */
+/** Runs test files of node:test. A test that hangs ends its file, and is named (limit.js). @param {string} program
+ * @param {string[]} files @param {Record<string, string>} [env] @returns {Promise<Counts>} */
 async function nodeTests(program, files, env) {
   if (!files.length) return none()
   const { ok, report } = await runWithReport((file) => [
     program,
+    '--import=./tests/limit.js',
     '--test',
     '--test-concurrency=1',
     '--test-timeout=600000',
@@ -156,7 +166,7 @@ async function nodeTests(program, files, env) {
     '--test-reporter=tap',
     `--test-reporter-destination=${file}`,
     ...files,
-  ], env)
+  ], { NIBL_TEST_SECONDS: '120', ...env })
   /** @param {string} name */
   const number = (name) => Number(new RegExp(`^# ${name} (\\d+)$`, 'm').exec(report)?.[1] ?? 0)
   const failed = number('fail') + number('cancelled')
@@ -296,7 +306,7 @@ const parts = {
     setup: ['modules', 'devmodules', 'browser'],
     build: ['native', ...wasmPresets],
     model: true,
-    steps: () => [() => nodeTests(process.execPath, filesIn('tests/browser', '.test.js'))],
+    steps: () => [() => nodeTests(process.execPath, filesIn('tests/browser', '.test.js'), { NIBL_TEST_SECONDS: '300' })],
   },
   firefox: {
     about: 'the library and the page in Firefox',
@@ -318,7 +328,7 @@ const parts = {
     setup: ['modules', 'devmodules', 'browser', 'packagetools'],
     build: ['wasi', ...wasmPresets],
     model: true,
-    steps: () => [() => nodeTests(process.execPath, ['tests/package.test.js', 'tests/ai-sdk.test.js', 'tests/schemas.test.js'])],
+    steps: () => [() => nodeTests(process.execPath, ['tests/package.test.js', 'tests/ai-sdk.test.js', 'tests/schemas.test.js'], { NIBL_TEST_SECONDS: '300' })],
   },
   readme: {
     alone: true,
@@ -326,7 +336,7 @@ const parts = {
     setup: ['modules', 'devmodules', 'wasmtime', 'browser'],
     build: ['native', 'wasi', ...wasmPresets],
     model: true,
-    steps: () => [() => nodeTests(process.execPath, ['tests/readme.test.js'])],
+    steps: () => [() => nodeTests(process.execPath, ['tests/readme.test.js'], long)],
   },
   'one-result': {
     script: true,
@@ -334,7 +344,7 @@ const parts = {
     setup: ['modules', 'devmodules', 'node24', 'wasmtime', 'browser'],
     build: ['native', 'aarch64', 'wasi', 'wasi-relaxed', ...wasmPresets],
     model: true,
-    steps: () => [() => nodeTests(process.execPath, ['tests/one-result.test.js', 'tests/one-result-small.test.js', 'tests/arrival.test.js'])],
+    steps: () => [() => nodeTests(process.execPath, ['tests/one-result.test.js', 'tests/one-result-small.test.js', 'tests/arrival.test.js'], long)],
   },
   asan: {
     about: 'C tests with address and undefined-behaviour sanitizers',

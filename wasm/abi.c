@@ -73,9 +73,9 @@ static nibl_quantize_options options_of(const abi_quantize_options *o) {
                                    .imatrix_bytes = o->imatrix_bytes};
 }
 
-bool nibl_abi_quantize_needs_model(const abi_quantize_options *o) {
+bool nibl_abi_quantize_needs_model(nibl_loader *loader, const abi_quantize_options *o) {
     const nibl_quantize_options options = options_of(o);
-    return nibl_quantize_needs_model(&options);
+    return nibl_quantize_needs_model(loader, &options);
 }
 
 bool nibl_abi_quantize_needs_text(const abi_quantize_options *o) {

@@ -7,7 +7,7 @@ import * as fs from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
-import { SetupError, isProgram, main, progress, root, setup } from './setup.js'
+import { SetupError, isProgram, main, progress, replaceFile, root, setup } from './setup.js'
 
 export const variants = [
   'simd128', 'relaxed', 'simd128-threads', 'relaxed-threads', 'simd128-memory64', 'relaxed-memory64',
@@ -97,7 +97,7 @@ export async function build(presets, { tests = true } = {}) {
         bar.show((index + Number(percent[1]) / 101) / presets.length)
       })
       /* What `npx nibl` runs. */
-      if (preset === 'wasi') fs.copyFileSync(join(root, 'build/wasi/nibl.wasm'), join(root, 'web/dist/nibl-cli.wasm'))
+      if (preset === 'wasi') replaceFile(join(root, 'web/dist/nibl-cli.wasm'), fs.readFileSync(join(root, 'build/wasi/nibl.wasm')))
     }
     bar?.done()
     /* Bundled anew each time: a module may have changed. It needs the development's modules. */

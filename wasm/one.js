@@ -5,7 +5,7 @@
 import * as fs from 'node:fs'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
-import { root } from './setup.js'
+import { replaceFile, root } from './setup.js'
 
 const web = join(root, 'web')
 const dist = join(web, 'dist')
@@ -72,6 +72,6 @@ export async function writeOne(variants) {
   const names = [...exported].map(([, made, passed]) => made ?? passed)
   const about = `/* nibl ${version}, MIT: the whole package in one file (wasm/one.js); its types are those of nibl.d.ts */`
   const text = `${about}\nexport const { ${names.join(', ')} } = await (${unpack})(${table}, "${base64}")\n`
-  fs.writeFileSync(onePath, text)
+  replaceFile(onePath, text)
   return text.length
 }

@@ -137,6 +137,17 @@ async function watched(label, total, dir, work) {
   }
 }
 
+// ---- files -------------------------------------------------------------------------------------------------------
+
+/** Writes a file that somebody may be reading: they see the old one or the new one, whole. @param {string} path
+ * @param {string | Uint8Array} bytes */
+export function replaceFile(path, bytes) {
+  const made = join(root, 'build', `${basename(path)}.${process.pid}`)
+  fs.mkdirSync(dirname(made), { recursive: true })
+  fs.writeFileSync(made, bytes)
+  fs.renameSync(made, path)
+}
+
 // ---- fetching ----------------------------------------------------------------------------------------------------
 
 /** @param {string} file @returns {Promise<string>} */

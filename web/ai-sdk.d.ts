@@ -6,9 +6,9 @@
  *   import { languageModel } from 'nibl/ai-sdk'
  *   const { text } = await generateText({ model: languageModel(await load('model.gguf')), prompt: 'Hello!' })
  *
- * Text, streams, objects (JSON Schema, always valid: see `schema` of generate()) and function tools; a `toolChoice` that
- * demands a call makes a valid one certain. Images and penalties are refused or warned of. Without `temperature` the most
- * likely token is taken.
+ * Text, streams (also of the input of calls, as it comes), objects (JSON Schema, always valid: see `schema` of generate()) and
+ * function tools; a `toolChoice` that demands a call makes a valid one certain. Images and penalties are refused or warned of.
+ * Without `temperature` the most likely token is taken.
  */
 import type { Model } from './nibl.d.ts'
 

@@ -1,5 +1,5 @@
 /** A loaded model as a language model of the AI SDK (provider specification v4). Types and manual: ai-sdk.d.ts. */
-import { readCalls } from './calls.js'
+import { CallReader, readCalls } from './calls.js'
 import { callSchema, withTools } from './tools.js'
 
 /** @typedef {import('./nibl.d.ts').Model} Model */
@@ -67,6 +67,48 @@ function endOf({ prefill, finish }, pieces, called) {
   }
 }
 
+/** The parts of an answer as those of the SDK's stream: texts and calls, each begun, in pieces, and ended. */
+class Telling {
+  /** @type {{ id: string, toolName?: string, input: string } | null} what was begun and not ended */
+  #open = null
+  #count = 0
+
+  /** @param {string} type @param {string} delta */
+  #delta(type, delta) {
+    const open = /** @type {{ id: string, input: string }} */ (this.#open)
+    open.input += delta
+    return { type, id: open.id, delta }
+  }
+
+  /** @param {import('./calls.js').Part} part */
+  *part(part) {
+    if ('name' in part) yield* this.#begin(part.name)
+    else if ('arguments' in part) yield this.#delta('tool-input-delta', part.arguments)
+    else if (part.text) {
+      if (!this.#open || this.#open.toolName !== undefined) yield* this.#begin()
+      yield this.#delta('text-delta', part.text)
+    }
+  }
+
+  /** @param {string} [toolName] */
+  *#begin(toolName) {
+    yield* this.end()
+    const isCall = toolName !== undefined
+    this.#open = { id: isCall ? crypto.randomUUID() : String(this.#count++), toolName, input: '' }
+    const { id } = this.#open
+    yield isCall ? { type: 'tool-input-start', id, toolName } : { type: 'text-start', id }
+  }
+
+  /** @param {boolean} [cut] a call that did not come whole is none */
+  *end(cut = false) {
+    if (!this.#open) return
+    const { id, toolName, input } = this.#open
+    this.#open = null
+    yield { type: toolName === undefined ? 'text-end' : 'tool-input-end', id }
+    if (toolName !== undefined && !cut) yield { type: 'tool-call', toolCallId: id, toolName, input }
+  }
+}
+
 /** @type {typeof import('./ai-sdk.d.ts').languageModel} */
 export function languageModel(model, { modelId = 'nibl' } = {}) {
   /** @param {any} given */
@@ -100,27 +142,18 @@ export function languageModel(model, { modelId = 'nibl' } = {}) {
 
     async doStream(given) {
       const { pieces, tools, warnings } = ask(given)
-      const id = '0'
       async function* parts() {
         yield { type: 'stream-start', warnings }
+        const reader = tools.length ? new CallReader(tools) : null
+        const told = new Telling()
         const texts = []
-        let open = false
         for await (const { text } of pieces) {
           texts.push(text)
-          if (tools.length || !text) continue /* calls are told whole */
-          if (!open) yield { type: 'text-start', id }
-          open = true
-          yield { type: 'text-delta', id, delta: text }
+          for (const part of reader ? reader.push(text) : [{ text }]) yield* told.part(part)
         }
-        const { text, called } = contentOf(texts.join(''), tools)
-        if (tools.length && text) {
-          yield { type: 'text-start', id }
-          yield { type: 'text-delta', id, delta: text }
-          open = true
-        }
-        if (open) yield { type: 'text-end', id }
-        yield* called
-        yield { type: 'finish', ...endOf(model.stats, texts, called.length > 0) }
+        for (const part of reader?.end() ?? []) yield* told.part(part)
+        yield* told.end(Boolean(reader?.open))
+        yield { type: 'finish', ...endOf(model.stats, texts, Boolean(reader?.count) && !reader?.open) }
       }
       const source = parts()
       const stream = new ReadableStream({

@@ -180,6 +180,16 @@ export async function startThreads({ PThread }, threads) {
   for (const worker of workers) worker.unref?.()
 }
 
+const PARTING = 100 /* ms */
+
+/** Ends those workers, which the core has let go of. Chromium never ends a worker whose own workers end beside it: they have time to.
+ * @param {any} module of an instance */
+export async function endThreads({ PThread }) {
+  if (!PThread) return
+  PThread.terminateAllThreads()
+  await new Promise((resolve) => setTimeout(resolve, PARTING))
+}
+
 /** @param {number} bytes */
 function megabytes(bytes) {
   return Math.ceil(bytes / 2 ** 20)

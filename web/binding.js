@@ -274,10 +274,10 @@ export class Binding {
     }
   }
 
-  /** @param {QuantizeOptions} options */
-  recipeNeeds(options) {
+  /** @param {Pointer} loader its header is there @param {QuantizeOptions} options */
+  recipeNeeds(loader, options) {
     return this.#withRecipe(options, (recipe) => ({
-      model: Boolean(this.#enter('nibl_abi_quantize_needs_model', [recipe])),
+      model: Boolean(this.#enter('nibl_abi_quantize_needs_model', [loader, recipe])),
       text: Boolean(this.#enter('nibl_abi_quantize_needs_text', [recipe])),
     }))
   }
@@ -308,10 +308,23 @@ export class Binding {
     )
   }
 
-  /** @param {Pointer} allotment @returns {{ status: number, done: number }} `done`: a share */
-  stepAllotment(allotment) {
-    const status = this.call('nibl_allotment_step', allotment, this.#scratch)
+  /** @param {Pointer} model @param {{ tokens: Int32Array, window: number, threads: number, dataset: string }} how @returns {Pointer} */
+  newImatrix(model, { tokens, window, threads, dataset }) {
+    return this.#withBytes(utf8.encode(`${dataset}\0`), (name) =>
+      this.#withBytes(bytesOf(tokens), (list) => this.#make('nibl_imatrix_new', model, list, tokens.length, window, name, threads)),
+    )
+  }
+
+  /** @param {'allotment' | 'imatrix'} kind @param {Pointer} object @returns {{ status: number, done: number }} `done`: a share */
+  measure(kind, object) {
+    const status = this.call(`nibl_${kind}_step`, object, this.#scratch)
     return { status, done: this.#f64(0) }
+  }
+
+  /** The file: a copy. @param {Pointer} imatrix */
+  imatrixBytes(imatrix) {
+    this.#enter('nibl_imatrix_bytes', [imatrix, this.#scratch, this.#scratch + this.#wordBytes])
+    return this.#bytes(this.#word(0), this.#word(1)).slice()
   }
 
   /** Of the folder that comes out, the file that the last output belongs to; null where one file comes out. @param {Pointer} quantizer */
@@ -576,7 +589,7 @@ export class Binding {
     return Boolean(this.#enter('nibl_sampler_done', [sampler]))
   }
 
-  /** @param {'loader' | 'model' | 'decoder' | 'sampler' | 'grammar' | 'quantizer' | 'allotment'} kind @param {Pointer} object */
+  /** @param {'loader' | 'model' | 'decoder' | 'sampler' | 'grammar' | 'quantizer' | 'allotment' | 'imatrix'} kind @param {Pointer} object */
   free(kind, object) {
     this.#enter(`nibl_${kind}_free`, [object])
   }

@@ -4,7 +4,7 @@
  * what it has for the next one; only one that has succeeded calls a file complete.
  */
 import { openBackend } from './backend.js'
-import { NiblError, throwIfAborted } from './errors.js'
+import { FileChanged, NiblError, throwIfAborted } from './errors.js'
 import { Entry, readJournal } from './journal.js'
 import { sha256 } from './sha256.js'
 import { CHUNK } from './stream.js'
@@ -37,13 +37,20 @@ export class Shelf {
   /** @type {Set<{ entry: Entry, file: UrlSource }>} */
   #open = new Set()
   #warn
+  #trusting
   /** @type {Backend | null} */
   backend = null
   offline = false
+  /** Nothing was read of which the server has not said yet that it is still the same. */
+  confirmed = true
+  /** That it is not, or why it does not say. @type {unknown} */
+  problem
+  #confirming = Promise.resolve()
 
-  /** @param {{ cache: true | string | Backend, allowOffline: boolean, signal?: AbortSignal }} options @param {string} model
-   * @param {(warning: NiblError) => void} warn */
-  constructor({ cache, allowOffline, signal }, model, warn) {
+  /** @param {{ cache: true | string | Backend, allowOffline: boolean, signal?: AbortSignal, trusting?: boolean }} options `trusting`: a
+   * complete file is read while the server is asked, and confirm() waited for @param {string} model @param {(warning: NiblError) => void} warn */
+  constructor({ cache, allowOffline, signal, trusting = false }, model, warn) {
+    this.#trusting = trusting
     this.cache = cache
     this.allowOffline = allowOffline
     this.signal = signal
@@ -62,6 +69,7 @@ export class Shelf {
   /** @param {UrlSource} file @returns {Promise<Entry | null>} */
   async entryOf(file) {
     if (!this.backend) return null
+    await this.confirm()
     let entry
     try {
       entry = await Entry.open(this.backend, idOf(file.key), this.signal)
@@ -84,22 +92,39 @@ export class Shelf {
     if (file.fixed || !ranges.list.length || (this.offline && complete)) return
     const [first, end] = ranges.list[0]
     const start = Math.max(first, end - PROBE)
+    const ours = new Uint8Array(end - start)
+    const got = await entry.read(start, ours).catch(() => 0)
+    const same = this.#isSame(entry, file, start, got < ours.length ? null : ours)
+    if (!this.#trusting || !complete) return (await same) ? undefined : entry.clear()
+    this.confirmed = false
+    this.#confirming = same.then((same) => {
+      if (!same) throw new FileChanged()
+      this.confirmed = true
+    })
+    this.#confirming.catch((problem) => (this.problem = problem))
+  }
+
+  /** @param {Entry} entry @param {UrlSource} file @param {number} start @param {Uint8Array | null} ours what it has there */
+  async #isSame({ head, complete }, file, start, ours) {
     try {
       const mayFail = this.allowOffline && complete
-      const stream = await file.open({ start, end }, mayFail ? 0 : undefined)
-      const same = await sameBytes(entry, stream, start, end)
+      const stream = await file.open({ start, end: start + (ours?.length ?? 1) }, mayFail ? 0 : undefined)
+      const same = ours !== null && (await isEqual(stream, ours))
       await stream.cancel()
-      const versions = [file.validator === head.validator, !file.size || !head.size || file.size === head.size]
+      const versions = [file.validator === head?.validator, !file.size || !head?.size || file.size === head.size]
       const sure = stream.ranged ? same : file.validator !== null
-      if (!sure || versions.includes(false)) await entry.clear()
+      return sure && !versions.includes(false)
     } catch (error) {
       if (!isUnreachable(error) || !complete) throw error
-      if (this.allowOffline) this.offline = true
-      else {
-        const { message, code } = /** @type {NiblError} */ (error)
-        throw new NiblError(code, `${message} The model is in the cache, which may be used unasked with allowOffline.`, { cause: error })
-      }
+      if (this.allowOffline) return (this.offline = true)
+      const { message, code } = /** @type {NiblError} */ (error)
+      throw new NiblError(code, `${message} The model is in the cache, which may be used unasked with allowOffline.`, { cause: error })
     }
+  }
+
+  /** Rejects with FileChanged where what was read is not what the server has. */
+  confirm() {
+    return this.#confirming
   }
 
   /** The cache cannot be written or read: the load goes on without it. @param {unknown} cause */
@@ -117,6 +142,7 @@ export class Shelf {
   /** The end of a load. @param {unknown} [error] that it ended with */
   async close(error) {
     const bad = error instanceof NiblError && ['BAD_FILE', 'TRUNCATED', 'INTEGRITY'].includes(error.code)
+    await this.#confirming.catch(() => {})
     try {
       for (const { entry, file } of this.#open) {
         if (bad) await entry.clear()
@@ -160,11 +186,9 @@ export class Shelf {
   }
 }
 
-/** @param {Entry} entry @param {import('./stream.js').Stream} stream @param {number} start @param {number} end */
-async function sameBytes(entry, stream, start, end) {
+/** @param {import('./stream.js').Stream} stream @param {Uint8Array} ours */
+async function isEqual(stream, ours) {
   if (!stream.ranged) return false
-  const ours = new Uint8Array(end - start)
-  if ((await entry.read(start, ours).catch(() => 0)) < ours.length) return false
   for (let at = 0; at < ours.length; ) {
     const bytes = await stream.read()
     if (!bytes || bytes.some((byte, i) => byte !== ours[at + i])) return false
@@ -271,7 +295,8 @@ class CachedStream {
     this.#end = Infinity
   }
 
-  #open() {
+  async #open() {
+    await this.#shelf.confirm()
     return this.#file.open({ start: this.offset, end: Math.min(this.#entry.ranges.nextStart(this.offset), this.#end) })
   }
 
@@ -341,38 +366,74 @@ class CachedStream {
 
 /** @typedef {true | string | Backend} Place */
 
-/** @param {string} name */
-const stateKey = (name) => `state ${name}`
+/** Two places for every name: a state is written beside the one that is there, which goes once the new one is whole.
+ * @param {string} name */
+const statePlaces = (name) => ['', ' (other)'].map((other) => idOf(`state ${name}${other}`))
+
+/** Which of the two holds the state, and how often one was kept; place -1: neither. @param {Backend} backend @param {string} name */
+async function findState(backend, name) {
+  const found = { place: -1, turn: 0 }
+  for (const [place, id] of statePlaces(name).entries()) {
+    const { head, complete } = readJournal((await backend.text(`${id}.journal`)) ?? '')
+    const turn = head?.turn ?? 0
+    if (complete && (found.place < 0 || turn > found.turn)) Object.assign(found, { place, turn })
+  }
+  return found
+}
+
+/** @param {Backend} backend @param {string} id @param {AbortSignal} [signal] */
+async function clearState(backend, id, signal) {
+  const entry = await Entry.open(backend, id, signal)
+  await entry.clear().finally(() => entry.close())
+}
 
 /** Keeps the state of a conversation, instead of one that had this name. @param {Place} cache @param {string} name @param {Blob} state
  * @param {AbortSignal} [signal] */
 export async function keepState(cache, name, state, signal) {
-  /** @type {Entry | undefined} */
-  let entry
+  const places = statePlaces(name)
+  let unlock = () => {}
   try {
-    const key = stateKey(name)
-    entry = await Entry.open(await openBackend(cache), idOf(key), signal)
+    const backend = await openBackend(cache)
+    unlock = await backend.lock(`${places[0]}-keep`, signal)
+    const { place, turn } = await findState(backend, name)
+    const id = places[place === 0 ? 1 : 0]
+    await writeState(backend, id, { key: id, name, model: name, size: state.size, validator: null, state: true, turn: turn + 1 }, state, signal)
+    /* Where somebody reads it still, it stays until the next one is kept. */
+    if (place >= 0) await clearState(backend, places[place], signal).catch(() => {})
+  } catch (error) {
+    throw signal?.aborted ? error : failure(error, (reason) => `The conversation "${name}" is not kept in the cache: ${reason}.`)
+  } finally {
+    unlock()
+  }
+}
+
+/** @param {Backend} backend @param {string} id @param {import('./journal.js').Head} head @param {Blob} state @param {AbortSignal} [signal] */
+async function writeState(backend, id, head, state, signal) {
+  const entry = await Entry.open(backend, id, signal)
+  try {
     await entry.clear()
     for (let at = 0; at < state.size; at += CHUNK) {
       throwIfAborted(signal)
-      const bytes = new Uint8Array(await state.slice(at, at + CHUNK).arrayBuffer())
-      await entry.write({ key, name, model: name, size: state.size, validator: null, state: true }, at, bytes)
+      await entry.write(head, at, new Uint8Array(await state.slice(at, at + CHUNK).arrayBuffer()))
     }
     await entry.commit(state.size)
   } catch (error) {
-    await entry?.clear().catch(() => {})
-    throw signal?.aborted ? error : failure(error, (reason) => `The conversation "${name}" is not kept in the cache: ${reason}.`)
+    await entry.clear().catch(() => {})
+    throw error
   } finally {
-    await entry?.close()
+    await entry.close()
   }
 }
 
 /** @param {Place} cache @param {string} name @param {AbortSignal} [signal] @returns {Promise<Blob>} */
 export async function keptState(cache, name, signal) {
-  const entry = await Entry.open(await openBackend(cache), idOf(stateKey(name)), signal)
+  const backend = await openBackend(cache)
+  const { place } = await findState(backend, name)
+  if (place < 0) throw new NiblError('NOT_FOUND', `There is no conversation "${name}" in the cache.`)
+  const entry = await Entry.open(backend, statePlaces(name)[place], signal)
   try {
     const { head, complete } = entry
-    if (!head || !complete) throw new NiblError('NOT_FOUND', `There is no conversation "${name}" in the cache.`)
+    if (!head || !complete) throw new NiblError('NOT_FOUND', `The conversation "${name}" was replaced while it was read. Try again.`)
     const parts = []
     for (let at = 0; at < head.size; at += CHUNK) {
       const part = new Uint8Array(Math.min(CHUNK, head.size - at))
@@ -412,7 +473,7 @@ export async function openCache(cache = true) {
       const { head, ranges, complete, used } = readJournal(text)
       const entry = of(head?.model, head?.state)
       entry.ids.push(id)
-      if (!head) continue
+      if (!head || (head.state && id !== statePlaces(head.name)[(await findState(backend, head.name)).place])) continue
       entry.files.push(head.name)
       entry.size += head.size || ranges.bytes
       entry.bytes += ranges.bytes

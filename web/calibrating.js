@@ -3,6 +3,7 @@
  * weights come and go, but where the source can be read only once, or all of it is measured first. Beside quantizing.js, which
  * goes row by row.
  */
+import { endThreads } from './binaries.js'
 import { MORE, NEED_DATA, OK } from './binding.js'
 import { Loading } from './loading.js'
 import { located } from './planning.js'
@@ -39,15 +40,18 @@ export function shareOf({ tensors }) {
  * factors take their places, its weights as floats and as they come out; of mixed precision what stands before every layer.
  * @param {any} description the core's, of the header @param {{ tokens: number, mixed: boolean }} what */
 export function calibrationBytes({ tensors }, { tokens, mixed }) {
+  const volume = (/** @type {number[]} */ shape) => shape.reduce((a, b) => a * b, 1)
   const matrices = tensors.filter((/** @type {any} */ { shape }) => shape.length > 1)
   const columns = matrices.map((/** @type {any} */ { shape }) => shape[0])
   const widest = Math.max(...columns)
   const width = matrices[0]?.shape[0] ?? 0
-  const largest = Math.max(...matrices.map((/** @type {any} */ { shape }) => shape.reduce((/** @type {number} */ a, /** @type {number} */ b) => a * b, 1)))
+  const largest = Math.max(...matrices.map((/** @type {any} */ { shape }) => volume(shape)))
   const layers = new Set(tensors.map((/** @type {any} */ { name }) => /^blk\.(\d+)/.exec(name)?.[1])).size
-  const layer = matrices.reduce((/** @type {number} */ sum, /** @type {any} */ { shape, name }) => (/^blk\.0\./.test(name) ? sum + shape[0] * shape[1] : sum), 0)
+  const layer = matrices.reduce((/** @type {number} */ sum, /** @type {any} */ { shape, name }) => (/^blk\.0\./.test(name) ? sum + volume(shape) : sum), 0)
+  /* Each has an input of its own; they are in one tensor, or in one each. */
+  const experts = Math.max(1, ...tensors.map((/** @type {any} */ { shape, name }) => Number(/^blk\.0\.ffn_\w+\.(\d+)\.weight/.exec(name)?.[1] ?? -1) + 1 || (/_exps\./.test(name) && shape[2]) || 1))
   const streams = 4 * tokens * (4 * width + widest)
-  const hessians = 4 * (3 * width ** 2 + widest ** 2) + 512 * widest
+  const hessians = 4 * ((2 + experts) * width ** 2 + experts * widest ** 2) + 512 * widest
   const measured = mixed ? 4 * 1024 * width * layers + 2048 * (largest / width) : 0
   return streams + hessians + 8 * layer + 8 * largest + measured
 }
@@ -60,6 +64,7 @@ export class Calibrating {
   /** @type {string | undefined} */
   #config
   #quantizer = 0
+  #imatrix = 0
   #status = MORE
   #ended = false
   /** Documents that are still to be copied. @type {string[]} */
@@ -76,10 +81,11 @@ export class Calibrating {
   }
 
   /**
-   * Loads the model, or only begins to, and measures it where the types are to be chosen.
+   * Loads the model, or only begins to, and measures it where the types are to be chosen. With a `dataset`, the name of the text,
+   * what comes out is an imatrix file, of imatrix().
    * @param {import('./planning.js').Input} input
    * @param {import('./planning.js').Planned} planned
-   * @param {Recipe & { mixed?: Mixed, text?: string, calibrationTokens: number, extra: number, share: number, parts: boolean }} options
+   * @param {Recipe & { mixed?: Mixed, dataset?: string, text?: string, calibrationTokens: number, extra: number, share: number, parts: boolean }} options
    * @param {import('./protocol.js').CallContext} context
    */
   static async start(input, planned, options, context) {
@@ -97,22 +103,24 @@ export class Calibrating {
   /** @param {number} threads */
   async #begin(threads) {
     const { binding, model } = this.#loading
-    const { text, calibrationTokens, mixed } = this.#options
+    const { text, calibrationTokens, mixed, dataset } = this.#options
     const { contextLength, parameters } = binding.modelInfo(model)
     const all = text === undefined ? new Int32Array(0) : binding.tokenize(model, text, { special: false, bos: false })
     const tokens = all.slice(0, calibrationTokens)
     this.tokens = tokens.length
-    const how = { recipe: { ...this.#options, threads, config: this.#config }, tokens, window: Math.min(contextLength, WINDOW) }
+    const window = Math.min(contextLength, WINDOW)
+    const how = { recipe: { ...this.#options, threads, config: this.#config }, tokens, window }
+    if (dataset !== undefined) {
+      this.#imatrix = binding.newImatrix(model, { tokens, window, threads, dataset })
+      return
+    }
     if (!mixed) {
       this.#quantizer = binding.newModelQuantizer(model, how)
       return
     }
     const allotment = binding.newAllotment(model, how, mixed.types)
     for (let status = MORE; status === MORE; ) {
-      await this.#breathe()
-      const { status: next, done } = binding.stepAllotment(allotment)
-      status = next
-      this.#context.emit({ progress: { phase: 'measure', loaded: done, total: 1 } })
+      status = await this.#measure('allotment', allotment)
     }
     /* Types for so many bytes of the whole file: its header depends on them. */
     const most = mixed.size ?? Math.floor((/** @type {number} */ (mixed.bitsPerWeight) / 8) * parameters)
@@ -124,6 +132,29 @@ export class Calibrating {
       left = Math.max(0, left - over)
     }
     binding.free('allotment', allotment)
+  }
+
+  /** @param {'allotment' | 'imatrix'} kind @param {number} object */
+  async #measure(kind, object) {
+    await this.#breathe()
+    const { status, done } = this.#loading.binding.measure(kind, object)
+    this.#context.emit({ progress: { phase: 'measure', loaded: done, total: 1 } })
+    return status
+  }
+
+  /** The whole file. */
+  async imatrix() {
+    try {
+      while (this.#status !== OK) {
+        if (this.#status === NEED_DATA) await this.#loading.feed()
+        this.#status = await this.#measure('imatrix', this.#imatrix)
+      }
+      await this.#finish()
+      return this.#loading.binding.imatrixBytes(this.#imatrix)
+    } catch (error) {
+      await this.#input.end(error)
+      throw located(error, this.#input.name)
+    }
   }
 
   /** Lets an abort come through. */
@@ -138,6 +169,14 @@ export class Calibrating {
 
   report() {
     return this.#loading.binding.quantizerReport(this.#quantizer)
+  }
+
+  /** Ends the threads: nothing may be asked afterwards. */
+  end() {
+    const { binding, model } = this.#loading
+    binding.free('quantizer', this.#quantizer)
+    binding.free('model', model)
+    return endThreads(binding.module)
   }
 
   /** What comes next; null at the end. @param {import('./protocol.js').CallContext} context @returns {Promise<Piece | null>} */
@@ -167,12 +206,16 @@ export class Calibrating {
       const bytes = await this.#input.document(name, DOCUMENT_LIMIT)
       if (bytes) return { file: name, bytes }
     }
-    if (this.#options.parts && !this.#ended) {
-      await this.#input.complete()
-      await this.#input.end()
-      this.#ended = true
-    }
+    await this.#finish()
     return null
+  }
+
+  /** All has come that is wanted of weights that come and go. */
+  async #finish() {
+    if (!this.#options.parts || this.#ended) return
+    await this.#input.complete()
+    await this.#input.end()
+    this.#ended = true
   }
 }
 

@@ -22,8 +22,8 @@ export class CallReader {
   #opening = ''
   /** @type {'' | ']' | '</tool_call>'} */
   #close = ''
-  /** Of the call at hand, characters of its arguments that were told; -1: not even its name. */
-  #told = -1
+  /** @type {CallScanner | null} the call at hand, as far as it was read */
+  #call = null
   /** Whether one was told since they began. */
   #any = false
   /** Calls that were begun. */
@@ -35,9 +35,7 @@ export class CallReader {
   }
 
   /** Whether a call was begun that has not ended. */
-  get open() {
-    return this.#told >= 0
-  }
+  open = false
 
   /** @param {string} piece @returns {Part[]} */
   push(piece) {
@@ -50,8 +48,9 @@ export class CallReader {
 
   /** What was held back, once nothing follows. @returns {Part[]} */
   end() {
-    const rest = this.open ? '' : this.#opening + this.#rest
+    const rest = this.open ? '' : this.#opening + (this.#call?.text ?? '') + this.#rest
     this.#rest = ''
+    this.#call = null
     const text = this.count ? rest.trimEnd() : rest
     return text ? [{ text }] : []
   }
@@ -105,71 +104,150 @@ export class CallReader {
 
   /** Reads a call, or what stands around it; returns whether there is more to read. @param {Part[]} parts */
   #readCall(parts) {
-    if (!this.open) this.#take(this.#rest.length - this.#rest.trimStart().length)
-    const rest = this.#rest
-    if (!rest) return false
-    if (this.#close === ']' && '[,'.includes(rest[0])) return this.#take(1)
-    if (this.#close && rest.startsWith(this.#close)) return this.#leave(parts, this.#close.length)
-    if (this.#close && this.#close.startsWith(rest)) return false
-    const { name, at, stop, end, bad } = scanCall(rest)
-    if (bad && this.open) {
-      this.#told = -1
-      return this.#leave(parts, stop)
+    if (!this.#call) {
+      this.#take(this.#rest.length - this.#rest.trimStart().length)
+      const rest = this.#rest
+      if (!rest) return false
+      if (this.#close === ']' && '[,'.includes(rest[0])) return this.#take(1)
+      if (this.#close && rest.startsWith(this.#close)) return this.#leave(parts, this.#close.length)
+      if (this.#close && this.#close.startsWith(rest)) return false
+      this.#call = new CallScanner()
     }
-    if (bad || (name !== undefined && !this.#names.has(name))) return this.#leave(parts)
-    if (name === undefined || (at === undefined && end === undefined)) return false
-    const value = at === undefined ? '{}' : rest.slice(at, stop)
+    const call = this.#call
+    const used = call.push(this.#rest)
+    this.#rest = this.#rest.slice(used)
+    const { name, ended, bad } = call
+    if (bad || (name !== undefined && !this.#names.has(name))) {
+      this.#rest = (this.open ? call.behind : call.text) + this.#rest
+      this.open = false
+      this.#call = null
+      return this.#leave(parts)
+    }
     /* A text is JSON within JSON, and told when it is whole; so is what is no object. */
-    const isObject = value[0] === '{'
-    if (!isObject && end === undefined) return false
+    if (name === undefined || !(ended || call.first === '{')) return false
     if (!this.open) {
       parts.push({ call: this.count, name })
       this.count++
-      this.#told = 0
+      this.open = true
       this.#any = true
       this.#opening = ''
+      call.text = ''
     }
-    const text = isObject ? value : value[0] === '"' ? parseText(value) : value
-    if (text.length > this.#told) parts.push({ call: this.count - 1, arguments: text.slice(this.#told) })
-    this.#told = text.length
-    if (end === undefined) return false
-    this.#told = -1
-    this.#take(end)
+    const value = call.first === '' ? '{}' : call.take()
+    const text = call.first === '"' ? parseText(value) : value
+    if (text) parts.push({ call: this.count - 1, arguments: text })
+    if (!ended) return false
+    this.open = false
+    this.#call = null
     return this.#close ? true : this.#leave(parts)
   }
 }
 
-/** Of an object that begins the text, as far as it is there: its name, where its arguments begin and stop, where it ends.
- * @param {string} text @returns {{ name?: string, at?: number, stop?: number, end?: number, bad?: boolean }} */
-function scanCall(text) {
-  /** @type {ReturnType<typeof scanCall>} */
-  const call = {}
-  if (text[0] !== '{') return { bad: true }
-  const blanks = /[\s,]*/y
-  const skip = (/** @type {number} */ from) => {
-    blanks.lastIndex = from
-    blanks.exec(text)
-    return blanks.lastIndex
+/** Reads an object that is a call as it comes, every character once. */
+class CallScanner {
+  /** All of it; what came behind its arguments. */
+  text = ''
+  behind = ''
+  /** @type {string | undefined} */
+  name
+  /** What its arguments, the first of them, begin with; '' before they do. */
+  first = ''
+  #inArguments = false
+  ended = false
+  bad = false
+  /** Of its arguments, what was not taken. */
+  #arguments = ''
+  /** @type {'{' | 'key' | ':' | 'value'} */
+  #awaits = '{'
+  #key = ''
+  /** The key or name at hand; what the key or value at hand begins with, '' between them. */
+  #part = ''
+  #kind = ''
+  #depth = 0
+  #quoted = false
+  #escaped = false
+
+  /** What came of the arguments since this was asked last. */
+  take() {
+    const some = this.#arguments
+    this.#arguments = ''
+    return some
   }
-  for (let i = skip(1); i < text.length; i = skip(i)) {
-    if (text[i] === '}') return { ...call, end: i + 1 }
-    if (text[i] !== '"') return { ...call, bad: true }
-    const colon = skip(valueEnd(text, i) ?? text.length)
-    if (colon >= text.length) return call
-    if (text[colon] !== ':') return { ...call, bad: true }
-    const key = text.slice(i + 1, text.lastIndexOf('"', colon))
-    const at = skip(colon + 1)
-    const stop = valueEnd(text, at)
-    if (key === 'name') {
-      if (at < text.length && text[at] !== '"') return { bad: true }
-      if (stop !== undefined) call.name = parseText(text.slice(at, stop))
-    } else if (['arguments', 'parameters'].includes(key) && call.at === undefined && at < text.length) {
-      Object.assign(call, { at, stop })
+
+  /** @param {string} text @returns {number} how much of it belongs to the object */
+  push(text) {
+    let at = 0
+    while (at < text.length && !this.ended && !this.bad) {
+      const wasIn = this.#inArguments
+      const next = this.#kind ? this.#read(text, at) : this.#next(text, at)
+      const some = text.slice(at, next)
+      this.text += some
+      if (wasIn) this.#arguments += some
+      else if (this.first) this.behind += some
+      at = next
     }
-    if (stop === undefined) return call
-    i = stop
+    return at
   }
-  return call
+
+  /** A character between keys and values. @param {string} text @param {number} at @returns {number} where to go on */
+  #next(text, at) {
+    const c = text[at]
+    if (this.#awaits !== '{' && /[\s,]/.test(c)) return at + 1
+    if (this.#awaits === 'key' && c === '}') {
+      this.ended = true
+      return at + 1
+    }
+    if (this.#awaits === '{' || this.#awaits === ':') {
+      this.bad = c !== this.#awaits
+      this.#awaits = this.#awaits === '{' ? 'key' : 'value'
+      return this.bad ? at : at + 1
+    }
+    const isText = this.#awaits === 'key' || this.#key === 'name'
+    if (isText && c !== '"') {
+      this.bad = true
+      return at
+    }
+    this.#kind = c
+    this.#part = ''
+    if (!this.first && this.#awaits === 'value' && ['arguments', 'parameters'].includes(this.#key)) {
+      this.first = c
+      this.#inArguments = true
+    }
+    return at
+  }
+
+  /** More of a key or value. @param {string} text @param {number} from @returns {number} where to go on */
+  #read(text, from) {
+    const nested = '{['.includes(this.#kind)
+    let at = from
+    let done = false
+    while (at < text.length && !done) {
+      const c = text[at]
+      if (!nested && this.#kind !== '"') {
+        done = /[\s,\]}]/.test(c)
+        if (done) break
+      } else {
+        if (this.#escaped) this.#escaped = false
+        else if (this.#quoted && c === '\\') this.#escaped = true
+        else if (c === '"') this.#quoted = !this.#quoted
+        else if (!this.#quoted && '{['.includes(c)) this.#depth++
+        else if (!this.#quoted && '}]'.includes(c)) this.#depth--
+        done = this.#depth === 0 && !this.#quoted
+      }
+      at++
+    }
+    if (this.#awaits === 'key' || this.#key === 'name') this.#part += text.slice(from, at)
+    if (done) this.#end()
+    return at
+  }
+
+  #end() {
+    this.#kind = ''
+    this.#inArguments = false
+    if (this.#awaits === 'key') this.#key = this.#part.slice(1, -1)
+    else if (this.#key === 'name') this.name = parseText(this.#part)
+    this.#awaits = this.#awaits === 'key' ? ':' : 'key'
+  }
 }
 
 /** @param {string} json @returns {string} */
@@ -179,26 +257,6 @@ function parseText(json) {
   } catch {
     return json
   }
-}
-
-/** Where the JSON value ends that begins there; undefined: not yet. @param {string} text @param {number} at */
-function valueEnd(text, at) {
-  const nested = '{['.includes(text[at])
-  if (!nested && text[at] !== '"') {
-    const length = text.slice(at).search(/[\s,\]}]/)
-    return length < 0 ? undefined : at + length
-  }
-  let depth = 0
-  let quoted = false
-  for (let i = at; i < text.length; i++) {
-    const c = text[i]
-    if (quoted && c === '\\') i++
-    else if (c === '"') quoted = !quoted
-    else if (!quoted && '{['.includes(c)) depth++
-    else if (!quoted && '}]'.includes(c)) depth--
-    if (depth === 0 && !quoted) return i + 1
-  }
-  return undefined
 }
 
 /** The calls of a whole answer, and what is left of it; one with arguments that are no JSON has none.

@@ -3,6 +3,7 @@
  * prompt already; where all are taken it waits for its turn.
  */
 import { Batch } from './batch.js'
+import { endThreads } from './binaries.js'
 import { NiblError, abortReason, throwIfAborted, toRecord, unlessAborted } from './errors.js'
 import { chooseBinary } from './features.js'
 import { Generation, emptyStats } from './generation.js'
@@ -106,6 +107,7 @@ export class Engine {
   /** Ends the threads, and the model with them: nothing may be asked afterwards. */
   end() {
     this.#binding.free('model', this.#model)
+    return endThreads(this.#binding.module)
   }
 
   addBos = false

@@ -18,6 +18,9 @@ export class NiblError extends Error {
   }
 }
 
+/** A file is not what was read of it: the load begins anew. */
+export class FileChanged extends Error {}
+
 /** What an aborted operation throws: the signal's own DOMException, else one named AbortError.
  * @param {AbortSignal} [signal] */
 export function abortReason(signal) {

@@ -11,6 +11,7 @@ export function engineCalls() {
   let quantizing
   /** Pieces are asked for ahead, and made one after the other. */
   let turn = /** @type {Promise<any>} */ (Promise.resolve())
+  let ending = false
   return {
     async load([descriptor, options], context) {
       const { engine: loaded, ...result } = await Engine.load(descriptor, options, context)
@@ -30,9 +31,19 @@ export function engineCalls() {
       quantizing = await Quantizing.start(descriptor, options, context)
       return { size: quantizing.size, report: quantizing.report(), tokens: quantizing.tokens }
     },
-    quantized: (_, context) => (turn = turn.then(() => quantizing.next(context))),
+    async imatrix([descriptor, options], context) {
+      const { Quantizing } = await import('./quantizing.js')
+      const collecting = /** @type {import('./calibrating.js').Calibrating} */ (quantizing = await Quantizing.start(descriptor, options, context))
+      return { bytes: await collecting.imatrix(), tokens: collecting.tokens }
+    },
+    quantized: (_, context) => (turn = turn.then(() => (ending ? null : quantizing.next(context)))),
     quantizeReport: () => quantizing.report(),
-    end: () => engine?.end(),
+    async end() {
+      ending = true
+      await engine?.end()
+      await turn.catch(() => {})
+      await quantizing?.end()
+    },
     files: (_, context) => engine.files(context),
     ready: (_, context) => engine.ready(context),
     generate: ([request], context) => engine.generate(request, context),

@@ -1,7 +1,8 @@
 /**
  * One file in a cache: its bytes, as far as they are there, and a journal that tells which. The journal is only ever
  * appended to, a line of JSON at a time, behind the bytes that it speaks of:
- *   { key, name, model, size, validator }   the beginning: whose bytes these are; size 0, validator null if unknown; `state`: a conversation's
+ *   { key, name, model, size, validator }   the beginning: whose bytes these are; size 0, validator null if unknown; `state`: a
+ *                                           conversation's, `turn`: the later of two counts
  *   [start, end]                            these bytes are there
  *   { complete: true, size, used }          a load has had all it needs
  *   { used }                                when, in ms
@@ -10,7 +11,7 @@
 
 /** @typedef {import('./nibl.d.ts').CacheBackend} Backend */
 /** @typedef {import('./nibl.d.ts').CacheFile} CacheFile */
-/** @typedef {{ key: string, name: string, model: string, size: number, validator: string | null, state?: boolean }} Head */
+/** @typedef {{ key: string, name: string, model: string, size: number, validator: string | null, state?: boolean, turn?: number }} Head */
 
 /** Written at least this often, so that little is lost with a closed tab. */
 const STEP = 512 << 10
@@ -76,7 +77,7 @@ export class Entry {
   #id
   #signal
   #release = () => {}
-  /** @type {CacheFile | null} */
+  /** @type {Promise<CacheFile> | null} */
   #data = null
   /** @type {CacheFile | null} */
   #journal = null
@@ -102,6 +103,7 @@ export class Entry {
     const entry = new Entry(backend, id, signal)
     try {
       await entry.#lock()
+      if (entry.complete) entry.#open().catch(() => {}) /* read() tells */
       const noted = entry.#append({ used: Date.now() })
       /* Nothing will be written: others may read as well. */
       if (entry.complete) entry.#noted = noted.finally(() => entry.#letGo())
@@ -130,10 +132,13 @@ export class Entry {
     this.#written += bytes.length
   }
 
+  #open() {
+    return (this.#data ??= this.#backend.open(`${this.#id}.data`, this.complete ? 'read' : 'write'))
+  }
+
   /** @param {number} offset @param {Uint8Array} buffer @returns {Promise<number>} bytes */
   async read(offset, buffer) {
-    this.#data ??= await this.#backend.open(`${this.#id}.data`, this.complete ? 'read' : 'write')
-    return this.#data.read(offset, buffer)
+    return (await this.#open()).read(offset, buffer)
   }
 
   /** @param {Head} head of which these bytes are @param {number} offset @param {Uint8Array} bytes */
@@ -141,8 +146,7 @@ export class Entry {
     /* A model that was complete wants more, as with other options. */
     if (this.complete) await this.#reopen()
     if (!this.head) await this.#append((this.head = head))
-    this.#data ??= await this.#backend.open(`${this.#id}.data`, 'write')
-    await this.#data.write(offset, bytes)
+    await (await this.#open()).write(offset, bytes)
     this.ranges.add(offset, offset + bytes.length)
     this.#fresh.add(offset, offset + bytes.length)
     if (this.#fresh.bytes >= Math.max(STEP, this.head.size / STEPS)) await this.#checkpoint()
@@ -156,7 +160,7 @@ export class Entry {
 
   async #checkpoint() {
     if (!this.#fresh.list.length) return
-    await this.#data?.flush()
+    await (await this.#data)?.flush()
     await this.#append(...this.#fresh.list)
     this.#fresh = new Ranges()
   }
@@ -172,7 +176,7 @@ export class Entry {
   /** Forgets the bytes. */
   async clear() {
     if (this.complete) await this.#reopen()
-    this.#closeData()
+    await this.#closeData()
     this.#closeJournal()
     this.head = null
     this.ranges = new Ranges()
@@ -182,9 +186,10 @@ export class Entry {
     await this.#backend.remove(`${this.#id}.data`)
   }
 
-  #closeData() {
-    this.#data?.close()
+  async #closeData() {
+    const data = this.#data
     this.#data = null
+    await data?.then((file) => file.close(), () => {})
   }
 
   #closeJournal() {
@@ -206,7 +211,7 @@ export class Entry {
       if (this.complete) await noted
       else await this.#checkpoint()
     } finally {
-      this.#closeData()
+      await this.#closeData()
       this.#letGo()
     }
   }

@@ -4,7 +4,7 @@
  */
 import { NEED_DATA, OK } from './binding.js'
 import { compileBinary, startThreads } from './binaries.js'
-import { NiblError, unlessAborted } from './errors.js'
+import { FileChanged, NiblError, unlessAborted } from './errors.js'
 import { Input, beginModel, located, planFile } from './planning.js'
 import { yieldToEvents } from './platform.js'
 
@@ -35,8 +35,10 @@ export class Loading {
   #binding
   #loader
   #asker
-  #status
+  #status = NEED_DATA
   #parts
+  /** What came with the header. @type {import('./planning.js').Chunk[] | undefined} */
+  #header
   #reported = 0
   /** @type {(() => void)[]} */
   #waiting = []
@@ -45,13 +47,12 @@ export class Loading {
   /** @type {(warning: NiblError) => void} */
   onWarning = () => {}
 
-  /** @param {{ input: Input, binding: import('./binding.js').Binding, loader: number, model: number, status: number, choice: Choice,
-   *   plan: import('./binding.js').Plan, onProgress: (progress: Progress) => void, parts?: boolean }} of */
-  constructor({ input, binding, loader, model, status, choice, plan, onProgress, parts }) {
+  /** @param {{ input: Input, binding: import('./binding.js').Binding, loader: number, model: number, choice: Choice, plan: import('./binding.js').Plan,
+   *   onProgress: (progress: Progress) => void, header: import('./planning.js').Chunk[], parts?: boolean }} of */
+  constructor({ input, binding, loader, model, choice, plan, onProgress, header, parts }) {
     this.#input = input
     this.#binding = binding
     this.#loader = loader
-    this.#status = status
     this.#parts = parts
     this.onProgress = onProgress
     this.binding = binding
@@ -63,6 +64,9 @@ export class Loading {
       wanted: () => binding.wantedRange(loader),
       fileName: (/** @type {number} */ file) => binding.fileName(loader, file),
     }
+    /* Where weights come and go, not before whoever asks for them has said in which parts. */
+    if (parts) this.#header = header
+    else this.#replay(header)
     /** Ends when all weights have arrived; at once where they come and go, which whoever needs them asks for (feed()). */
     this.complete = parts ? Promise.resolve() : this.#receive()
     this.complete.catch(() => {})
@@ -75,7 +79,16 @@ export class Loading {
    * @param {Choice} choice
    * @param {{ signal: AbortSignal, onProgress: (progress: Progress) => void, onWarning: (warning: NiblError) => void }} hooks
    */
-  static async start(descriptor, options, choice, { signal, onProgress, onWarning }) {
+  static start(descriptor, options, choice, hooks) {
+    return Loading.#start(descriptor, { ...options, trusting: true }, choice, hooks).catch((error) => {
+      if (error instanceof FileChanged) return Loading.#start(descriptor, options, choice, hooks)
+      throw error
+    })
+  }
+
+  /** @param {Descriptor} descriptor @param {LoadOptions} options @param {Choice} choice
+   * @param {{ signal: AbortSignal, onProgress: (progress: Progress) => void, onWarning: (warning: NiblError) => void }} hooks */
+  static async #start(descriptor, options, choice, { signal, onProgress, onWarning }) {
     const compiling = compileBinary(choice.binary, options)
     compiling.catch(() => {})
     /** @type {Loading | undefined} */
@@ -88,11 +101,21 @@ export class Loading {
       const first = await unlessAborted(compiling, signal)
       await opening
       const planned = await planFile(input, first, options, choice, signal)
-      return (loading = await Loading.of(input, planned, options, { signal, onProgress, onWarning }))
+      loading = await Loading.of(input, planned, options, { signal, onProgress, onWarning })
+      await input.confirm()
+      return loading
     } catch (error) {
       await input.end(error)
-      throw located(error, input.name)
+      const { problem = error } = input
+      if (loading && problem instanceof FileChanged) await loading.#free()
+      throw located(problem, input.name)
     }
+  }
+
+  /** Of a file that has changed. */
+  async #free() {
+    await this.complete.catch(() => {})
+    this.binding.free('model', this.model)
   }
 
   /** The same from a header that was read.
@@ -105,10 +128,7 @@ export class Loading {
     const { header, plan, choice } = planned
     const threads = startThreads(binding.module, choice.threads)
     threads.catch(() => {})
-    /* What came with the header of a file is here already. */
-    let status = NEED_DATA
-    for (const chunk of header) status = binding.feed(loader, chunk)
-    const loading = new Loading({ input, binding, loader, model, status, plan, choice, onProgress, parts: options.parts })
+    const loading = new Loading({ input, binding, loader, model, plan, choice, onProgress, header, parts: options.parts })
     loading.onWarning = onWarning
     await unlessAborted(threads, signal)
     return loading
@@ -138,8 +158,18 @@ export class Loading {
     }
   }
 
+  /** Of a file, its first weights. @param {import('./planning.js').Chunk[]} header */
+  #replay(header) {
+    for (const chunk of header) this.#status = this.#binding.feed(this.#loader, chunk)
+  }
+
   /** Hands over what comes next. */
   async feed() {
+    if (this.#header) {
+      this.#replay(this.#header)
+      this.#header = undefined
+      return
+    }
     if (this.#parts) await this.#input.turn(this.#asker)
     const chunk = await this.#input.next(this.#asker)
     if (!chunk) throw new NiblError('TRUNCATED', 'nothing more is wanted, but the model is not complete.')
@@ -158,6 +188,7 @@ export class Loading {
   /** @param {boolean} last */
   #report(last) {
     const now = performance.now()
+    if (!this.#input.confirmed) return
     if (!last && now - this.#reported < PROGRESS_INTERVAL) return
     this.#reported = now
     const { loaded, size } = this.#input

@@ -95,7 +95,7 @@ export interface LoadOptions {
 }
 
 export interface Progress {
-  /** 'measure': what each tensor is worth, of quantize() with a size; `loaded` is a share then, and `total` 1. */
+  /** 'measure': what each tensor is worth, of quantize() with a size, or what imatrix() collects; `loaded` is a share then, and `total` 1. */
   phase: 'download' | 'measure' | 'quantize'
   /** Bytes. */
   loaded: number
@@ -576,6 +576,26 @@ export interface Quantized {
  * abort is obeyed at once, and everything it took is given back (with `worker: false` after the layer at hand). Fails with NOT_FINITE, naming tensor and row, for a value that is infinite or NaN.
  */
 export function quantize(source: Source, options?: QuantizeOptions): Promise<Quantized>
+
+export interface ImatrixOptions
+  extends Pick<QuantizeOptions, 'calibration' | 'calibrationTokens' | 'threads' | 'binary' | 'worker' | 'timeout' | 'retries' | 'headers' | 'hub' | 'token' | 'wasmUrl' | 'workerUrl' | 'signal' | 'onProgress'> {
+  /** What the file calls the text. Default: its file's name or URL. */
+  dataset?: string
+}
+
+export interface Imatrix {
+  /** A GGUF file, for quantize() as `imatrix`, `nibl quantize --imatrix` or llama-quantize. */
+  readonly blob: Blob
+  /** Of the text that was looked at. */
+  readonly calibrationTokens: number
+}
+
+/**
+ * What a text makes of the inputs of every matrix, as `nibl imatrix` and llama.cpp's llama-imatrix keep it: one file for any number of
+ * quantized ones, with the bytes of the command. The model comes and goes layer by layer; onProgress has the phase 'measure', whose
+ * `loaded` is a share.
+ */
+export function imatrix(source: Source, options?: ImatrixOptions): Promise<Imatrix>
 
 export interface CachedModel {
   /** As load() was asked for it; of a conversation its name. */

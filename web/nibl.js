@@ -85,6 +85,11 @@ export async function quantize(source, given = {}) {
   return (await import('./quantization.js')).quantizeWith(open, source, given)
 }
 
+/** @type {typeof import('./nibl.d.ts').imatrix} */
+export async function imatrix(source, given = {}) {
+  return (await import('./quantization.js')).imatrixWith(open, source, given)
+}
+
 /** @type {typeof import('./nibl.d.ts').verify} */
 export async function verify(receipt, source, given = {}) {
   const { repeat } = await import('./receipt.js')

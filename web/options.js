@@ -117,6 +117,12 @@ export const quantizeOptions = {
 }
 
 /** @type {Record<string, Option>} */
+export const imatrixOptions = {
+  dataset: { check: (value) => typeof value === 'string', must: 'be a name' },
+  ...Object.fromEntries(['calibration', 'calibrationTokens', ...quantizeNames].map((name) => [name, quantizeOptions[name]])),
+}
+
+/** @type {Record<string, Option>} */
 export const scoreOptions = {
   first: { fallback: 1, ...integer(1, 2 ** 31 - 1) },
   reference: { check: (value) => isObject(value?.info), must: 'be a model' },

@@ -34,7 +34,7 @@ export const FIRST_RANGE = 1 << 20
 /** `offset`: an address, the file's number times FILE and the offset in it. `bytes`: null where the file has no more.
  * @typedef {{ offset: number, bytes: Uint8Array | null }} Chunk */
 /** What the core asks for. @typedef {{ wanted: () => { offset: number, length: number }, fileName: (file: number) => string }} Asker */
-/** @typedef {{ timeout: number, retries: number, cache?: any, allowOffline?: boolean, integrity?: true | Record<string, string> }} InputOptions
+/** @typedef {{ timeout: number, retries: number, cache?: any, allowOffline?: boolean, integrity?: true | Record<string, string>, trusting?: boolean }} InputOptions
  *   how bytes are brought */
 /** @typedef {{ planner: Planner, header: Chunk[], compiled: Compiled, choice: Choice, plan: Plan | null,
  *   unsupported: unknown }} Planned */
@@ -72,7 +72,7 @@ export class Input {
   /** @param {Descriptor} descriptor @param {InputOptions} options @param {{ jumps: boolean, signal?: AbortSignal }} how
    * @param {(warning: NiblError) => void} [warn] */
   static async of(descriptor, options, { jumps, signal }, warn = () => {}) {
-    const { timeout, retries, cache, allowOffline = false, integrity } = options
+    const { timeout, retries, cache, allowOffline = false, integrity, trusting } = options
     const isRelay = descriptor.kind === 'relay'
     const limits = { signal, timeout, retries }
     let source = isRelay ? new (await import('./relay.js')).RelaySource(descriptor.port, descriptor.name)
@@ -80,7 +80,7 @@ export class Input {
     let shelf
     if (cache && (descriptor.kind === 'url' || descriptor.kind === 'hub')) {
       const { CachedSource, Shelf } = await import('./cache.js')
-      shelf = new Shelf({ cache, allowOffline, signal }, source.name, warn)
+      shelf = new Shelf({ cache, allowOffline, signal, trusting }, source.name, warn)
       source = new CachedSource(/** @type {any} */ (source), shelf)
     }
     if (integrity) {
@@ -107,6 +107,20 @@ export class Input {
   /** Whether bytes can be had in any order, and again. */
   get seekable() {
     return this.#jumps && this.#ranged
+  }
+
+  /** Rejects where what was read from a cache is not what the server has (cache.js). */
+  async confirm() {
+    await this.#shelf?.confirm()
+  }
+
+  get confirmed() {
+    return this.#shelf?.confirmed ?? true
+  }
+
+  /** Why what was read must not be used. */
+  get problem() {
+    return this.#shelf?.problem
   }
 
   /** For messages. */
@@ -151,6 +165,7 @@ export class Input {
    * @param {Asker} asker @returns {Promise<Chunk | null>} */
   async next(asker) {
     for (;;) {
+      if (this.problem) throw this.problem
       const fresh = this.#stream === null
       if (fresh) {
         const range = asker.wanted()
@@ -213,6 +228,7 @@ export class Input {
 
   /** All that the model needs has been read. */
   async complete() {
+    await this.confirm()
     await this.#source.verify?.()
   }
 
@@ -315,7 +331,7 @@ export class Planner {
 
   /** Whether this recipe needs the model in memory, and whether a text to calibrate with. @param {import('./binding.js').QuantizeOptions} recipe */
   needs(recipe) {
-    return this.binding.recipeNeeds(recipe)
+    return this.binding.recipeNeeds(this.loader, recipe)
   }
 
   /** Of the file that a recipe makes, the size and the beginning. Nothing else can be asked afterwards.

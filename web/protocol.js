@@ -3,7 +3,7 @@
  * reads by itself, files are passed by reference, and streams have a channel of their own (relay.js).
  *
  *   caller -> engine   { id, call, args }   call: 'load' | 'inspect' | 'fit' | 'ready' | 'generate' | 'embed' | 'save' | 'restore' | 'keep' | 'kept' | 'tokenize' | 'detokenize'
- *                                              | 'quantize', then 'quantized' until it gives null, then 'quantizeReport'
+ *                                              | 'quantize', then 'quantized' until it gives null, then 'quantizeReport' | 'imatrix'
  *                                              | 'end', the last one
  *                      { id, abort: true }  the caller has lost interest in call `id`
  *   engine -> caller   { id, event }        any number of them, in order: { progress }, { warning }, { piece }, { stats }

@@ -2,7 +2,7 @@
  * is called. */
 import { describeSource } from './describe.js'
 import { NiblError } from './errors.js'
-import { quantizeOptions, readOptions } from './options.js'
+import { imatrixOptions, quantizeOptions, readOptions } from './options.js'
 import { isNode, nodeModule } from './platform.js'
 import { openSource } from './source.js'
 import { readBytes } from './stream.js'
@@ -59,6 +59,12 @@ async function textOf(given, tokens, signal) {
     signal?.throwIfAborted()
     throw new NiblError('DOWNLOAD_FAILED', `The calibration text ${given} cannot be had: ${/** @type {Error} */ (cause).message}`, { cause })
   }
+}
+
+/** What an imatrix file calls a text. @param {any} given */
+function nameOf(given) {
+  if (given === true) return 'default'
+  return given instanceof URL ? given.href : given instanceof File ? given.name : 'text'
 }
 
 /** Bytes of an imatrix file. @param {any} given @param {any} options those of sources */
@@ -174,5 +180,19 @@ export async function quantizeWith(open, source, given) {
     throw error
   } finally {
     end?.()
+  }
+}
+
+/** @param {(source: any, options: any) => Promise<any>} open @param {any} source @param {any} given
+ * @returns {Promise<import('./nibl.d.ts').Imatrix>} */
+export async function imatrixWith(open, source, given) {
+  const { signal, onProgress, calibration = true, calibrationTokens, dataset = nameOf(calibration), ...options } = readOptions(imatrixOptions, given)
+  const engineOptions = { ...options, tensors: [], dataset, calibrationTokens, calibration: await textOf(calibration, calibrationTokens, signal) }
+  const { link, close, args, calls } = await open(source, { ...engineOptions, signal, onProgress: paced(onProgress) })
+  try {
+    const { bytes, tokens } = await link.call('imatrix', args, calls)
+    return { blob: new Blob([bytes]), calibrationTokens: tokens }
+  } finally {
+    close()
   }
 }

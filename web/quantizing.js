@@ -1,5 +1,5 @@
 /** From a source of bytes to those of a GGUF file, in steps: whoever takes them sets the pace. */
-import { compileBinary, instantiate, startThreads } from './binaries.js'
+import { compileBinary, endThreads, instantiate, startThreads } from './binaries.js'
 import { Binding, NEED_DATA, OK } from './binding.js'
 import { chooseBinary } from './features.js'
 import { throwIfAborted } from './errors.js'
@@ -30,10 +30,10 @@ export class Quantizing {
   }
 
   /**
-   * Reads the header. Where types, format or methods look at the model, that comes layer by layer (calibrating.js).
+   * Reads the header. Where types, format or methods look at the model, or its tensors are not those of a file, it comes layer by layer (calibrating.js).
    * @param {import('./source.js').Descriptor} descriptor
    * @param {QuantizeOptions & import('./planning.js').InputOptions & { binary?: string, threads?: number, inProcess: boolean, wasmUrl?: string,
-   *   mixed?: import('./calibrating.js').Mixed, calibration?: string | true, calibrationTokens: number }} options
+   *   mixed?: import('./calibrating.js').Mixed, dataset?: string, calibration?: string | true, calibrationTokens: number }} options
    * @param {import('./protocol.js').CallContext} context
    * @returns {Promise<Quantizing | import('./calibrating.js').Calibrating>}
    */
@@ -118,6 +118,12 @@ export class Quantizing {
 
   report() {
     return this.#binding.quantizerReport(this.#quantizer)
+  }
+
+  /** Ends the threads: nothing may be asked afterwards. */
+  end() {
+    this.#binding.free('quantizer', this.#quantizer)
+    return endThreads(this.#binding.module)
   }
 }
 

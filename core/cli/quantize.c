@@ -235,8 +235,9 @@ static int begin_layers(void *context, nibl_cli_model *model) {
 /* As a stream, or layer by layer where the source's tensors are not those of the output. */
 static int begin(void *context, nibl_cli_model *model) {
     job *j = context;
+    if (!model->sequential && nibl_quantize_needs_model(model->loader, &j->options))
+        return begin_layers(context, model);
     const nibl_status status = nibl_quantizer_new(model->loader, &j->options, &j->quantizer);
-    if (status == NIBL_E_UNSUPPORTED && !model->sequential) return begin_layers(context, model);
     const nibl_cli_tokens none = {0};
     return status < 0 ? nibl_cli_fail_library(model->path) : open_output(j, model, &none);
 }
@@ -495,7 +496,7 @@ static int quantize(const char *path, const void *given) {
     if (!o->calibration && (o->size || o->bits > 0 || nibl_quantize_needs_text(&j.options)))
         told.calibration = NIBL_CLI_OWN_TEXT;
     if (code == NIBL_EXIT_OK)
-        code = o->calibration || nibl_quantize_needs_model(&j.options)
+        code = o->calibration || nibl_quantize_needs_model(NULL, &j.options)
                    ? quantize_model(path, &j, &model)
                    : nibl_cli_model_read(path, &receiver, &model);
     if (code == NIBL_EXIT_OK && j.written != nibl_quantizer_size(j.quantizer))

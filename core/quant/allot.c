@@ -2,7 +2,8 @@
  * Mixed precision: which tensor gets which type, so that a file of a given size loses least. What a tensor is worth is
  * measured: it alone is rounded to its smallest type, by columns where the method will do so (GPTQ), and the divergence of the
  * distributions (KL) of some positions of the text is taken, with exact activations: one tensor loses a tenth of what other
- * roundings of activations would each time. Layers come one after the other, then what is outside of them. For other types
+ * roundings of activations would each time. Layers come one after the other, then what is outside of them; the matrices of one
+ * tensor (all experts, query with key and value) go together, each with what is known of its own input. For other types
  * that is scaled by their error over a sample of rows: of outputs, or of weights, squares weighted by the activity of inputs,
  * where they are not rounded by columns. Losses are taken to add up; the types are those with the least sum that fit.
  */
@@ -11,6 +12,7 @@
 #include "core/maths.h"
 #include "core/quant/calib.h"
 #include "core/quant/gptq.h"
+#include "core/quant/outputs.h"
 #include "core/quant/recipe.h"
 #include "core/run.h"
 #include "core/session.h"
@@ -21,14 +23,13 @@
 #include <string.h>
 
 enum { CHUNK = NIBL_MAX_CHUNK, TOKENS = 512, MOST_UNITS = 1 << 15 /* of bytes that are spent */ };
-enum { SITES = 4 /* of a layer without experts */, SAMPLE = 64 /* rows of a matrix */, MAX_TYPES = 16 };
+enum { SAMPLE = 64 /* rows of a matrix */, MAX_TYPES = 16 };
 static const double NOTHING = 1e-9; /* nats: a loss that cannot be told from none, but by its error */
 
 typedef struct item {
     const nibl_quant_tensor *tensor;
-    const nibl_binding *binding;
-    char name[NIBL_GGUF_MAX_NAME + 1];
-    float *weights; /* (cols): activity of the inputs; NULL = all alike */
+    const nibl_output *output;
+    const nibl_layer *layer; /* NULL: outside of them */
     double errors[MAX_TYPES],
         loss; /* errors of types that it can have, else infinite; KL with the smallest */
     uint64_t bytes[MAX_TYPES];
@@ -37,7 +38,8 @@ typedef struct item {
 
 struct nibl_allotment {
     nibl_model *model;
-    nibl_recipe recipe;
+    nibl_outputs outputs;
+    nibl_recipe recipe; /* of those */
     const nibl_dtype *types[MAX_TYPES];
     uint32_t type_count, layer; /* the next one to be computed */
     item *items;
@@ -48,8 +50,8 @@ struct nibl_allotment {
     nibl_calib calib;
     bool by_columns;
     nibl_site head; /* what the head is multiplied with, once the layers are computed */
-    nibl_factor factors[SITES + 1]; /* in place of the sums of the layer's sites, and of the head's */
-    const nibl_factor *factor; /* of the matrix at hand; NULL = it is rounded as it stands */
+    nibl_factor *factors; /* in place of the sums of the layer's sites, and of the head's: the last of */
+    uint32_t factor_count;
     /* the positions that are scored, of the first tokens */
     nibl_run *run;
     nibl_kv *caches;
@@ -58,9 +60,15 @@ struct nibl_allotment {
     float *streams; /* (layers, rows, width): before each */
     float *reference; /* (scored, vocabulary): log p */
     double *losses; /* (scored) */
-    /* the matrix at hand */
+    /* the tensor at hand: the matrix of it, */
     item *item;
-    nibl_matrix packed;
+    const nibl_matrix *from;
+    const nibl_factor *factor; /* NULL = it is rounded as it stands */
+    float *weights; /* (cols): activity of its input; NULL = all alike */
+    nibl_matrix packed; /* what it becomes, */
+    nibl_matrix *plain; /* and all of them as they were */
+    uint32_t replaced;
+    float *activity; /* (widest): room for `weights` */
     uint8_t *row_bytes; /* (workers, a row) */
     float *rows_at_work; /* (workers, NIBL_TILE, widest), then NIBL_GPTQ_ROOM(widest) for each */
     nibl_block *blocks; /* (workers, NIBL_TILE, widest / NIBL_BLOCK) */
@@ -138,9 +146,9 @@ static float *room_of(const nibl_allotment *a, uint32_t worker) {
 }
 
 /* At most 16 rows, `step` apart from `first` on, rounded to a type; false where a value is too large. */
-static bool round_rows(nibl_allotment *a, uint32_t worker, const item *t, const nibl_dtype *to,
-                       uint32_t first, uint32_t step, uint32_t count, nibl_gptq_rows *rows) {
-    const nibl_matrix *from = t->binding->matrix;
+static bool round_rows(nibl_allotment *a, uint32_t worker, const nibl_dtype *to, uint32_t first,
+                       uint32_t step, uint32_t count, nibl_gptq_rows *rows) {
+    const nibl_matrix *from = a->from;
     *rows = (nibl_gptq_rows){.grid = nibl_grid_of(to),
                              .block = to->block,
                              .rows = count,
@@ -152,7 +160,7 @@ static bool round_rows(nibl_allotment *a, uint32_t worker, const item *t, const 
     for (uint32_t r = 0; r < count; r++) {
         float *x = room_of(a, worker) + r * a->widest;
         a->model->kernels->unpack_row(x, from, first + r * step);
-        if (!nibl_choose_row(a->model->kernels, to, x, t->weights, from->cols, true, NULL,
+        if (!nibl_choose_row(a->model->kernels, to, x, a->weights, from->cols, true, NULL,
                              &rows->blocks[r * rows->block_stride]))
             return false;
     }
@@ -163,10 +171,10 @@ static bool round_rows(nibl_allotment *a, uint32_t worker, const item *t, const 
 /* Rows [first, end) of the matrix: a panel, whose rows share bytes. */
 static bool pack_panel(nibl_allotment *a, uint32_t worker, uint32_t first, uint32_t end) {
     const nibl_dtype *to = a->types[a->item->smallest];
-    const uint32_t blocks = a->item->binding->matrix->cols / to->block;
+    const uint32_t blocks = a->from->cols / to->block;
     uint8_t *bytes = a->row_bytes + worker * 4 * a->widest;
     nibl_gptq_rows rows;
-    if (!round_rows(a, worker, a->item, to, first, 1, end - first, &rows)) return false;
+    if (!round_rows(a, worker, to, first, 1, end - first, &rows)) return false;
     for (uint32_t r = 0; r < rows.rows; r++) {
         nibl_matrix part = a->packed;
         bool finite = true;
@@ -180,7 +188,7 @@ static bool pack_panel(nibl_allotment *a, uint32_t worker, uint32_t first, uint3
 
 static void pack_job(void *context, uint32_t worker, uint32_t workers) {
     nibl_allotment *a = context;
-    const uint32_t rows = a->item->binding->matrix->rows;
+    const uint32_t rows = a->from->rows;
     for (uint32_t first = worker * NIBL_PANEL; first < rows; first += workers * NIBL_PANEL)
         if (!pack_panel(a, worker, first, rows - first < NIBL_PANEL ? rows : first + NIBL_PANEL))
             a->refused = true;
@@ -188,103 +196,106 @@ static void pack_job(void *context, uint32_t worker, uint32_t workers) {
 
 static nibl_status pack(nibl_allotment *a) {
     const nibl_dtype *to = a->types[a->item->smallest];
-    const nibl_matrix *from = a->item->binding->matrix;
-    a->packed = nibl_matrix_of(to, from->rows, from->cols);
+    a->packed = nibl_matrix_of(to, a->from->rows, a->from->cols);
     const uint64_t bytes = (uint64_t)nibl_panel_bytes(&a->packed) * nibl_panels(&a->packed);
     a->packed.data = nibl_alloc_zero(bytes);
     if (!a->packed.data) return nibl_fail_memory(bytes, "a matrix");
     a->refused = false;
     nibl_pool_run(a->model->pool, pack_job, a);
     return a->refused ? nibl_fail(NIBL_E_NUMERIC, "tensor '%s': a value is too large for type %s",
-                                  a->item->name, to->name)
+                                  a->item->output->name, to->name)
                       : NIBL_OK;
 }
 
 /* What rounding does to a row: of its outputs where it is rounded by columns, else of its weights, by their activity. */
-static double error_of(const nibl_allotment *a, const item *t, const nibl_gptq_rows *rows) {
+static double error_of(const nibl_allotment *a, const nibl_gptq_rows *rows) {
     float alike[NIBL_SUPER];
     double error = 0;
     if (a->factor) return nibl_gptq_error(a->factor, a->model->kernels, rows);
     for (int i = 0; i < NIBL_SUPER; i++) alike[i] = 1;
     for (uint32_t r = 0; r < rows->rows; r++)
-        for (uint32_t at = 0; at < t->binding->matrix->cols; at += rows->block)
+        for (uint32_t at = 0; at < a->from->cols; at += rows->block)
             error += nibl_block_error(rows->grid, rows->x + r * rows->stride + at,
-                                      t->weights ? t->weights + at : alike, rows->block,
+                                      a->weights ? a->weights + at : alike, rows->block,
                                       &rows->blocks[r * rows->block_stride + at / rows->block]);
     return error;
 }
 
-/* Errors of a sample of rows with every type that the tensor can have: worker by worker a type. */
+/* Adds errors of a sample of rows with every type that the tensor can have: worker by worker a type. */
 static void errors_job(void *context, uint32_t worker, uint32_t workers) {
     nibl_allotment *a = context;
     item *t = a->item;
-    const uint32_t rows = t->binding->matrix->rows, taken = rows < SAMPLE ? rows : SAMPLE,
-                   step = rows / taken;
-    for (uint32_t k = worker; k < a->type_count; k += workers) {
-        t->errors[k] = t->bytes[k] > 0 ? 0 : HUGE_VAL;
+    const uint32_t rows = a->from->rows, taken = rows < SAMPLE ? rows : SAMPLE, step = rows / taken;
+    for (uint32_t k = worker; k < a->type_count; k += workers)
         for (uint32_t i = 0; i < taken && t->bytes[k] > 0; i += NIBL_TILE) {
             nibl_gptq_rows part;
             const uint32_t count = taken - i < NIBL_TILE ? taken - i : NIBL_TILE;
-            t->errors[k] += round_rows(a, worker, t, a->types[k], i * step, step, count, &part)
-                                ? error_of(a, t, &part)
+            t->errors[k] += round_rows(a, worker, a->types[k], i * step, step, count, &part)
+                                ? error_of(a, &part)
                                 : HUGE_VAL;
         }
-    }
 }
 
-static nibl_status weigh(item *t, const nibl_site *site) {
-    t->weights = nibl_alloc(4ull * site->cols);
-    if (!t->weights) return nibl_fail_memory(4ull * site->cols, "the activity of inputs");
+static void weigh(nibl_allotment *a, const nibl_site *site) {
     double mean = 0;
+    a->weights = site ? a->activity : NULL;
+    if (!site) return;
     for (uint32_t j = 0; j < site->cols; j++) mean += (double)site->squares[j] / site->cols;
-    for (uint32_t j = 0; j < site->cols; j++) t->weights[j] = site->squares[j] + 1e-6f * (float)mean;
-    return NIBL_OK;
+    for (uint32_t j = 0; j < site->cols; j++) a->weights[j] = site->squares[j] + 1e-6f * (float)mean;
 }
 
-/* What is known of the input of an item's matrix, the embedding's where it is the head. */
-static nibl_site *site_of(nibl_allotment *a, const item *t) {
+/* What is known of the input of the item's matrix at hand, the embedding's where it is the head. */
+static nibl_site *site_of(nibl_allotment *a) {
     const nibl_model *m = a->model;
-    if (t->binding->layer)
-        return (nibl_site *)nibl_calib_site(&a->calib,
-                                            nibl_calib_first(m, t->binding->layer, t->binding->matrix));
-    return t->binding->matrix == (m->tied ? &m->embedding : &m->head) ? &a->head : NULL;
+    const nibl_layer *layer = a->item->layer;
+    if (layer) return (nibl_site *)nibl_calib_site(&a->calib, nibl_calib_first(m, layer, a->from));
+    return a->from == (m->tied ? &m->embedding : &m->head) ? &a->head : NULL;
 }
 
 static nibl_status find_factor(nibl_allotment *a, nibl_site *site) {
     const nibl_model *m = a->model;
     a->factor = NULL;
     if (!site || !a->by_columns) return NIBL_OK;
-    nibl_factor *f = &a->factors[site == &a->head ? SITES : site - a->calib.sites];
+    nibl_factor *f = &a->factors[site == &a->head ? a->factor_count - 1 : (size_t)(site - a->calib.sites)];
     a->factor = f;
     return f->order ? NIBL_OK
                     : nibl_factor_make(m->pool, m->kernels, site->sums, NULL, site->cols, NIBL_DAMP, f);
 }
 
 static void free_factors(nibl_allotment *a) {
-    for (uint32_t i = 0; i <= SITES; i++) nibl_factor_free(&a->factors[i]);
+    for (uint32_t i = 0; a->factors && i < a->factor_count; i++) nibl_factor_free(&a->factors[i]);
+}
+
+/* Rounds a matrix of the item, and puts it in its place. */
+static nibl_status replace(nibl_allotment *a, nibl_matrix *matrix) {
+    a->from = matrix;
+    nibl_site *site = site_of(a);
+    weigh(a, site);
+    NIBL_TRY(find_factor(a, site));
+    nibl_pool_run(a->model->pool, errors_job, a);
+    const nibl_status status = pack(a);
+    a->plain[a->replaced++] = *matrix;
+    *matrix = a->packed;
+    return status;
 }
 
 static nibl_status measure_item(nibl_allotment *a, item *t) {
     nibl_model *m = a->model;
-    const nibl_binding *b = t->binding;
-    const nibl_matrix original = *b->matrix, head = m->head;
-    const bool embeds = b->matrix == &m->embedding;
-    const uint32_t first = b->layer ? (uint32_t)(b->layer - m->layers) : embeds ? 0 : m->hyper.layers - 1;
-    nibl_site *site = site_of(a, t);
-    nibl_status status = site ? weigh(t, site) : NIBL_OK;
+    const nibl_output_part *parts = &a->outputs.parts[t->output->first];
+    const nibl_matrix head = m->head;
+    const bool embeds = parts->matrix == &m->embedding;
+    const uint32_t first = t->layer ? (uint32_t)(t->layer - m->layers) : embeds ? 0 : m->hyper.layers - 1;
+    nibl_status status = NIBL_OK;
     a->item = t;
-    if (status == NIBL_OK) status = find_factor(a, site);
-    if (status == NIBL_OK) nibl_pool_run(m->pool, errors_job, a);
-    if (status == NIBL_OK) status = pack(a);
-    if (status == NIBL_OK) {
-        *b->matrix = a->packed;
-        if (embeds && m->tied) m->head = a->packed;
-        status = measure(a, first, embeds, &t->loss);
-        *b->matrix = original;
-        m->head = head;
+    for (uint32_t i = 0; i < t->output->count && status == NIBL_OK; i++) status = replace(a, parts[i].matrix);
+    if (embeds && m->tied) m->head = m->embedding;
+    if (status == NIBL_OK) status = measure(a, first, embeds, &t->loss);
+    for (; a->replaced > 0; a->replaced--) {
+        nibl_matrix *matrix = parts[a->replaced - 1].matrix;
+        nibl_free(matrix->data);
+        *matrix = a->plain[a->replaced - 1];
     }
-    nibl_free(a->packed.data);
-    a->packed.data = NULL;
+    m->head = head;
     if (t->loss < NOTHING) t->loss = NOTHING;
     return status;
 }
@@ -293,7 +304,7 @@ static nibl_status measure_item(nibl_allotment *a, item *t) {
 
 /* The layer that an item is of; those outside come behind all layers. */
 static uint32_t layer_of(const nibl_allotment *a, const item *t) {
-    return t->binding->layer ? (uint32_t)(t->binding->layer - a->model->layers) : a->model->hyper.layers;
+    return t->layer ? (uint32_t)(t->layer - a->model->layers) : a->model->hyper.layers;
 }
 
 nibl_status nibl_allotment_step(nibl_allotment *a, double *done) {
@@ -305,8 +316,7 @@ nibl_status nibl_allotment_step(nibl_allotment *a, double *done) {
         NIBL_TRY(nibl_calib_layer(&a->calib));
         a->layer++;
     } else if (a->at < a->count) {
-        if (!a->items[a->at].binding->layer && !a->head.squares)
-            NIBL_TRY(nibl_calib_head(&a->calib, &a->head));
+        if (!a->items[a->at].layer && !a->head.squares) NIBL_TRY(nibl_calib_head(&a->calib, &a->head));
         NIBL_TRY(measure_item(a, &a->items[a->at]));
         a->at++;
     }
@@ -400,7 +410,8 @@ nibl_status nibl_allotment_choose(nibl_allotment *a, uint64_t bytes, const nibl_
             (unsigned long long)bytes, (unsigned long long)least);
     NIBL_TRY(spend(a, bytes - least));
     for (size_t i = 0; i < a->count; i++)
-        a->tensors[a->given + i] = (nibl_tensor_type){a->items[i].name, a->types[a->items[i].chosen]->name};
+        a->tensors[a->given + i] =
+            (nibl_tensor_type){a->items[i].output->name, a->types[a->items[i].chosen]->name};
     *tensors = a->tensors;
     *count = a->given + a->count;
     return NIBL_OK;
@@ -427,50 +438,48 @@ static nibl_status read_types(nibl_allotment *a, const char *list) {
     return NIBL_OK;
 }
 
-static const nibl_binding *binding_of(const nibl_model *m, const nibl_quant_tensor *t) {
-    const nibl_binding *found = NULL;
-    for (size_t i = 0; i < m->binding_count; i++) {
-        const nibl_binding *b = &m->bindings[i];
-        if (nibl_gguf_tensor_at(m->gguf, b->tensor) != t->source) continue;
-        if (found || !b->matrix || b->next || b->offset != 0) return NULL;
-        found = b;
-    }
-    return found;
-}
-
-/* By layers, those outside behind them; otherwise as they stand in the file. */
+/* By layers, those outside behind them; otherwise as the forward pass has them. */
 static int compare_items(const void *a, const void *b) {
     const item *x = a, *y = b;
-    const nibl_layer *of_x = x->binding->layer, *of_y = y->binding->layer;
-    if (of_x == of_y) return (x->tensor > y->tensor) - (x->tensor < y->tensor);
-    return !of_x ? 1 : !of_y ? -1 : of_x < of_y ? -1 : 1;
+    if (x->layer == y->layer) return (x->tensor > y->tensor) - (x->tensor < y->tensor);
+    return !x->layer ? 1 : !y->layer ? -1 : x->layer < y->layer ? -1 : 1;
 }
 
 /* Matrices that are quantized, and that the options do not name. */
 static nibl_status find_items(nibl_allotment *a, const nibl_quantize_options *o) {
     const nibl_model *m = a->model;
+    uint32_t most = 1; /* matrices of a tensor */
     a->items = nibl_alloc_zero((uint64_t)a->recipe.count * sizeof *a->items);
     if (!a->items)
         return nibl_fail_memory((uint64_t)a->recipe.count * sizeof *a->items, "the list of tensors");
     for (size_t i = 0; i < a->recipe.count; i++) {
         const nibl_quant_tensor *t = &a->recipe.tensors[i];
-        const nibl_slice name = t->source->name;
+        const nibl_output *output = &a->outputs.items[i];
         item *x = &a->items[a->count];
-        if (nibl_kind_is_float(t->to->kind) || t->source->n_dims < 2 || nibl_recipe_names(o, name)) continue;
-        *x = (item){.tensor = t, .binding = binding_of(m, t), .smallest = UINT32_MAX};
+        if (nibl_kind_is_float(t->to->kind) || !a->outputs.parts[output->first].matrix ||
+            nibl_recipe_names(o, t->source->name))
+            continue;
+        *x = (item){.tensor = t,
+                    .output = output,
+                    .layer = m->bindings[output->binding].layer,
+                    .smallest = UINT32_MAX};
         for (uint32_t k = 0; k < a->type_count; k++) {
             uint64_t row;
+            x->errors[k] = HUGE_VAL;
             if (t->cols % a->types[k]->block != 0 || !nibl_dtype_row_bytes(a->types[k], t->cols, &row))
                 continue;
             x->bytes[k] = row * t->rows;
+            x->errors[k] = 0;
             if (x->smallest == UINT32_MAX || x->bytes[k] < x->bytes[x->smallest]) x->smallest = k;
         }
-        if (!x->binding || x->smallest == UINT32_MAX) continue;
-        memcpy(x->name, name.bytes, name.length);
+        if (x->smallest == UINT32_MAX) continue;
         if (t->cols > a->widest) a->widest = t->cols;
+        if (output->count > most) most = output->count;
         a->count++;
     }
     qsort(a->items, a->count, sizeof *a->items, compare_items);
+    a->plain = nibl_alloc(most * sizeof *a->plain);
+    if (!a->plain) return nibl_fail_memory(most * sizeof *a->plain, "the list of tensors");
     return a->count > 0 ? NIBL_OK
                         : nibl_fail(NIBL_E_ARGUMENT, "there is no tensor whose type could be chosen");
 }
@@ -522,10 +531,9 @@ static nibl_status add_rows(nibl_allotment *a, const int32_t *tokens, size_t tak
 static nibl_status begin(nibl_allotment *a, const nibl_quantize_options *o, const char *types,
                          const int32_t *tokens, size_t count, uint32_t window) {
     const nibl_model *m = a->model;
-    if (m->quantization.method || m->transposed || m->hyper.experts > 0 || m->hyper.conv_layers > 0)
-        return nibl_fail(NIBL_E_UNSUPPORTED, "architecture %s cannot be calibrated yet", m->arch->name);
     NIBL_TRY(read_types(a, types));
-    NIBL_TRY(nibl_recipe_choose(m->gguf, NULL, 0, o, NULL, &a->recipe));
+    NIBL_TRY(nibl_outputs_new(a->model, &a->outputs));
+    NIBL_TRY(nibl_recipe_choose(m->gguf, a->outputs.tensors, a->outputs.count, o, NULL, &a->recipe));
     NIBL_TRY(find_items(a, o));
     NIBL_TRY(copy_given(a, o));
     NIBL_TRY(nibl_session_grow_pool(a->model, o->threads));
@@ -535,7 +543,10 @@ static nibl_status begin(nibl_allotment *a, const nibl_quantize_options *o, cons
     a->rows_at_work = nibl_alloc(room);
     a->row_bytes = nibl_alloc(4 * workers * a->widest);
     a->blocks = nibl_alloc_zero(blocks);
-    if (!a->rows_at_work || !a->row_bytes || !a->blocks)
+    a->activity = nibl_alloc(4 * a->widest);
+    a->factor_count = nibl_calib_sites(m) + 1;
+    a->factors = nibl_alloc_zero(a->factor_count * sizeof *a->factors);
+    if (!a->rows_at_work || !a->row_bytes || !a->blocks || !a->activity || !a->factors)
         return nibl_fail_memory(room + blocks, "the workers");
     nibl_method method;
     NIBL_TRY(nibl_method_read(o->method, true, &method));
@@ -571,10 +582,11 @@ void nibl_allotment_free(nibl_allotment *a) {
     free_factors(a);
     nibl_run_free(a->run);
     for (uint32_t i = 0; a->caches && i < a->cache_count; i++) nibl_kv_free(&a->caches[i]);
-    for (size_t i = 0; i < a->count; i++) nibl_free(a->items[i].weights);
-    void *blocks[] = {a->caches,  a->rows,  a->streams,      a->reference, a->losses, a->items,
-                      a->tensors, a->texts, a->rows_at_work, a->row_bytes, a->blocks};
+    void *blocks[] = {a->caches, a->rows,     a->streams, a->reference,    a->losses,
+                      a->items,  a->tensors,  a->texts,   a->rows_at_work, a->row_bytes,
+                      a->blocks, a->activity, a->factors, a->plain};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) nibl_free(blocks[i]);
     nibl_recipe_free(&a->recipe);
+    nibl_outputs_free(&a->outputs);
     nibl_free(a);
 }

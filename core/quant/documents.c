@@ -20,10 +20,12 @@ static bool same_scheme(const nibl_integer_type *a, const nibl_integer_type *b) 
            (a->form.granularity != NIBL_PER_GROUP || a->grid.group == b->grid.group);
 }
 
-static void write_module(const nibl_folder_plan *p, size_t index, bool first, nibl_writer *w) {
-    char name[80];
-    nibl_folder_name(p->model, index, name);
-    nibl_print(w, "%s\"%.*s\"", first ? "" : ",", (int)(strlen(name) - 7), name); /* without ".weight" */
+static void write_modules(const nibl_folder_plan *p, size_t index, bool first, nibl_writer *w) {
+    for (uint32_t i = 0; i < nibl_folder_pieces(p, index); i++, first = false) {
+        char name[80];
+        nibl_folder_name(p, index, i, name);
+        nibl_print(w, "%s\"%.*s\"", first ? "" : ",", (int)(strlen(name) - 7), name); /* without ".weight" */
+    }
 }
 
 static void write_group(const nibl_folder_plan *p, size_t index, uint32_t number, bool all, nibl_writer *w) {
@@ -35,7 +37,7 @@ static void write_group(const nibl_folder_plan *p, size_t index, uint32_t number
     for (size_t i = index; i < p->recipe->count && !all; i++) {
         const nibl_integer_type *other = integers_of(&p->recipe->tensors[i]);
         if (!other || !same_scheme(n, other)) continue;
-        write_module(p, i, first, w);
+        write_modules(p, i, first, w);
         first = false;
     }
     nibl_print(w,
@@ -69,11 +71,11 @@ static void write_quantization(const nibl_folder_plan *p, nibl_writer *w) {
     }
     nibl_print(w, "},\"ignore\":[");
     for (size_t i = 0; i < r->count; i++) {
-        const nibl_slot slot = p->model->bindings[i].slot;
+        const nibl_slot slot = p->outputs->items[i].slot;
         head = head || slot == NIBL_SLOT_HEAD;
         if (nibl_slot_forms[slot].vector || slot == NIBL_SLOT_EMBEDDING || integers_of(&r->tensors[i]))
             continue;
-        write_module(p, i, first, w);
+        write_modules(p, i, first, w);
         first = false;
     }
     if (!head) nibl_print(w, "%s\"lm_head\"", first ? "" : ",");

@@ -33,13 +33,18 @@ struct nibl_folder {
 
 typedef struct part {
     const char *suffix, *type;
-    uint64_t dims[2];
+    uint64_t dims[3];
     uint32_t n_dims;
     uint64_t bytes;
 } part;
 
 static const nibl_integer_type *integers_of(const nibl_quant_tensor *t) {
     return t->to->id == NIBL_INTEGERS_ID ? (const nibl_integer_type *)(const void *)t->to : NULL;
+}
+
+uint32_t nibl_folder_pieces(const nibl_folder_plan *p, size_t index) {
+    const bool each = nibl_slot_forms[p->outputs->items[index].slot].expert;
+    return each && p->model->hyper.experts > 0 ? p->model->hyper.experts : 1;
 }
 
 static uint64_t words_of(uint64_t codes, uint32_t bits) { return (codes + 32 / bits - 1) / (32 / bits); }
@@ -50,51 +55,65 @@ static uint64_t groups_of(const nibl_quant_tensor *t) {
     return group < t->cols ? t->cols / group : 1;
 }
 
-/* In the order of the file; weight_shape stands with the others' at its beginning. */
-static uint32_t parts_of(const nibl_quant_tensor *t, part out[PARTS]) {
+/* Of one piece, in the order of the file; weight_shape stands with the others' at its beginning. */
+static uint32_t parts_of(const nibl_folder *f, size_t index, part out[PARTS]) {
+    const nibl_quant_tensor *t = &f->plan.recipe->tensors[index];
     const nibl_integer_type *n = integers_of(t);
+    const uint32_t pieces = nibl_folder_pieces(&f->plan, index);
+    const uint64_t rows = t->rows / pieces;
     uint32_t count = 0;
     if (!n) {
-        const bool vector = t->source->n_dims < 2;
-        out[count++] =
-            (part){"", t->to->name, {vector ? t->cols : t->rows, t->cols}, vector ? 1 : 2, t->bytes};
+        part *p = &out[count++];
+        *p = (part){"", t->to->name, {rows, t->cols}, 2, t->bytes / pieces};
+        if (t->source->n_dims < 2) p->dims[0] = t->cols, p->n_dims = 1;
+        if (f->plan.outputs->items[index].slot == NIBL_SLOT_CONV) /* one channel a group */
+            p->dims[1] = 1, p->dims[2] = t->cols, p->n_dims = 3;
         return count;
     }
     const uint64_t words = words_of(t->cols, n->form.bits), groups = groups_of(t);
     const nibl_storage storage = (nibl_storage)n->form.storage;
-    out[count++] = (part){"_packed", "I32", {t->rows, words}, 2, 4 * t->rows * words};
+    out[count++] = (part){"_packed", "I32", {rows, words}, 2, 4 * rows * words};
     if (n->form.zero_point) {
-        const uint64_t zeros = words_of(t->rows, n->form.bits);
+        const uint64_t zeros = words_of(rows, n->form.bits);
         out[count++] = (part){"_zero_point", "I32", {zeros, groups}, 2, 4 * zeros * groups};
     }
     out[count++] = (part){"_scale",
                           storage == NIBL_STORE_F16    ? "F16"
                           : storage == NIBL_STORE_BF16 ? "BF16"
                                                        : "F32",
-                          {t->rows, groups},
+                          {rows, groups},
                           2,
-                          (storage == NIBL_STORE_F32 ? 4 : 2) * t->rows * groups};
+                          (storage == NIBL_STORE_F32 ? 4 : 2) * rows * groups};
     return count;
 }
 
-size_t nibl_folder_bytes(const nibl_folder *f, size_t index) {
+static uint64_t piece_bytes(const nibl_folder *f, size_t index) {
     part parts[PARTS];
     uint64_t bytes = 0;
-    const uint32_t count = parts_of(&f->plan.recipe->tensors[index], parts);
+    const uint32_t count = parts_of(f, index, parts);
     for (uint32_t i = 0; i < count; i++) bytes += parts[i].bytes;
-    return (size_t)bytes; /* the rows are in memory already */
+    return bytes;
 }
 
-void nibl_folder_name(const nibl_model *m, size_t index, char name[80]) {
-    const nibl_binding *b = &m->bindings[index];
-    nibl_arch_write_name(nibl_arch_slot(m->arch, b->slot).hf, b->layer ? (uint32_t)(b->layer - m->layers) : 0,
-                         0, name);
+size_t nibl_folder_bytes(const nibl_folder *f, size_t index) {
+    return (size_t)piece_bytes(f, index) *
+           nibl_folder_pieces(&f->plan, index); /* the rows are in memory already */
+}
+
+static const nibl_layer *layer_of(const nibl_folder_plan *p, size_t index) {
+    return p->model->bindings[p->outputs->items[index].binding].layer;
+}
+
+void nibl_folder_name(const nibl_folder_plan *p, size_t index, uint32_t piece, char name[80]) {
+    const nibl_layer *layer = layer_of(p, index);
+    nibl_arch_write_name(nibl_arch_slot(p->model->arch, p->outputs->items[index].slot).hf,
+                         layer ? (uint32_t)(layer - p->model->layers) : 0, piece, name);
 }
 
 /* Rows of a head that stand in halves in Hugging Face's files; 0 = rows stay. */
 static uint32_t halves_of(const nibl_folder *f, size_t index) {
     const nibl_model *m = f->plan.model;
-    const nibl_slot slot = m->bindings[index].slot;
+    const nibl_slot slot = f->plan.outputs->items[index].slot;
     const bool turned =
         slot == NIBL_SLOT_WQ || slot == NIBL_SLOT_WK || slot == NIBL_SLOT_BQ || slot == NIBL_SLOT_BK;
     return turned && m->arch->rope == NIBL_ROPE_INTERLEAVED ? m->hyper.head_width : 0;
@@ -114,37 +133,47 @@ static void pack_words(const uint8_t *row, const nibl_integer_type *n, uint64_t 
     }
 }
 
-void nibl_folder_write(const nibl_folder *f, size_t index, const uint8_t *rows, uint8_t *out) {
+/* `count` rows as a tensor of the file. */
+static void write_piece(const nibl_folder *f, size_t index, uint64_t count, const uint8_t *rows,
+                        uint8_t *out) {
     const nibl_quant_tensor *t = &f->plan.recipe->tensors[index];
     const nibl_integer_type *n = integers_of(t);
     const uint32_t halves = halves_of(f, index);
     const bool vector = t->source->n_dims < 2; /* has been put in order, as a row of its own */
     const size_t row_bytes = (size_t)(t->bytes / t->rows);
     if (!n) {
-        for (uint32_t i = 0; i < t->rows; i++)
+        for (uint32_t i = 0; i < count; i++)
             memcpy(out + i * row_bytes, rows + (vector ? i : nibl_row_interleaved(halves, i)) * row_bytes,
                    row_bytes);
         return;
     }
-    const uint32_t bits = n->form.bits, count = 32 / bits, fields = n->type.bytes - NIBL_BLOCK;
+    const uint32_t bits = n->form.bits, together = 32 / bits, fields = n->type.bytes - NIBL_BLOCK;
     const uint64_t words = words_of(t->cols, bits), groups = groups_of(t),
                    step = t->cols / groups / NIBL_BLOCK;
     const uint32_t width = n->form.storage == NIBL_STORE_F32 ? 4 : 2, more = bits > 4 ? 1u << (bits - 1) : 0;
-    uint8_t *zeros = out + 4 * t->rows * words,
-            *scales = zeros + (n->form.zero_point ? 4 * words_of(t->rows, bits) * groups : 0);
+    uint8_t *zeros = out + 4 * count * words,
+            *scales = zeros + (n->form.zero_point ? 4 * words_of(count, bits) * groups : 0);
     memset(zeros, 0, (size_t)(scales - zeros));
-    for (uint32_t i = 0; i < t->rows; i++) {
+    for (uint32_t i = 0; i < count; i++) {
         const uint8_t *row = rows + nibl_row_interleaved(halves, i) * row_bytes;
         pack_words(row, n, t->cols, out + 4 * words * i);
         for (uint64_t g = 0; g < groups; g++) {
             const uint8_t *block = row + g * step * n->type.bytes;
             memcpy(scales + (i * groups + g) * width, block, width);
             if (!n->form.zero_point) continue;
-            const uint32_t zero = (uint32_t)(uint8_t)(block[fields - 1] + more) << i % count * bits;
-            uint8_t *word = zeros + 4 * (i / count * groups + g);
+            const uint32_t zero = (uint32_t)(uint8_t)(block[fields - 1] + more) << i % together * bits;
+            uint8_t *word = zeros + 4 * (i / together * groups + g);
             for (int j = 0; j < 4; j++) word[j] = (uint8_t)(word[j] | zero >> 8 * j);
         }
     }
+}
+
+void nibl_folder_write(const nibl_folder *f, size_t index, const uint8_t *rows, uint8_t *out) {
+    const nibl_quant_tensor *t = &f->plan.recipe->tensors[index];
+    const uint32_t pieces = nibl_folder_pieces(&f->plan, index);
+    const size_t from = (size_t)t->bytes / pieces, to = (size_t)piece_bytes(f, index);
+    for (uint32_t i = 0; i < pieces; i++)
+        write_piece(f, index, t->rows / pieces, rows + i * from, out + i * to);
 }
 
 /* ---- Files of weights ---- */
@@ -158,7 +187,7 @@ typedef struct header {
 static void add_entry(header *h, const char *name, const part *p) {
     nibl_print(&h->w, "%s\"%s%s\":{\"dtype\":\"%s\",\"shape\":[%llu", h->first ? "" : ",", name, p->suffix,
                p->type, (unsigned long long)p->dims[0]);
-    if (p->n_dims > 1) nibl_print(&h->w, ",%llu", (unsigned long long)p->dims[1]);
+    for (uint32_t i = 1; i < p->n_dims; i++) nibl_print(&h->w, ",%llu", (unsigned long long)p->dims[i]);
     nibl_print(&h->w, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)h->at,
                (unsigned long long)(h->at + p->bytes));
     h->at += p->bytes;
@@ -169,6 +198,19 @@ static void store_u64(nibl_writer *w, uint64_t x) {
     char bytes[8];
     for (int i = 0; i < 8; i++) bytes[i] = (char)(x >> 8 * i);
     nibl_write(w, bytes, 8);
+}
+
+/* The shapes of an output's tensors, or where their bytes are. */
+static void add_entries(const nibl_folder *f, size_t index, bool shapes, header *h) {
+    part parts[PARTS];
+    const uint32_t count = parts_of(f, index, parts), pieces = nibl_folder_pieces(&f->plan, index);
+    for (uint32_t i = 0; i < pieces; i++) {
+        char name[80];
+        nibl_folder_name(&f->plan, index, i, name);
+        if (shapes && integers_of(&f->plan.recipe->tensors[index]))
+            add_entry(h, name, &(part){"_shape", "I64", {2}, 1, 16});
+        for (uint32_t j = 0; j < count && !shapes; j++) add_entry(h, name, &parts[j]);
+    }
 }
 
 /* The header of tensors [first, end): its length, JSON with spaces up to a multiple of 8, and all shapes. */
@@ -186,15 +228,7 @@ static void write_header(const nibl_folder *f, size_t first, size_t end, nibl_wr
         nibl_write_json(&h.w, r->text.bytes, r->text.length);
         nibl_print(&h.w, "},");
         for (int shapes = 1; shapes >= 0; shapes--)
-            for (size_t i = first; i < end; i++) {
-                char name[80];
-                part parts[PARTS];
-                const uint32_t count = parts_of(&r->tensors[i], parts);
-                nibl_folder_name(f->plan.model, i, name);
-                if (shapes && integers_of(&r->tensors[i]))
-                    add_entry(&h, name, &(part){"_shape", "I64", {2}, 1, 16});
-                for (uint32_t j = 0; j < count && !shapes; j++) add_entry(&h, name, &parts[j]);
-            }
+            for (size_t i = first; i < end; i++) add_entries(f, i, shapes, &h);
         nibl_print(&h.w, "}");
         if (pass == 1) {
             *out = h.w;
@@ -202,11 +236,13 @@ static void write_header(const nibl_folder *f, size_t first, size_t end, nibl_wr
         }
         length = h.w.length;
     }
-    for (size_t i = first; i < end; i++)
-        if (integers_of(&r->tensors[i])) {
-            store_u64(out, r->tensors[i].rows);
+    for (size_t i = first; i < end; i++) {
+        const uint32_t pieces = integers_of(&r->tensors[i]) ? nibl_folder_pieces(&f->plan, i) : 0;
+        for (uint32_t j = 0; j < pieces; j++) {
+            store_u64(out, r->tensors[i].rows / pieces);
             store_u64(out, r->tensors[i].cols);
         }
+    }
 }
 
 static void write_headers(nibl_folder *f, nibl_writer *w) {
@@ -219,33 +255,38 @@ static void write_headers(nibl_folder *f, nibl_writer *w) {
     }
 }
 
+/* NIBL_E_... where an output cannot be what a folder holds. */
+static nibl_status check_output(const nibl_folder *f, size_t index) {
+    const nibl_quant_tensor *t = &f->plan.recipe->tensors[index];
+    char name[80];
+    nibl_folder_name(&f->plan, index, 0, name);
+    if (name[0] == 0)
+        return nibl_fail(NIBL_E_UNSUPPORTED, "tensor '%.*s' has no place in a Hugging Face folder",
+                         NIBL_SHOW(t->source->name));
+    if (f->plan.outputs->items[index].slot == NIBL_SLOT_EMBEDDING && integers_of(t))
+        return nibl_fail(
+            NIBL_E_ARGUMENT,
+            "the embedding (and a head that is the same) cannot be integers in a folder: take f16");
+    if (piece_bytes(f, index) % 4 != 0) /* what follows would not be aligned */
+        return nibl_fail(NIBL_E_UNSUPPORTED, "'%s': an odd number of rows and scales cannot be written",
+                         name);
+    return NIBL_OK;
+}
+
 /* A new file begins where a layer, or a tensor outside of layers, would make the one at hand too large. */
 static nibl_status divide(nibl_folder *f) {
-    const nibl_model *m = f->plan.model;
+    const nibl_folder_plan *p = &f->plan;
     const uint64_t most = f->plan.options->shard_bytes ? f->plan.options->shard_bytes : SHARD;
     size_t end;
     f->shards = nibl_alloc_zero((uint64_t)f->plan.recipe->count * sizeof *f->shards);
     if (!f->shards) return nibl_fail_memory(f->plan.recipe->count * sizeof *f->shards, "the list of files");
     for (size_t i = 0; i < f->plan.recipe->count; i = end) {
         uint64_t bytes = 0;
-        for (end = i; end == i || (end < m->binding_count && m->bindings[i].layer &&
-                                   m->bindings[end].layer == m->bindings[i].layer);
+        for (end = i;
+             end == i || (end < p->recipe->count && layer_of(p, i) && layer_of(p, end) == layer_of(p, i));
              end++) {
-            const uint64_t more = nibl_folder_bytes(f, end);
-            char name[80];
-            nibl_folder_name(m, end, name);
-            if (name[0] == 0)
-                return nibl_fail(NIBL_E_UNSUPPORTED, "tensor '%.*s' has no place in a Hugging Face folder",
-                                 NIBL_SHOW(f->plan.recipe->tensors[end].source->name));
-            if (m->bindings[end].slot == NIBL_SLOT_EMBEDDING && integers_of(&f->plan.recipe->tensors[end]))
-                return nibl_fail(
-                    NIBL_E_ARGUMENT,
-                    "the embedding (and a head that is the same) cannot be integers in a folder: take "
-                    "f16");
-            if (more % 4 != 0) /* what follows would not be aligned */
-                return nibl_fail(NIBL_E_UNSUPPORTED,
-                                 "'%s': an odd number of rows and scales cannot be written", name);
-            bytes += more;
+            NIBL_TRY(check_output(f, end));
+            bytes += nibl_folder_bytes(f, end);
         }
         if (f->shard_count == 0 || f->shards[f->shard_count - 1].bytes + bytes > most)
             f->shards[f->shard_count++].first = i;
@@ -282,13 +323,15 @@ static nibl_status write_index(const nibl_folder *f, nibl_writer *w) {
     for (size_t i = 0; i < f->plan.recipe->count; i++) {
         char name[80], file[64];
         part parts[PARTS];
-        uint32_t count = parts_of(&f->plan.recipe->tensors[i], parts);
+        uint32_t count = parts_of(f, i, parts);
+        const uint32_t pieces = nibl_folder_pieces(&f->plan, i);
         if (integers_of(&f->plan.recipe->tensors[i])) parts[count++] = (part){.suffix = "_shape"};
         while (shard + 1 < f->shard_count && f->shards[shard + 1].first <= i) shard++;
-        nibl_folder_name(f->plan.model, i, name);
         shard_name(f, shard, file);
-        for (uint32_t j = 0; j < count; j++)
-            nibl_print(w, "%s\"%s%s\":\"%s\"", i + j > 0 ? "," : "", name, parts[j].suffix, file);
+        for (uint32_t j = 0; j < count * pieces; j++) {
+            nibl_folder_name(&f->plan, i, j / count, name);
+            nibl_print(w, "%s\"%s%s\":\"%s\"", i + j > 0 ? "," : "", name, parts[j % count].suffix, file);
+        }
     }
     nibl_print(w, "}}\n");
     return NIBL_OK;
@@ -317,7 +360,13 @@ bool nibl_folder_document(nibl_folder *f, nibl_slice *out) {
 }
 
 static nibl_status build(nibl_folder *f, uint64_t *size) {
+    const nibl_arch *arch = f->plan.model->arch;
     nibl_slice format;
+    if (arch->transposed || arch->transposed_experts)
+        return nibl_fail(NIBL_E_UNSUPPORTED,
+                         "architecture %s: matrices that transformers keeps transposed are no linear layers, "
+                         "which alone compressed-tensors knows: take a GGUF file",
+                         arch->name);
     NIBL_TRY(divide(f));
     shard_name(f, 0, f->file);
     nibl_writer w = {0};
@@ -340,11 +389,11 @@ static nibl_status build(nibl_folder *f, uint64_t *size) {
     return NIBL_OK;
 }
 
-nibl_status nibl_folder_new(const nibl_model *model, const nibl_recipe *recipe,
+nibl_status nibl_folder_new(const nibl_model *model, const nibl_outputs *outputs, const nibl_recipe *recipe,
                             const nibl_quantize_options *options, nibl_folder **out, uint64_t *size) {
     nibl_folder *f = nibl_alloc_zero(sizeof *f);
     if (!f) return nibl_fail_memory(sizeof *f, "the output");
-    f->plan = (nibl_folder_plan){model, recipe, options};
+    f->plan = (nibl_folder_plan){model, outputs, recipe, options};
     const nibl_status status = build(f, size);
     f->plan.options = NULL; /* the caller's, for this call */
     if (status < 0)

@@ -3,13 +3,14 @@
 #ifndef NIBL_QUANT_FOLDER_H
 #define NIBL_QUANT_FOLDER_H
 
-#include "core/model.h"
+#include "core/quant/outputs.h"
 #include "core/quant/recipe.h"
 
 typedef struct nibl_folder nibl_folder;
 
-/* The recipe's tensors stand in the order of the model's bindings; *size: bytes of all files. */
-nibl_status nibl_folder_new(const nibl_model *model, const nibl_recipe *recipe,
+/* The recipe's tensors are those outputs; *size: bytes of all files. NIBL_E_UNSUPPORTED tells what transformers has no place
+ * for. */
+nibl_status nibl_folder_new(const nibl_model *model, const nibl_outputs *outputs, const nibl_recipe *recipe,
                             const nibl_quantize_options *options, nibl_folder **out, uint64_t *size);
 void nibl_folder_free(nibl_folder *folder);
 
@@ -29,12 +30,15 @@ const char *nibl_folder_file(const nibl_folder *folder);
 /* documents.c */
 typedef struct nibl_folder_plan {
     const nibl_model *model;
+    const nibl_outputs *outputs;
     const nibl_recipe *recipe;
     const nibl_quantize_options *options;
 } nibl_folder_plan;
 
-/* A tensor's name in Hugging Face's files, of the binding of that index. */
-void nibl_folder_name(const nibl_model *model, size_t index, char name[80]);
+/* The tensors of Hugging Face's files that output `index` becomes: one, or one for every expert; and their names, empty where
+ * there is none. */
+uint32_t nibl_folder_pieces(const nibl_folder_plan *plan, size_t index);
+void nibl_folder_name(const nibl_folder_plan *plan, size_t index, uint32_t piece, char name[80]);
 
 nibl_status nibl_folder_config(const nibl_folder_plan *plan, nibl_writer *w);
 nibl_status nibl_folder_tokenizer(const nibl_folder_plan *plan, nibl_writer *w);

@@ -5,6 +5,7 @@
  */
 #include "core/encode_grid.h"
 #include "core/quant/awq.h"
+#include "core/loader.h"
 #include "core/quant/integers.h"
 #include "core/quant/layerwise.h"
 #include "core/session.h"
@@ -410,15 +411,10 @@ static nibl_status begin(nibl_quantizer *q, nibl_model *model, const nibl_quanti
     l->scales = nibl_alloc_zero(l->site_count * sizeof *l->scales);
     if (!l->works || !l->scales) return nibl_fail_memory(works * sizeof *l->works, "the quantizer");
     if (o->imatrix) NIBL_TRY(nibl_importance_read(o->imatrix, o->imatrix_bytes, &l->outputs, &l->importance));
-    if (q->recipe.folder && !nibl_outputs_plain(&l->outputs, model))
-        return nibl_fail(NIBL_E_UNSUPPORTED,
-                         "architecture %s: models with experts, convolutions or matrices that share a tensor "
-                         "cannot be written as a folder yet: take a GGUF file",
-                         model->arch->name);
     if (q->method.rotate) NIBL_TRY(begin_rotation(q));
     if (q->recipe.folder) {
         NIBL_TRY(nibl_recipe_describe(&q->recipe, o));
-        NIBL_TRY(nibl_folder_new(model, &q->recipe, o, &l->folder, &q->size));
+        NIBL_TRY(nibl_folder_new(model, &l->outputs, &q->recipe, o, &l->folder, &q->size));
         for (size_t i = 0; i < q->recipe.count; i++)
             q->recipe.tensors[i].stored = nibl_folder_bytes(l->folder, i);
         q->taken = l->more = true;
@@ -467,9 +463,10 @@ nibl_status nibl_model_quantizer_new(nibl_model *model, const nibl_quantize_opti
     return status;
 }
 
-bool nibl_quantize_needs_model(const nibl_quantize_options *o) {
+bool nibl_quantize_needs_model(nibl_loader *loader, const nibl_quantize_options *o) {
     const char *const names[] = {o->type, o->embedding, o->head};
     nibl_integers form;
+    nibl_gguf *gguf = NULL;
     const bool folder = o->format && strcmp(o->format, "safetensors") == 0;
     bool needs =
         folder || o->imatrix || (o->method && (strstr(o->method, "rotate") || strstr(o->method, "recover")));
@@ -477,5 +474,5 @@ bool nibl_quantize_needs_model(const nibl_quantize_options *o) {
         const char *name = i < 3 ? names[i] : o->tensors[i - 3].type;
         needs = needs || (name && nibl_integers_read(name, &form));
     }
-    return needs;
+    return needs || (loader && nibl_loader_header(loader, &gguf) == NIBL_OK && nibl_recipe_is_apart(gguf));
 }

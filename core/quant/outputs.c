@@ -100,9 +100,3 @@ void nibl_outputs_untie(nibl_outputs *o, nibl_model *m, size_t binding) {
         (nibl_output){.binding = binding, .slot = NIBL_SLOT_HEAD, .first = o->part_count, .count = 1};
     o->parts[o->part_count++] = (nibl_output_part){.matrix = &m->embedding};
 }
-
-bool nibl_outputs_plain(const nibl_outputs *o, const nibl_model *m) {
-    bool plain = !m->transposed && m->hyper.experts == 0 && m->hyper.conv_layers == 0;
-    for (size_t i = 0; i < o->count; i++) plain = plain && o->items[i].count == 1;
-    return plain;
-}

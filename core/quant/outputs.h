@@ -41,7 +41,4 @@ static inline bool nibl_outputs_is_head(const nibl_outputs *outputs, const nibl_
     return slot == NIBL_SLOT_HEAD || (model->tied && slot == NIBL_SLOT_EMBEDDING);
 }
 
-/* Whether every tensor is one of the source, whole and in its place: what can be written as a folder. */
-bool nibl_outputs_plain(const nibl_outputs *outputs, const nibl_model *model);
-
 #endif

@@ -214,31 +214,34 @@ static int compare_addresses(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+bool nibl_recipe_is_apart(const nibl_gguf *gguf) {
+    bool transposed = false, experts = false;
+    nibl_gguf_bool(gguf, NIBL_KEY_TRANSPOSED, &transposed);
+    nibl_gguf_bool(gguf, NIBL_KEY_TRANSPOSED_EXPERTS, &experts);
+    for (size_t i = 0; i < nibl_gguf_tensor_count(gguf) && !experts; i++)
+        experts = matches("blk.*.ffn_*.*.weight", nibl_gguf_tensor_at(gguf, i)->name);
+    return transposed || experts;
+}
+
 /* How Hugging Face files differ: rows of Q and K in the order for rotation in halves, norms less 1. */
 static nibl_status mark_folder(const nibl_recipe *r) {
     static const char *const turned[] = {"blk.*.attn_q.weight", "blk.*.attn_k.weight", "blk.*.attn_q.bias",
                                          "blk.*.attn_k.bias"};
-    bool halves = false, from_zero = false, transposed = false, experts = false;
+    bool halves = false, from_zero = false;
     nibl_gguf_bool(r->gguf, NIBL_KEY_ROPE_HALVES, &halves);
     nibl_gguf_bool(r->gguf, NIBL_KEY_NORMS_FROM_ZERO, &from_zero);
-    nibl_gguf_bool(r->gguf, NIBL_KEY_TRANSPOSED, &transposed);
-    nibl_gguf_bool(r->gguf, NIBL_KEY_TRANSPOSED_EXPERTS, &experts);
-    if (!halves && !from_zero && !transposed && !experts) return NIBL_OK;
+    if (nibl_recipe_is_apart(r->gguf))
+        return nibl_fail(
+            NIBL_E_UNSUPPORTED,
+            "a folder whose matrices are transposed, or one for every expert, is quantized layer by "
+            "layer: that needs the model (nibl_model_quantizer_new)");
+    if (!halves && !from_zero) return NIBL_OK;
     const nibl_arch *arch;
     nibl_hyper hyper;
     NIBL_TRY(nibl_arch_of(r->gguf, &arch));
     NIBL_TRY(nibl_arch_hyper(arch, r->gguf, &hyper));
-    if (transposed || experts)
-        return nibl_fail(NIBL_E_UNSUPPORTED,
-                         "folders of architecture %s have transposed matrices, which cannot be "
-                         "quantized yet: take a GGUF file",
-                         arch->name);
     for (size_t i = 0; i < r->count; i++) {
         nibl_quant_tensor *t = &r->tensors[i];
-        if (matches("blk.*.ffn_gate.0.weight", t->source->name))
-            return nibl_fail(NIBL_E_UNSUPPORTED,
-                             "folders with a tensor for every expert cannot be quantized yet: take "
-                             "a GGUF file");
         t->from_zero = from_zero && t->source->n_dims < 2 && matches("*norm.weight", t->source->name);
         bool turns = false;
         for (size_t j = 0; j < sizeof turned / sizeof *turned; j++)

@@ -105,6 +105,7 @@ nibl_status nibl_layerwise_write_matrix(nibl_quantizer *q, size_t index) {
     if (l->model->parts && l->by_tensor) /* before there is room for the output */
         nibl_model_drop_part(l->model, l->model->bindings[l->outputs.items[index].binding].section);
     if (status == NIBL_OK) status = write_rows(q, index, w.bytes);
+    if (w.site && l->model->tied) nibl_site_free(&l->head); /* a layer's Hessians take its room */
     nibl_free(w.bytes);
     return status;
 }

@@ -6,6 +6,7 @@
  * @property {string} [llama]     or of llama-quantize: TYPE and options
  * @property {boolean} [imatrix]  llama.cpp's, of the calibration text
  * @property {boolean} [mixed]    calibrated with a text that is half code
+ * @property {boolean} [own]      calibrated with the command's own text
  * @property {boolean} [twin]     of the model with outliers put in
  * @property {Most} [most]
  * @property {{ row: string, by: number }} [beats]  its KL is lower by this share
@@ -90,7 +91,7 @@ export const tables = {
       iq4_nl: { recipe: 'iq4_nl --embedding iq4_nl --head iq4_nl --method awq,gptq' },
       '--size 77.572MB': mixed('77.572MB', 'iq4_nl'),
       'iq4_nl, embedding q5_0': { recipe: 'iq4_nl --embedding q5_0 --head q5_0 --method awq,gptq' },
-      '--size 85MB': mixed('85MB', 'iq4_nl, embedding q5_0'),
+      '--size 81.111MB': mixed('81.111MB', 'iq4_nl, embedding q5_0'),
       'q5_0, embedding iq4_nl': { recipe: 'q5_0 --embedding iq4_nl --head iq4_nl --method awq,gptq' },
       '--size 90.843MB': mixed('90.843MB', 'q5_0, embedding iq4_nl'),
       q5_0: { recipe: 'q5_0 --embedding q5_0 --head q5_0 --method awq,gptq' },
@@ -111,6 +112,7 @@ export const tables = {
       'q4_0 awq,gptq': { recipe: 'q4_0 --method awq,gptq' },
       'iq4_nl awq,gptq': { recipe: 'iq4_nl --method awq,gptq' },
       'iq4_nl awq,gptq, half code': { recipe: 'iq4_nl --method awq,gptq', mixed: true },
+      'iq4_nl awq,gptq, own text': { recipe: 'iq4_nl --method awq,gptq', own: true },
     },
   },
   outliers: {

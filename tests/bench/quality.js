@@ -183,7 +183,7 @@ async function make(bench, table, row, out) {
     await output([llamaQuantize, '--allow-requantize', '--pure', ...imatrix, ...given, ...words(table.llamaRest ?? ''), source, out, type])
     return NaN
   }
-  const calibrated = /--method (?!rtn)/.test(row.recipe ?? '')
+  const calibrated = /--method (?!rtn)/.test(row.recipe ?? '') && !row.own
   const calibration = calibrated ? ['--calibration', row.mixed ? bench.texts.mixed : bench.texts.calibration] : []
   const command = [nibl, 'quantize', source, out, ...words(row.recipe ?? ''), ...words(table.rest ?? ''), ...calibration, ...threads]
   const { tensors } = JSON.parse(firstLine(await output([...command, '--allow-requantize', '--json'])))

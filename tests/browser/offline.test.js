@@ -7,19 +7,11 @@ import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { publish } from '../../demo/publish.js'
 import { serve } from '../../demo/serve.js'
-import { openContext, screenshot, tiny, withBrowser } from './support.js'
+import { keptWhole, openContext, screenshot, tiny, withBrowser } from './support.js'
 
 withBrowser()
 
 const patience = { timeout: 60000 }
-
-/** Until the model is kept whole, which an answer does not wait for. @param {import('./support.js').Page} page */
-const whole = (page) =>
-  page.evaluate(async () => {
-    const { openCache } = await import(String(new URL('../web/nibl.js', location.href)))
-    const cache = await openCache()
-    while (!(await cache.list())[0]?.complete) await new Promise((resolve) => setTimeout(resolve, 20))
-  })
 
 /** @param {import('./support.js').Page} page */
 async function answer(page) {
@@ -47,7 +39,7 @@ test('from a static host without headers: threads at once, and without a network
   await page.waitForFunction(() => crossOriginIsolated, null, patience)
   await page.click('#load-default')
   assert.match(await answer(page), /relaxed SIMD, [2-8] threads/)
-  await whole(page)
+  await keptWhole(page)
 
   await server.close()
   await page.reload()

@@ -200,6 +200,21 @@ test('a cancelled download', async (t) => {
   release()
 })
 
+test('a file that is chosen while a model loads takes its place', async (t) => {
+  const { page } = await openPage(t, small)
+  const release = await holdModels(page)
+  await page.click('#load-default')
+  await page.waitForSelector('#loading:not([hidden])')
+  await page.setInputFiles('#file', tinyPath)
+  await page.waitForSelector('#composer:not([hidden])', patience)
+  release()
+  await ask(page, 'Hello')
+  await idle(page)
+  assert.equal(await page.innerText('#model-name'), 'tiny-llama-q4_1.gguf')
+  assert.equal((await answers(page)).length, 1)
+  assert.equal(await page.isHidden('#error'), true)
+})
+
 test('everything but the model is small', async (t) => {
   const { page, url, requests } = await openPage(t, small)
   await page.click('#load-default')

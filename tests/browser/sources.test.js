@@ -5,7 +5,7 @@ import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { hubServer } from '../web/hub-server.js'
 import { tinyBytes } from '../web/support.js'
-import { openPage, screenshot, tiny, withBrowser } from './support.js'
+import { keptWhole, openPage, screenshot, tiny, withBrowser } from './support.js'
 
 withBrowser()
 
@@ -79,6 +79,7 @@ test('a name on a hub; then it is on this machine, without a network too, until 
   await page.fill('#token', 'secret')
   await page.click('#by-name button')
   await opened(page, 'a/gguf')
+  await keptWhole(page)
   await unload(page)
   await page.fill('#address', 'a/folder')
   await page.keyboard.press('Enter')

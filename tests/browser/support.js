@@ -87,6 +87,18 @@ export async function screenshot(page, name) {
   await page.screenshot({ path: `${screenshots}/${name}.png` })
 }
 
+/** Until all models that the page has asked for are kept whole, which an answer does not wait for. @param {Page} page */
+export const keptWhole = (page) =>
+  page.evaluate(async () => {
+    const { openCache } = await import(String(new URL('../web/nibl.js', location.href)))
+    const cache = await openCache()
+    for (;;) {
+      const kept = await cache.list()
+      if (kept.length && kept.every((/** @type {any} */ { complete }) => complete)) return
+      await new Promise((resolve) => setTimeout(resolve, 20))
+    }
+  })
+
 /** Downloads of models wait until the returned function is called. @param {Page} page */
 export async function holdModels(page) {
   let release = () => {}
@@ -98,20 +110,22 @@ export async function holdModels(page) {
   return release
 }
 
-/** The processes that descend from this one and run a page. */
-export function renderers() {
-  const parents = new Map()
-  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
-    try {
-      parents.set(pid, /^PPid:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1])
-    } catch {
-      /* it has ended */
-    }
+/** What /proc tells of a process; '' where it has ended. @param {string} pid @param {string} what */
+export function tellsOf(pid, what) {
+  try {
+    return readFileSync(`/proc/${pid}/${what}`, 'utf8')
+  } catch {
+    return ''
   }
+}
+
+/** The processes that descend from this one and run a page, or wait for one. */
+export function renderers() {
+  const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name))
+  const parents = new Map(pids.map((pid) => [pid, /^PPid:\s+(\d+)/m.exec(tellsOf(pid, 'status'))?.[1]]))
   const mine = (/** @type {string} */ pid) => {
-    for (let at = pid; at && at !== '0'; at = parents.get(at)) if (at === String(process.pid)) return true
+    for (let at = pid; at && at !== '0'; at = parents.get(at) ?? '') if (at === String(process.pid)) return true
     return false
   }
-  const isRenderer = (/** @type {string} */ pid) => readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('--type=renderer')
-  return [...parents.keys()].filter((pid) => mine(pid) && isRenderer(pid))
+  return pids.filter((pid) => mine(pid) && tellsOf(pid, 'cmdline').includes('--type=renderer'))
 }

@@ -52,7 +52,10 @@ static inline size_t take_output(nibl_quantizer *q, uint8_t **bytes, size_t *len
 /* Hash of the last logits of a fixed sequence; frees the model. threads 0 = as many as there are. */
 static inline uint64_t logits_hash(nibl_model *model, uint32_t threads) {
     int32_t ids[40];
-    for (int i = 0; i < 40; i++) ids[i] = (i * 37 + 11) % 272;
+    nibl_model_info info = {.size = sizeof info};
+    if (model) nibl_model_get_info(model, &info);
+    const int tokens = info.vocabulary > 0 && info.vocabulary < 272 ? (int)info.vocabulary : 272;
+    for (int i = 0; i < 40; i++) ids[i] = (i * 37 + 11) % tokens;
     nibl_session *session = NULL;
     const nibl_session_options o = {.size = sizeof o, .threads = threads};
     uint64_t hash = 0;

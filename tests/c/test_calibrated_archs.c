@@ -24,17 +24,12 @@ static nibl_model *load_source(const char *arch, bool folder) {
     return model;
 }
 
-static nibl_status quantize(nibl_model *model, const char *method, size_t count, output *o) {
-    const nibl_quantize_options options = {.size = sizeof options,
-                                           .type = "q4_0",
-                                           .embedding = "f32",
-                                           .head = "f32",
-                                           .method = method,
-                                           .threads = 2};
+static nibl_status quantize_with(nibl_model *model, const nibl_quantize_options *options, size_t count,
+                                 output *o) {
     nibl_quantizer *q = NULL;
     size_t needed = 0;
     *o = (output){0};
-    nibl_status status = nibl_model_quantizer_new(model, &options, tokens, count, WINDOW, &q);
+    nibl_status status = nibl_model_quantizer_new(model, options, tokens, count, WINDOW, &q);
     if (status < 0) return status;
     for (status = NIBL_MORE; status == NIBL_MORE;) {
         status = nibl_quantizer_step(q);
@@ -46,6 +41,20 @@ static nibl_status quantize(nibl_model *model, const char *method, size_t count,
     CHECK_EQ(nibl_quantizer_report(q, o->report, needed + 1, &needed), NIBL_OK);
     nibl_quantizer_free(q);
     return status;
+}
+
+static nibl_quantize_options options_of(const char *method) {
+    return (nibl_quantize_options){.size = sizeof(nibl_quantize_options),
+                                   .type = "q4_0",
+                                   .embedding = "f32",
+                                   .head = "f32",
+                                   .method = method,
+                                   .threads = 2};
+}
+
+static nibl_status quantize(nibl_model *model, const char *method, size_t count, output *o) {
+    const nibl_quantize_options options = options_of(method);
+    return quantize_with(model, &options, count, o);
 }
 
 /* Logits of all tokens, in windows. */
@@ -125,6 +134,89 @@ static void methods_lose_less(void) {
     }
 }
 
+static nibl_allotment *measured(nibl_model *model) {
+    const nibl_quantize_options options = options_of("gptq");
+    nibl_allotment *a = NULL;
+    double done = 0;
+    nibl_status status = nibl_allotment_new(model, &options, "q4_0,q8_0", tokens, TOKENS, WINDOW, &a);
+    while (status >= 0 && (status = nibl_allotment_step(a, &done)) == NIBL_MORE) {
+    }
+    if (!CHECK_EQ(status, NIBL_OK)) printf("    %s\n", nibl_last_message());
+    return a;
+}
+
+/* Loss of a model of so many bytes of tensors; with the tensors that share one type. */
+static double mixed_loss(nibl_model *model, const float *reference, nibl_allotment *a, uint64_t bytes,
+                         const char *together) {
+    nibl_quantize_options options = options_of("gptq");
+    bool found = false;
+    output o;
+    if (!CHECK_EQ(nibl_allotment_choose(a, bytes, &options.tensors, &options.tensor_count), NIBL_OK))
+        return HUGE_VAL;
+    for (size_t i = 0; i < options.tensor_count; i++)
+        found = found || strcmp(options.tensors[i].pattern, together) == 0;
+    CHECK(found);
+    if (!CHECK_EQ(quantize_with(model, &options, TOKENS, &o), NIBL_OK)) return HUGE_VAL;
+    const double loss = loss_of(&o, reference);
+    drop(&o);
+    return loss;
+}
+
+/* What the smallest types take; routers are F32 in a file, 16 bits in a folder. */
+static uint64_t least_of(nibl_allotment *a) {
+    const nibl_tensor_type *types;
+    size_t count;
+    CHECK_EQ(nibl_allotment_choose(a, 1000, &types, &count), NIBL_E_ARGUMENT);
+    const char *take = strstr(nibl_last_message(), "they take ");
+    return CHECK(take != NULL) ? strtoull(take + 10, NULL, 10) : 0;
+}
+
+/* Mixed precision: the matrices of a tensor get a type together, a file and a folder the same ones. */
+static void bytes_go_where_they_help(void) {
+    static const char *const together[ARCHS] = {"blk.1.attn_qkv.weight", "blk.1.attn_qkv.weight",
+                                                "blk.1.ffn_gate_exps.weight", "blk.1.ffn_down_exps.weight",
+                                                "blk.1.shortconv.in_proj.weight"};
+    for (size_t i = 0; i < ARCHS; i++) {
+        nibl_model *file = load_source(archs[i].name, false), *folder = load_source(archs[i].name, true);
+        float *reference = logits_of(file);
+        uint64_t before, after;
+        nibl_allotment *a = measured(file), *b = measured(folder); /* which start threads */
+        nibl_allotment_free(a);
+        nibl_allotment_free(b);
+        nibl_memory(&before, NULL);
+        a = measured(file);
+        b = measured(folder);
+        const uint64_t least = least_of(a), least_folder = least_of(b),
+                       more[] = {0, least / 5, UINT64_MAX / 4};
+        const nibl_tensor_type *types, *others;
+        size_t count, other_count;
+        double losses[3];
+        for (int s = 0; s < 3; s++) {
+            losses[s] = mixed_loss(file, reference, a, least + more[s], together[i]);
+            CHECK_EQ(nibl_allotment_choose(a, least + more[s], &types, &count), NIBL_OK);
+            CHECK_EQ(nibl_allotment_choose(b, least_folder + more[s], &others, &other_count), NIBL_OK);
+            bool same = CHECK_EQ(count, other_count);
+            for (size_t j = 0; j < count && same; j++)
+                same = strcmp(types[j].pattern, others[j].pattern) == 0 &&
+                       strcmp(types[j].type, others[j].type) == 0;
+            CHECK(same);
+        }
+        printf("%s: %.5f, a fifth more bytes %.5f, all in q8_0 %.5f\n", archs[i].name, losses[0], losses[1],
+               losses[2]);
+        CHECK(losses[1] < losses[0] && losses[2] < losses[1]);
+        nibl_allotment_free(a);
+        nibl_allotment_free(b);
+        nibl_memory(&after, NULL);
+        CHECK_EQ(after, before);
+        float *same = logits_of(file);
+        CHECK(memcmp(same, reference, (size_t)TOKENS * file->hyper.vocabulary * sizeof *same) == 0);
+        free(same);
+        free(reference);
+        nibl_model_free(file);
+        nibl_model_free(folder);
+    }
+}
+
 /* Without a text: the bits of a file that went through the stream. */
 static void plain_rounding_is_that_of_the_stream(void) {
     for (size_t a = 0; a < ARCHS; a++) {
@@ -173,22 +265,11 @@ static void few_tokens_are_told(void) {
     nibl_model_free(model);
 }
 
-static void folders_of_these_are_refused(void) {
-    const nibl_quantize_options options = {.size = sizeof options, .type = "w4g32"};
-    for (size_t a = 0; a < ARCHS; a++) {
-        nibl_model *model = load_source(archs[a].name, true);
-        nibl_quantizer *q;
-        CHECK_EQ(nibl_model_quantizer_new(model, &options, NULL, 0, 0, &q), NIBL_E_UNSUPPORTED);
-        CHECK_HAS(nibl_last_message(), "cannot be written as a folder yet");
-        nibl_model_free(model);
-    }
-}
-
 static const test tests[] = {
     {"methods lose less", methods_lose_less},
+    {"bytes go where they help", bytes_go_where_they_help},
     {"plain rounding is that of the stream", plain_rounding_is_that_of_the_stream},
     {"few tokens are told", few_tokens_are_told},
-    {"folders of these are refused", folders_of_these_are_refused},
 };
 
 int main(void) {

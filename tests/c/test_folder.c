@@ -27,7 +27,7 @@ static void drop(folder *f) {
 
 /* What a matrix takes in the folder: its bits, scales and zero points, and not what it takes in memory. */
 static void check_bytes(const char *report, const char *type) {
-    const char *at = strstr(report, "\"blk.0.ffn_up.weight\",\"rows\":"), *columns, *bytes;
+    const char *at = strstr(report, "\"blk.0.ffn_up"), *columns, *bytes;
     if (!CHECK(at && (columns = strstr(at, "columns\":")) && (bytes = strstr(at, "\"bytes\":")))) return;
     const double weights = strtod(strstr(at, "rows\":") + 6, NULL) * strtod(columns + 9, NULL),
                  bits = 8 * strtod(bytes + 8, NULL) / weights;
@@ -111,7 +111,8 @@ static void check_matrix(const nibl_model *source, const nibl_matrix *from, cons
     nibl_integers form;
     nibl_integer_type t;
     const uint32_t n = from->cols;
-    if (!CHECK(to->rows == from->rows && to->cols == n) || !CHECK(nibl_integers_read(type, &form)) ||
+    if (!CHECK(to->rows == from->rows && to->cols == n) || from->rows == 0 ||
+        !CHECK(nibl_integers_read(type, &form)) ||
         !CHECK(nibl_integers_make(&form, from->rows, n, false, &t)))
         return;
     float *all = malloc((size_t)from->rows * n * sizeof *all), *y = malloc(n * sizeof *y);
@@ -139,11 +140,18 @@ static void check_matrix(const nibl_model *source, const nibl_matrix *from, cons
 static void check_model(const nibl_model *source, const nibl_model *made, const char *type) {
     for (uint32_t l = 0; l < source->hyper.layers; l++) {
         const nibl_layer *a = &source->layers[l], *b = &made->layers[l];
-        const nibl_matrix *from[] = {&a->wq, &a->wk, &a->wv, &a->wo, a->gate, a->up, a->down},
-                          *to[] = {&b->wq, &b->wk, &b->wv, &b->wo, b->gate, b->up, b->down};
-        for (int i = 0; i < 7; i++) check_matrix(source, from[i], to[i], type);
+        const nibl_matrix *from[] = {&a->wq, &a->wk, &a->wv, &a->wo, &a->conv_in, &a->conv_out},
+                          *to[] = {&b->wq, &b->wk, &b->wv, &b->wo, &b->conv_in, &b->conv_out};
+        for (int i = 0; i < 6; i++) check_matrix(source, from[i], to[i], type);
+        for (uint32_t e = 0; e < nibl_arch_dim(&source->hyper, NIBL_DIM_EXPERTS); e++) {
+            check_matrix(source, &a->gate[e], &b->gate[e], type);
+            check_matrix(source, &a->up[e], &b->up[e], type);
+            check_matrix(source, &a->down[e], &b->down[e], type);
+        }
         CHECK(memcmp(a->attn_norm, b->attn_norm, source->hyper.width * 4ul) == 0);
         CHECK(memcmp(a->ffn_norm, b->ffn_norm, source->hyper.width * 4ul) == 0);
+        CHECK(!a->conv ||
+              memcmp(a->conv, b->conv, 4ul * source->hyper.width * source->hyper.conv_length) == 0);
     }
     CHECK_EQ(made->tied, source->tied);
     float x[4096], y[4096];
@@ -189,13 +197,23 @@ static void grids_come_back(void) {
     }
 }
 
-static void folders_come_from_folders(void) {
+/* A folder, and the text of its config.json: the caller's. */
+static nibl_model *load_source(const char *path, char **config) {
     size_t length = 0;
+    char document[256];
     nibl_model *source;
-    uint8_t *config = read_file(FIXTURES "/tiny-hf-f16/config.json", &length);
-    char *text = calloc(1, length + 1);
-    memcpy(text, config, length);
-    CHECK_EQ(load_files(FIXTURES "/tiny-hf-f16", "config.json", (load_options){0}, &source), NIBL_OK);
+    snprintf(document, sizeof document, "%s/config.json", path);
+    uint8_t *bytes = read_file(document, &length);
+    *config = calloc(1, length + 1);
+    memcpy(*config, bytes, length);
+    free(bytes);
+    CHECK_EQ(load_files(path, "config.json", (load_options){0}, &source), NIBL_OK);
+    return source;
+}
+
+static void folders_come_from_folders(void) {
+    char *text;
+    nibl_model *source = load_source(FIXTURES "/tiny-hf-f16", &text);
     folder f;
     nibl_quantize_options o = {.type = "w4g32asym", .embedding = "f32", .head = "f32"};
     CHECK_EQ(quantize(source, o, &f), NIBL_E_ARGUMENT);
@@ -208,33 +226,66 @@ static void folders_come_from_folders(void) {
         drop(&f);
     }
     nibl_model_free(source);
-    free(config);
     free(text);
+}
+
+/* A folder and a GGUF file that are made of a source have one result. */
+static void check_formats(nibl_model *source, nibl_quantize_options o, const char *rest) {
+    folder f, g;
+    if (!CHECK_EQ(quantize(source, o, &f), NIBL_OK)) return;
+    o.format = "gguf";
+    if (!CHECK_EQ(quantize(source, o, &g), NIBL_OK)) return;
+    CHECK_EQ(g.count, 1);
+    nibl_loader *loader = NULL;
+    nibl_model *model = NULL;
+    CHECK_EQ(nibl_loader_new(g.files[0].length, &loader), NIBL_OK);
+    nibl_loader_feed(loader, 0, g.files[0].bytes, g.files[0].length);
+    CHECK_EQ(nibl_loader_begin(loader, &model), NIBL_OK);
+    CHECK_EQ(nibl_loader_feed(loader, 0, g.files[0].bytes, g.files[0].length), NIBL_OK);
+    nibl_loader_free(loader);
+    CHECK(logits_hash(model, 1) == logits_hash(load(&f, rest), 1));
+    drop(&f);
+    drop(&g);
 }
 
 /* A symmetric grid of 4 bits is the same model as Q4_0 that repeats the scale. */
 static void gguf_holds_some(void) {
     nibl_model *source = load_file(FIXTURES "/tiny-llama-f32.gguf");
     static const char *const types[] = {"w4g32", "w4g96", "w4row-range", "w4tensor"};
-    for (size_t i = 0; source && i < 4; i++) {
-        folder f, g;
-        nibl_quantize_options o = {.type = types[i], .embedding = "f32", .head = "f32"};
-        CHECK_EQ(quantize(source, o, &f), NIBL_OK);
-        o.format = "gguf";
-        if (!CHECK_EQ(quantize(source, o, &g), NIBL_OK)) continue;
-        CHECK_EQ(g.count, 1);
-        nibl_loader *loader = NULL;
-        nibl_model *model = NULL;
-        CHECK_EQ(nibl_loader_new(g.files[0].length, &loader), NIBL_OK);
-        nibl_loader_feed(loader, 0, g.files[0].bytes, g.files[0].length);
-        CHECK_EQ(nibl_loader_begin(loader, &model), NIBL_OK);
-        CHECK_EQ(nibl_loader_feed(loader, 0, g.files[0].bytes, g.files[0].length), NIBL_OK);
-        nibl_loader_free(loader);
-        CHECK(logits_hash(model, 1) == logits_hash(load(&f, "none"), 1));
-        drop(&f);
-        drop(&g);
-    }
+    for (size_t i = 0; source && i < 4; i++)
+        check_formats(source, (nibl_quantize_options){.type = types[i], .embedding = "f32", .head = "f32"},
+                      "none");
     nibl_model_free(source);
+}
+
+/* Matrices that share a tensor, experts with one each, convolutions; and what transformers keeps transposed is told. */
+static void matrices_stand_as_transformers_has_them(void) {
+    static const char *const archs[] = {"phi3", "qwen3moe", "lfm2", "gpt2", "gpt-oss"};
+    for (size_t i = 0; i < 5; i++) {
+        char path[64], *config;
+        folder f;
+        snprintf(path, sizeof path, FIXTURES "/arch/%s", archs[i]);
+        nibl_model *source = load_source(path, &config);
+        nibl_quantize_options o = {.type = "w4g32asym",
+                                   .embedding = "f32",
+                                   .head = "f32",
+                                   .config = config,
+                                   .threads = 2,
+                                   .shard_bytes = 30000};
+        const nibl_status status = quantize(source, o, &f);
+        if (i < 3 ? !CHECK_EQ(status, NIBL_OK) : CHECK_EQ(status, NIBL_E_UNSUPPORTED))
+            CHECK_HAS(nibl_last_message(), "no linear layers");
+        if (status == NIBL_OK) {
+            nibl_model *made = load(&f, path);
+            if (CHECK(made)) check_model(source, made, o.type);
+            nibl_model_free(made);
+            drop(&f);
+            o.type = "w4g32";
+            check_formats(source, o, path);
+        }
+        nibl_model_free(source);
+        free(config);
+    }
 }
 
 static void what_cannot_be_is_told(void) {
@@ -287,6 +338,7 @@ static const test tests[] = {
     {"grids come back", grids_come_back},
     {"folders come from folders", folders_come_from_folders},
     {"GGUF holds some", gguf_holds_some},
+    {"matrices stand as transformers has them", matrices_stand_as_transformers_has_them},
     {"what cannot be is told", what_cannot_be_is_told},
     {"memory that cannot be had is told", memory_that_cannot_be_had_is_told},
 };

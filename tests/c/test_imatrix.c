@@ -344,7 +344,7 @@ static void methods_that_need_a_text_are_refused(void) {
         const nibl_quantize_options options = options_of(methods[i], &file);
         output o;
         CHECK(!nibl_quantize_needs_text(&options));
-        CHECK(nibl_quantize_needs_model(&options));
+        CHECK(nibl_quantize_needs_model(NULL, &options));
         CHECK_EQ(quantize(model, &options, 0, &o), NIBL_E_ARGUMENT);
         CHECK_HAS(nibl_last_message(), i < 5 ? "need the text" : "does not look at inputs");
     }

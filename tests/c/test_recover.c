@@ -213,7 +213,7 @@ static void models_come_back(void) {
                                               .measure = true,
                                               .threads = 3};
             nibl_model *second = load_output(&floats);
-            CHECK(nibl_quantize_needs_model(&options));
+            CHECK(nibl_quantize_needs_model(NULL, &options));
             if (!CHECK_EQ(quantize(second, &options, &again), NIBL_OK))
                 printf("    %s\n", nibl_last_message());
             if (f == 0) CHECK_EQ(logits_hash(load_output(&again), 1), logits_hash(load_output(&small), 1));

@@ -48,7 +48,7 @@ static nibl_status open_work(source from, size_t way, work *w) {
     *w = (work){.files = {.folder = from.folder, .options.piece = 1777, .file = UINT32_MAX}};
     nibl_status status = read_header(&w->files, from.name, &w->loader);
     if (status < 0) return status;
-    if (ways[way].count == 0 && !nibl_quantize_needs_model(&o))
+    if (ways[way].count == 0 && !nibl_quantize_needs_model(NULL, &o))
         return nibl_quantizer_new(w->loader, &o, &w->q);
     status = nibl_loader_begin_parts(w->loader, &w->model);
     return status < 0 ? status

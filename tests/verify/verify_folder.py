@@ -1,6 +1,6 @@
 """Compares nibl with transformers + compressed-tensors on folders that `nibl quantize` wrote: logits of one text on the
-exact path, and the ids that both tokenizers give. Where the library cannot unpack zero points yet (compressed-tensors
-0.12 and older), its own functions unpack and dequantize the matrices first. Exits with 0 only if all are within 2e-2."""
+exact path. Where the library cannot unpack zero points yet (compressed-tensors 0.12 and older), its own functions unpack and
+dequantize the matrices first. Exits with 0 only if all are within 2e-2."""
 
 import argparse
 import json
@@ -64,7 +64,7 @@ def main():
     for folder in arguments.folders:
         config = json.loads((folder / "config.json").read_text())
         whole = all(g["weights"]["symmetric"] for g in config["quantization_config"]["config_groups"].values())
-        ids = transformers.AutoTokenizer.from_pretrained(folder)(TEXT)["input_ids"]
+        ids = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))(TEXT)["input_ids"]
         if whole:
             model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         else:

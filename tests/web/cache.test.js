@@ -140,11 +140,11 @@ test('a URL without a network: only where that is allowed', async (t) => {
 })
 
 test('a load that was aborted or cut off is gone on with', async (t) => {
-  for (const faults of [{ cutAt: 0.6 }, { stallAt: 0.6 }]) {
+  for (const faults of [{ cutAt: 0.6, cutLate: 1000 }, { stallAt: 0.6 }]) {
     for (const headers of /** @type {Record<string, string>[]} */ ([{ ETag: '"1"' }, {}])) {
       const cache = inMemory()
       const broken = await serverFor(t, { ...faults, headers })
-      await assert.rejects(load(broken.url, within(cache, { retries: 0, timeout: 200 })), niblError('cutAt' in faults ? 'DOWNLOAD_FAILED' : 'TIMEOUT', /./))
+      await assert.rejects(load(broken.url, within(cache, { retries: 0, timeout: 'cutAt' in faults ? 30000 : 1000 })), niblError('cutAt' in faults ? 'DOWNLOAD_FAILED' : 'TIMEOUT', /./))
       const [{ bytes, complete }] = await (await openCache(cache.backend)).list()
       assert.ok(bytes > 0.5 * tinyBytes.length && bytes < tinyBytes.length && !complete)
       broken.faults = { headers }
@@ -233,6 +233,41 @@ test('a file that has changed is not mixed with the old one', async (t) => {
       const data = [...cache.files].find(([name]) => name.endsWith('.data'))?.[1]
       /* Where nothing but the bytes tells of it, a cut load can only see it in those that it has. */
       if (cutAt === undefined || etags.length || body === other) assert.deepEqual(Buffer.from(data ?? []), Buffer.from(body))
+    }
+  }
+})
+
+test('a complete file is read while the server is asked whether it is the same', async (t) => {
+  const other = new Uint8Array(readFileSync(fixture('tiny-llama-q8_0.gguf')))
+  const otherHash = await hashOf(fixture('tiny-llama-q8_0.gguf'))
+  for (const early of [false, true]) {
+    for (const changed of [false, true]) {
+      const cache = inMemory()
+      const server = await serverFor(t)
+      assert.equal(await hashOf(server.url, within(cache)), tinyHash)
+      let asked = 0 /* while it was read */
+      const { backend } = cache
+      const watched = { ...backend, open: async (/** @type {string} */ name, /** @type {'read' | 'write'} */ mode) => {
+        const file = await backend.open(name, mode)
+        return name.endsWith('.journal') ? file : { ...file, read: async (/** @type {number} */ at, /** @type {Uint8Array} */ buffer) => {
+          for (let i = 0; buffer.length > PROBE && !asked && i < 20; i++) {
+            await new Promise((resolve) => setTimeout(resolve, 5))
+            asked = server.open()
+          }
+          return file.read(at, buffer)
+        } }
+      } }
+      if (changed) server.body = other
+      server.faults = changed ? { delay: 300 } : { silent: true }
+      /** @type {number[]} */
+      const told = []
+      const options = { early, timeout: changed ? 0 : 300, allowOffline: true, onProgress: (/** @type {any} */ { loaded }) => told.push(loaded) }
+      assert.equal(await hashOf(server.url, within({ backend: watched }, options)), changed ? otherHash : tinyHash)
+      assert.equal(asked, 1)
+      assert.deepEqual(told, told.toSorted((a, b) => a - b))
+      const data = [...cache.files].find(([name]) => name.endsWith('.data'))?.[1]
+      assert.deepEqual(Buffer.from(data ?? []), Buffer.from(changed ? other : tinyBytes))
+      assert.equal(cache.opened, 0)
     }
   }
 })
@@ -341,6 +376,41 @@ test('a conversation by name: on disk beside models, in a cache of its own, and 
     assert.deepEqual([[...full.files.keys()], full.opened], [[], 0])
     model.close()
   }
+})
+
+test('a conversation kept anew is the old one or the new one, wherever a crash ends it', async () => {
+  const cache = inMemory()
+  const model = await load(tinyPath, within(cache))
+  const [old, next] = ['Hello', 'Good morning'].map((content) => model.conversation([{ role: 'user', content }]))
+  for (const [first, second] of [[old, next], [next, old]]) {
+    await first.save('a')
+    /** What is there after each change. @type {Map<string, Uint8Array>[]} */
+    const moments = [new Map(cache.files)]
+    const { files } = cache
+    for (const change of /** @type {const} */ (['set', 'delete'])) {
+      Object.assign(files, { [change]: (/** @type {any[]} */ ...args) => {
+        /** @type {any} */ (Map.prototype[change]).apply(files, args)
+        moments.push(new Map(files))
+      } })
+    }
+    await second.save('a')
+    for (const change of ['set', 'delete']) Reflect.deleteProperty(files, change)
+    /** @type {string[]} */
+    const found = []
+    for (const moment of moments) {
+      files.clear()
+      for (const [name, bytes] of moment) files.set(name, bytes)
+      found.push((await model.restore('a')).messages[0].content)
+      const listed = await (await openCache(cache.backend)).list()
+      assert.deepEqual(listed.map(({ model, complete }) => [model, complete]), [['a', true]])
+    }
+    const [before, after] = [first, second].map(({ messages }) => messages[0].content)
+    assert.deepEqual(found.filter((content, i) => content !== found[i - 1]), [before, after])
+    assert.equal([...files.keys()].length, 2)
+  }
+  assert.equal(await (await openCache(cache.backend)).delete('a'), true)
+  assert.deepEqual([...cache.files.keys()], [])
+  model.close()
 })
 
 test('integrity', async (t) => {

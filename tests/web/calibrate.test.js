@@ -7,12 +7,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { pathToFileURL } from 'node:url'
-import { load, quantize } from 'nibl'
+import { imatrix, load, quantize } from 'nibl'
 import { makeUp } from '../made-up-model.js'
 import { answer, fromRoot, isAbort, niblError } from './support.js'
 
 const f16 = fromRoot('tests/fixtures/tiny-llama-f16.gguf')
 const hf = fromRoot('tests/fixtures/tiny-hf-f16')
+const arch = (/** @type {string} */ name) => fromRoot(`tests/fixtures/arch/${name}`)
 const binary = process.env.NIBL_CLI ?? fromRoot('build/native/nibl')
 
 const folder = mkdtempSync(join(tmpdir(), 'nibl-calibrate-'))
@@ -54,6 +55,10 @@ const cases = [
   ['rotated', f16, ['--method', 'rotate,gptq'], { method: 'rotate,gptq', calibration: text }],
   ['a folder of integers', f16, ['w4g32asym', '--method', 'awq'], { scheme: 'w4g32asym', method: 'awq', calibration: text }],
   ['a folder from a folder', hf, ['w3g32', '--method', 'gptq', '--shard-size', '1'], { type: 'w3g32', method: 'gptq', calibration: text, shardBytes: 1e6 }],
+  ['a folder with transposed matrices', arch('gpt2'), [], {}],
+  ['experts of a folder, one tensor each', arch('qwen3moe'), ['q8_0', '--method', 'gptq'], { type: 'q8_0', method: 'gptq', calibration: text }],
+  ['experts of a folder, in one tensor, by size', arch('gpt-oss'), ['--size', '0.1MB', '--types', 'q4_0,q8_0'], { size: 100e3, types: ['q4_0', 'q8_0'], calibration: text }],
+  ['a folder of a folder with convolutions', arch('lfm2'), ['w4g32'], { type: 'w4g32' }],
   ['integers as GGUF', f16, ['w4row', '--as', 'gguf'], { type: 'w4row', format: 'gguf' }],
 ]
 for (const [name, source, args, options] of cases) {
@@ -149,6 +154,30 @@ test('an imatrix file from anywhere, and none that is wrong', async (t) => {
   await assert.rejects(quantize(f16, { imatrix: bytes, method: 'gptq' }), niblError('BAD_ARGUMENT', /need the text/))
   await assert.rejects(quantize(f16, { imatrix: bytes, size: 110e3 }), niblError('BAD_ARGUMENT', /stands for a text/))
   await assert.rejects(quantize(f16, { imatrix: 'hf:someone/something' }), niblError('BAD_ARGUMENT', /URL of the file/))
+})
+
+test('an imatrix of a text: the bytes of the native program, which quantize() takes', async () => {
+  for (const source of [f16, hf, arch('qwen3moe')]) {
+    const out = join(folder, 'native-imatrix.gguf')
+    assert.equal(spawnSync(binary, ['imatrix', source, out, textFile, '--tokens', '600']).status, 0)
+    for (const how of [{ threads: 2 }, { threads: 1, binary: /** @type {const} */ ('simd128'), worker: false }]) {
+      const { blob, calibrationTokens } = await imatrix(source, { calibration: text, calibrationTokens: 600, dataset: textFile, ...how })
+      assert.ok(readFileSync(out).equals(Buffer.from(await blob.arrayBuffer())), `${source} ${JSON.stringify(how)}`)
+      assert.equal(calibrationTokens, 600)
+    }
+  }
+  /** @type {Set<string>} */
+  const phases = new Set()
+  const { blob } = await imatrix(f16, { calibration: pathToFileURL(textFile), dataset: textFile, onProgress: ({ phase }) => phases.add(phase) })
+  assert.ok(readFileSync(imatrixFile).equals(Buffer.from(await blob.arrayBuffer())))
+  assert.ok(phases.has('measure'))
+  assert.deepEqual(await made(f16, { imatrix: blob }), await made(f16, { imatrix: imatrixFile }))
+  assert.equal((await imatrix(f16)).calibrationTokens, 8192)
+  await assert.rejects(imatrix(f16, { calibration: '' }), niblError('BAD_ARGUMENT', /0 calibration tokens/))
+  await assert.rejects(imatrix(f16, /** @type {any} */ ({ type: 'q4_0' })), niblError('BAD_ARGUMENT', /type/))
+  await assert.rejects(imatrix(join(folder, 'none.gguf')), niblError('FILE_FAILED', /none/))
+  const controller = new AbortController()
+  await assert.rejects(imatrix(f16, { calibration: text, signal: controller.signal, onProgress: ({ phase }) => phase === 'measure' && controller.abort() }), isAbort)
 })
 
 test('refusals, and an abort in every phase', async (t) => {

@@ -272,15 +272,16 @@ test('after a kill the same command goes on where it was, and makes the same byt
   const out = path.join(folder, 'killed.gguf')
   const args = ['quantize', big, out, '--method', 'gptq', '--calibration', text, '--calibration-tokens', '64', '--threads', '1']
   const state = () => leftovers('killed.gguf').find((name) => name.endsWith('.state'))
+  const saved = () => fs.statSync(path.join(folder, String(state())), { throwIfNoEntry: false })?.mtimeMs
   /** Ends the command when it has saved a state, if `kills`. @param {boolean} kills */
   const run = async (kills) => {
-    const before = state() && fs.statSync(path.join(folder, String(state()))).mtimeMs
+    const before = saved()
     const child = spawn(binary, args, { stdio: ['ignore', 'ignore', 'pipe'] })
     let told = ''
     child.stderr.on('data', (data) => (told += data))
     const timer = setInterval(() => {
-      const name = kills && state()
-      if (name && fs.statSync(path.join(folder, name)).mtimeMs !== before) child.kill('SIGKILL')
+      const now = kills && saved()
+      if (now && now !== before) child.kill('SIGKILL')
     }, 2)
     const [code] = await once(child, 'close')
     clearInterval(timer)

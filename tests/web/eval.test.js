@@ -178,6 +178,21 @@ test('the tasks that are generated: 500 items at least, all different, answers e
   }
 })
 
+test('what quantization calibrates with by default is none of the texts that judge it', async () => {
+  const { default: seen } = await import('../../web/calibration.js')
+  const runs = (/** @type {string} */ text) => {
+    const words = text.toLowerCase().match(/[\p{L}\p{N}_]+/gu) ?? []
+    return words.slice(7).map((_, i) => words.slice(i, i + 8).join(' '))
+  }
+  const known = new Set(runs(seen))
+  assert.ok(known.size > 3000)
+  const judges = fromRoot('core/cli/domains')
+  for (const name of fs.readdirSync(judges)) {
+    const shared = runs(fs.readFileSync(path.join(judges, name), 'utf8')).filter((run) => known.has(run))
+    assert.deepEqual(shared, [], name)
+  }
+})
+
 test('the default texts, by domain; conversations through the chat template', needsModel, () => {
   const names = json([realModel, '--chunks', '1', '-c', '64'])
   assert.deepEqual(names.map(({ text }) => text), ['arithmetic', 'chat', 'code', 'languages', 'prose'])

@@ -9,6 +9,7 @@ import { createServer } from 'node:http'
  * @property {number} [delay] ms before the answer
  * @property {boolean} [silent] never answer
  * @property {number} [cutAt] break the connection after this fraction of the bytes
+ * @property {number} [cutLate] ms until then (default 50): who has not read by then loses what had come
  * @property {number} [stallAt] send nothing more after this fraction
  * @property {number} [rate] bytes per second
  * @property {boolean} [unknownLength] no Content-Length; a cut then looks like an end
@@ -70,7 +71,7 @@ export async function faultyServer(firstBody, firstFaults = {}) {
       if (at === cut) {
         if (faults.unknownLength) response.end()
         /* A reset at once would take what has been sent with it. */
-        else setTimeout(() => response.destroy(), 50)
+        else setTimeout(() => response.destroy(), faults.cutLate ?? 50)
         return
       }
       const stop = Math.min(end, at + PART, ...[stall, cut].filter((limit) => limit > at))
@@ -79,7 +80,10 @@ export async function faultyServer(firstBody, firstFaults = {}) {
       state.sent += part.length
       at = stop
       if (faults.rate) await new Promise((resolve) => setTimeout(resolve, (1000 * part.length) / Number(faults.rate)))
-      else if (!flowing) await new Promise((resolve) => response.once('drain', resolve).once('close', resolve))
+      /* No more than the client takes, so that `sent` is what is on its way. */
+      if (!flowing && response.writableNeedDrain && !response.destroyed) {
+        await new Promise((resolve) => response.once('drain', resolve).once('close', resolve))
+      }
     }
     response.end()
   }

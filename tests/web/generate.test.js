@@ -6,6 +6,8 @@ import { answer, answerTokens, isAbort, loadFor, modelPath, niblError, tinyPath 
 
 const user = (/** @type {string} */ content) => ({ role: 'user', content })
 const long = 'The quick brown fox jumps over the lazy dog. '
+/** An answer that goes on until the context is full: what is to be stopped must not end before. */
+const endless = { logitBias: { 0: -Infinity, 2: -Infinity } }
 
 test('the same seed gives the same text, another seed another', async (t) => {
   const model = await loadFor(t, tinyPath)
@@ -172,8 +174,8 @@ test('an abort before the start, while waiting, and with a reason', async (t) =>
 })
 
 test('leaving the loop stops the computation', async (t) => {
-  const model = await loadFor(t, tinyPath, { contextLength: 512 })
-  const endless = { logitBias: { 42: 1000 } }
+  /* The tiny model would be done with all 400 before an abort gets there from a thread that has to wait. */
+  const model = await loadFor(t, modelPath, { contextLength: 512 })
   const stopped = async (/** @type {number} */ seed) => {
     while (model.stats.seed !== seed) await new Promise((resolve) => setTimeout(resolve, 5))
     assert.equal(model.stats.finish, 'abort')
@@ -222,8 +224,8 @@ test('tokenizing does not wait for a generation', async (t) => {
 test('closing ends what runs and what comes', async () => {
   for (const worker of [true, false]) {
     const model = await load(modelPath, { worker })
-    const running = answer(model, long)
-    const waiting = answer(model, long)
+    const running = answer(model, long, endless)
+    const waiting = answer(model, long, endless)
     setTimeout(() => model.close(), 100)
     await assert.rejects(running, niblError('CLOSED', /closed/))
     await assert.rejects(waiting, niblError('CLOSED', /closed/))
@@ -286,7 +288,7 @@ test('guesses change neither tokens nor logits nor what the next turn finds, whe
 
 test('an answer full of guesses can be stopped at any token', async (t) => {
   const model = await loadFor(t, modelPath)
-  const options = { maxTokens: 40, speculate: true, logitBias: { 0: -Infinity, 2: -Infinity } } /* no end */
+  const options = { ...endless, maxTokens: 40, speculate: true }
   const whole = await answerTokens(model, long.repeat(3), options)
   const { hash } = model.stats
   assert.ok(model.stats.decode.right > 10, `${model.stats.decode.right} right`)
@@ -326,17 +328,16 @@ test('answers come and go: one that is long waits for none, an abort stops one a
   const model = await loadFor(t, modelPath, { sessions: 3 })
   const expected = await answerTokens(model, 'Rivers are', { maxTokens: 20 })
   const controller = new AbortController()
-  const forbidEnd = { 0: -Infinity, 2: -Infinity }
-  const endless = answerTokens(model, long, { maxTokens: 3000, logitBias: forbidEnd, signal: controller.signal })
+  const stopped = answerTokens(model, long, { ...endless, maxTokens: 3000, signal: controller.signal })
   assert.deepEqual(await answerTokens(model, 'Rivers are', { maxTokens: 20 }), expected)
   const others = [1, 2, 3, 4].map(() => answerTokens(model, 'Rivers are', { maxTokens: 20 }))
   assert.deepEqual(await others[0], expected)
   controller.abort()
-  await assert.rejects(endless, isAbort)
+  await assert.rejects(stopped, isAbort)
   for (const other of others) assert.deepEqual(await other, expected)
 
   /* A call that waits for its turn can be aborted, and keeps no session. */
-  const busy = [1, 2, 3].map(() => answerTokens(model, 'Rivers are', { maxTokens: 60 }))
+  const busy = [1, 2, 3].map(() => answerTokens(model, 'Rivers are', { ...endless, maxTokens: 60 }))
   await assert.rejects(answerTokens(model, 'Lakes', { signal: AbortSignal.timeout(20) }), { name: 'TimeoutError' })
   await Promise.all(busy)
   assert.deepEqual(await answerTokens(model, 'Rivers are', { maxTokens: 20 }), expected)

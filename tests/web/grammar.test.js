@@ -170,6 +170,12 @@ test('calls that come in pieces, cut anywhere, are those of the whole text', () 
       assert.equal(calls.length ? said.trim() || null : said, content, text)
     }
   }
+  /* Every character is read once: with all of it read anew at each piece this would take minutes. */
+  const long = new CallReader(tools)
+  long.push('{"name":"get_weather","arguments":{"city":"')
+  let told = 0
+  for (let i = 0; i < 200000; i++) for (const part of long.push('ab')) told += 'arguments' in part ? part.arguments.length : 0
+  assert.deepEqual([told, long.push('"}}')], [400000, [{ call: 0, arguments: '"}' }]])
   const cut = new CallReader(tools)
   const parts = [...cut.push('{"name":"get_weather","arguments":{"city":"Os'), ...cut.end()]
   assert.deepEqual(parts, [{ call: 0, name: 'get_weather' }, { call: 0, arguments: '{"city":"Os' }])

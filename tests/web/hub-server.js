@@ -69,8 +69,8 @@ export async function hubServer(t, repositories, faults = {}) {
     response.writeHead(match ? 206 : 200, { 'Content-Type': 'application/octet-stream', 'Content-Length': end - start })
     const part = bytes.subarray(start, Math.min(end, start + (faults.cutAfter ?? Infinity)))
     state.sent += part.length
-    /* A reset at once would take what has been sent with it. */
-    response.write(part, () => (part.length < end - start ? setTimeout(() => response.destroy(), 100) : response.end()))
+    /* A reset at once would take what has been sent with it, and a client on a busy machine reads late. */
+    response.write(part, () => (part.length < end - start ? setTimeout(() => response.destroy(), 500) : response.end()))
   })
 
   const hub = await listen((request, response) => {

@@ -73,11 +73,11 @@ export function isAbort(error) {
 }
 
 /** Waits until next to no processor time passes: compilers go on for a while behind an answer, a thread that spins goes on
- * for ever. @param {() => number | Promise<number>} seconds of processor time so far */
+ * for ever; beside other work for half a minute. @param {() => number | Promise<number>} seconds of processor time so far */
 export async function sleepsSoon(seconds) {
   const wait = (/** @type {number} */ ms) => new Promise((resolve) => setTimeout(resolve, ms))
   let spent = 1
-  for (let tries = 0; tries < 30 && spent > 0.02; tries++) {
+  for (let tries = 0; tries < 120 && spent > 0.02; tries++) {
     await wait(50)
     const before = await seconds()
     await wait(200)

@@ -270,13 +270,14 @@ export async function main(args) {
     const model = await load(options.source, { ...options.load, sessions: options.sessions, onProgress: progressLine() })
     const name = options.alias ?? options.source.replace(/^.*[/\\:]/, '').replace(/\.gguf$/, '')
     const { url, close } = await serveModel(model, { ...options, name })
-    console.log(`nibl: ${name} is served at ${url}/v1 (${model.info.binary}, ${model.info.threads} threads); Ctrl+C ends`)
     for (const signal of ['SIGINT', 'SIGTERM']) {
       process.once(signal, async () => {
         await close()
         model.close()
       })
     }
+    /* Last: who waits for this line may end us at once. */
+    console.log(`nibl: ${name} is served at ${url}/v1 (${model.info.binary}, ${model.info.threads} threads); Ctrl+C ends`)
     return 0
   } catch (error) {
     const known = error instanceof UsageError || error instanceof NiblError || typeof (/** @type {any} */ (error).code) === 'string'
