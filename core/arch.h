@@ -138,7 +138,8 @@ extern const nibl_slot_form nibl_slot_forms[NIBL_SLOT_COUNT];
 #define NIBL_KEY_TRANSPOSED "nibl.transposed"
 #define NIBL_KEY_TRANSPOSED_EXPERTS "nibl.transposed_experts"
 #define NIBL_KEY_ROPE_LAYERS "nibl.rope_layers"
-/* Arrays of floats in place of the tensors NIBL_SLOT_ROPE_SHORT and _LONG. */
+/* Arrays of floats in place of the tensors NIBL_SLOT_ROPE_FACTORS, _SHORT and _LONG. */
+#define NIBL_KEY_ROPE_FACTORS "nibl.rope_factors"
 #define NIBL_KEY_ROPE_SHORT "nibl.rope_short_factors"
 #define NIBL_KEY_ROPE_LONG "nibl.rope_long_factors"
 
@@ -146,14 +147,13 @@ typedef enum nibl_rope_scaling {
     NIBL_ROPE_PLAIN,
     NIBL_ROPE_LINEAR,
     NIBL_ROPE_YARN, /* arXiv:2309.00071 */
-    NIBL_ROPE_LLAMA3, /* by wavelength */
     NIBL_ROPE_LONG /* by factors, arXiv:2402.13753; those of the context's length, so that chunks do not matter */
 } nibl_rope_scaling;
 
 typedef struct nibl_rope_form {
     nibl_rope_scaling scaling;
     double base, factor, original_length;
-    double low, high; /* LLAMA3: factors of frequencies; YARN: beta_slow, beta_fast */
+    double low, high; /* YARN: beta_slow, beta_fast */
     double magnitude; /* cosines and sines are multiplied with it */
     bool exact_ramp;
 } nibl_rope_form;

@@ -179,12 +179,39 @@ static const struct {
 } scaling_settings[] = {
     {"factor", "rope.scaling.factor"},
     {"original_max_position_embeddings", "rope.scaling.original_context_length"},
-    {"low_freq_factor", "rope.scaling.low_freq_factor"},
-    {"high_freq_factor", "rope.scaling.high_freq_factor"},
     {"beta_slow", "rope.scaling.yarn_beta_slow"},
     {"beta_fast", "rope.scaling.yarn_beta_fast"},
     {"attention_factor", "rope.scaling.yarn_attn_factor"},
 };
+
+/* Llama 3's, by wavelength: GGUF has what divides each frequency. */
+static nibl_status write_llama3(writer *w, uint32_t scaling, double base, double width) {
+    static const char *const keys[] = {"factor", "low_freq_factor", "high_freq_factor",
+                                       "original_max_position_embeddings"};
+    static const double tau = 6.28318530717958647692;
+    double x[4] = {0, 1, 4, number_of(w->config, "max_position_embeddings", 0)};
+    for (size_t i = 0; i < 4; i++) {
+        const uint32_t node = nibl_json_get(w->config, scaling, keys[i]);
+        if ((node && !nibl_json_f64(w->config, node, &x[i])) || !(x[i] > 0 && x[i] <= 1e9))
+            return nibl_fail(NIBL_E_FILE, "%s: %s is not a possible number", name, keys[i]);
+    }
+    const double factor = x[0], low = x[1], high = x[2], original = x[3];
+    if (!(factor >= 1) || !(low < high))
+        return nibl_fail(NIBL_E_FILE, "%s: %s", name,
+                         factor >= 1 ? "low_freq_factor is not below high_freq_factor"
+                                     : "the factor of RoPE scaling is less than 1");
+    if (!(base >= 1 && width >= 2 && width <= NIBL_MAX_HEAD_WIDTH))
+        return nibl_fail(NIBL_E_FILE, "%s: rope_theta or head_dim is not a possible number", name);
+    nibl_gguf_build_array(w->b, NIBL_KEY_ROPE_FACTORS, NIBL_GGUF_F32);
+    for (uint32_t i = 0; i < (uint32_t)width / 2; i++) {
+        const double turns = original * nibl_pow(base, -2.0 * i / (uint32_t)width) / tau,
+                     smooth = turns < low    ? 0
+                              : turns > high ? 1
+                                             : (turns - low) / (high - low);
+        nibl_gguf_add_f32(w->b, (float)(1 / ((1 - smooth) / factor + smooth)));
+    }
+    return NIBL_OK;
+}
 
 /* Phi 3's: its factors are lists, one for contexts that are longer than the original. */
 static nibl_status write_longrope(writer *w, uint32_t scaling) {
@@ -209,18 +236,18 @@ static nibl_status write_longrope(writer *w, uint32_t scaling) {
     if (!nibl_json_f64(c, nibl_json_get(c, scaling, "attention_factor"), &factor))
         factor = __builtin_sqrt(1 + longer);
     nibl_gguf_build_f64(w->b, key_of(w, "rope.scaling.original_context_length"), original);
-    nibl_gguf_build_f64(w->b, key_of(w, "rope.scaling.attn_factor"), factor);
+    nibl_gguf_build_f64(w->b, key_of(w, "rope.scaling.attn_factor"), (double)(float)factor);
     return NIBL_OK;
 }
 
-static nibl_status write_scaling(writer *w, uint32_t scaling) {
+static nibl_status write_scaling(writer *w, uint32_t scaling, double base, double width) {
     const nibl_json *c = w->config;
     uint32_t type = nibl_json_get(c, scaling, "rope_type");
     if (type == 0) type = nibl_json_get(c, scaling, "type");
     if (type == 0 && (scaling == 0 || nibl_json_is(c, scaling, NIBL_JSON_OBJECT))) return NIBL_OK;
     if (nibl_json_equals(c, type, "default")) return NIBL_OK;
-    const bool known = nibl_json_equals(c, type, "linear") || nibl_json_equals(c, type, "yarn") ||
-                       nibl_json_equals(c, type, "llama3");
+    if (nibl_json_equals(c, type, "llama3")) return write_llama3(w, scaling, base, width);
+    const bool known = nibl_json_equals(c, type, "linear") || nibl_json_equals(c, type, "yarn");
     const bool is_long = nibl_json_equals(c, type, "longrope");
     if (!(known || is_long) || nibl_json_get(c, scaling, "mscale_all_dim") ||
         nibl_json_get(c, scaling, "short_mscale"))
@@ -239,11 +266,11 @@ static nibl_status write_scaling(writer *w, uint32_t scaling) {
     return NIBL_OK;
 }
 
-static nibl_status write_base(writer *w, uint32_t node, double base, const char *key) {
-    if (node == 0 && !(base > 0)) return NIBL_OK;
-    if (node && !nibl_json_f64(w->config, node, &base))
+/* *base is 0 where there is none. */
+static nibl_status write_base(writer *w, uint32_t node, double *base, const char *key) {
+    if (node && !nibl_json_f64(w->config, node, base))
         return nibl_fail(NIBL_E_FILE, "%s: rope_theta is not a number", name);
-    nibl_gguf_build_f64(w->b, key_of(w, key), base);
+    if (node || *base > 0) nibl_gguf_build_f64(w->b, key_of(w, key), *base);
     return NIBL_OK;
 }
 
@@ -258,17 +285,18 @@ static nibl_status write_rope(writer *w) {
     if (full) parameters = full;
     uint32_t theta = nibl_json_get(c, parameters, "rope_theta");
     if (theta == 0) theta = top(c, "rope_theta");
-    NIBL_TRY(write_base(w, theta, default_of(w->arch, "rope_theta"), "rope.freq_base"));
-    NIBL_TRY(write_base(w, local, 0, "rope.freq_base_swa"));
-    NIBL_TRY(write_scaling(w, parameters ? parameters : top(c, "rope_scaling")));
+    double base = default_of(w->arch, "rope_theta"), local_base = 0;
+    NIBL_TRY(write_base(w, theta, &base, "rope.freq_base"));
+    NIBL_TRY(write_base(w, local, &local_base, "rope.freq_base_swa"));
 
     double share = number_of(c, "partial_rotary_factor", 1);
     nibl_json_f64(c, nibl_json_get(c, parameters, "partial_rotary_factor"), &share);
     const double heads = number_of(c, "num_attention_heads", 1);
     const double head = number_of(c, "head_dim", __builtin_floor(number_of(c, "hidden_size", 0) / heads));
-    if (share < 1 && share > 0 && head <= UINT32_MAX)
-        nibl_gguf_build_u32(w->b, key_of(w, "rope.dimension_count"), (uint32_t)(share * head));
-    return NIBL_OK;
+    const bool part = share < 1 && share > 0 && head <= UINT32_MAX;
+    if (part) nibl_gguf_build_u32(w->b, key_of(w, "rope.dimension_count"), (uint32_t)(share * head));
+    return write_scaling(w, parameters ? parameters : top(c, "rope_scaling"), base > 0 ? base : 10000,
+                         part ? share * head : head);
 }
 
 /* ---- What would change the computation and has no place in metadata ---- */

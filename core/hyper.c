@@ -133,7 +133,6 @@ static nibl_status read_scaling(reader *r, nibl_hyper *h) {
     static const char *const names[] = {[NIBL_ROPE_PLAIN] = "none",
                                         [NIBL_ROPE_LINEAR] = "linear",
                                         [NIBL_ROPE_YARN] = "yarn",
-                                        [NIBL_ROPE_LLAMA3] = "llama3",
                                         [NIBL_ROPE_LONG] = "longrope"};
     nibl_rope_form *f = &h->rope;
     nibl_slice name;
@@ -153,17 +152,13 @@ static nibl_status read_scaling(reader *r, nibl_hyper *h) {
     f->factor = 0;
     f->original_length = h->context_length;
     f->low = 1;
-    f->high = yarn ? 32 : 4;
+    f->high = 32;
     NIBL_TRY(read_real(r, "rope.scaling.factor", 1, 1e6, &f->factor));
     if (f->scaling == NIBL_ROPE_LONG) f->factor = 1;
     if (!(f->factor > 0)) return nibl_fail(NIBL_E_FILE, "metadata key %s is missing", r->key);
     NIBL_TRY(read_real(r, "rope.scaling.original_context_length", 1, 1e9, &f->original_length));
-    NIBL_TRY(read_real(r, yarn ? "rope.scaling.yarn_beta_slow" : "rope.scaling.low_freq_factor", 1e-3, 1e6,
-                       &f->low));
-    NIBL_TRY(read_real(r, yarn ? "rope.scaling.yarn_beta_fast" : "rope.scaling.high_freq_factor", 1e-3, 1e6,
-                       &f->high));
-    if (f->scaling == NIBL_ROPE_LLAMA3 && f->low == f->high)
-        return nibl_fail(NIBL_E_FILE, "metadata key %s equals its counterpart", r->key);
+    NIBL_TRY(read_real(r, "rope.scaling.yarn_beta_slow", 1e-3, 1e6, &f->low));
+    NIBL_TRY(read_real(r, "rope.scaling.yarn_beta_fast", 1e-3, 1e6, &f->high));
     if (yarn && f->factor > 1) f->magnitude = 0.1 * nibl_log(f->factor) + 1;
     double more = 1;
     NIBL_TRY(read_real(r, "rope.scaling.yarn_attn_factor", 1e-3, 1e3, &f->magnitude));
@@ -286,19 +281,10 @@ static double yarn(const nibl_rope_form *f, double frequency, uint32_t pair, uin
     return frequency / f->factor * ramp + frequency * (1 - ramp);
 }
 
-static double llama3(const nibl_rope_form *f, double frequency) {
-    const double turns = f->original_length * frequency / tau;
-    if (turns < f->low) return frequency / f->factor;
-    if (turns > f->high) return frequency;
-    const double smooth = (turns - f->low) / (f->high - f->low);
-    return (1 - smooth) * frequency / f->factor + smooth * frequency;
-}
-
 void nibl_arch_frequencies(const nibl_rope_form *f, uint32_t rope_width, const float *factors, double *out) {
     for (uint32_t i = 0; i < rope_width / 2; i++) {
         const double frequency = nibl_pow(f->base, -2.0 * (double)i / (double)rope_width);
         out[i] = f->scaling == NIBL_ROPE_YARN     ? yarn(f, frequency, i, rope_width)
-                 : f->scaling == NIBL_ROPE_LLAMA3 ? llama3(f, frequency)
                  : f->scaling == NIBL_ROPE_LINEAR ? frequency / f->factor
                                                   : frequency;
         if (factors) out[i] /= (double)factors[i];

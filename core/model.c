@@ -456,17 +456,19 @@ nibl_status nibl_model_check_factors(const nibl_model *m, const float *factors) 
 
 /* The factors that a Hugging Face folder has in its configuration. */
 static nibl_status read_factors(nibl_model *m) {
-    static const char *const keys[] = {NIBL_KEY_ROPE_SHORT, NIBL_KEY_ROPE_LONG};
-    float **places[] = {&m->rope_short, &m->rope_long};
+    static const char *const keys[] = {NIBL_KEY_ROPE_FACTORS, NIBL_KEY_ROPE_SHORT, NIBL_KEY_ROPE_LONG};
+    float **places[] = {&m->rope_factors, &m->rope_short, &m->rope_long};
+    enum { LISTS = sizeof keys / sizeof *keys };
     const uint32_t pairs = m->hyper.rope_width / 2;
-    for (size_t k = 0; k < 2; k++) {
+    for (size_t k = 0; k < LISTS; k++) {
         nibl_gguf_array array;
         if (!nibl_gguf_array_of(m->gguf, keys[k], &array)) continue;
         if (array.type != NIBL_GGUF_F32 || array.count != pairs)
             return nibl_fail(NIBL_E_FILE, "there are %llu RoPE factors, %u are needed",
                              (unsigned long long)array.count, pairs);
-        if (!m->own_factors && !(m->own_factors = nibl_alloc(8ull * pairs)))
-            return nibl_fail_memory(8ull * pairs, "RoPE factors");
+        const uint64_t bytes = (uint64_t)LISTS * pairs * sizeof *m->own_factors;
+        if (!m->own_factors && !(m->own_factors = nibl_alloc(bytes)))
+            return nibl_fail_memory(bytes, "RoPE factors");
         *places[k] = m->own_factors + k * pairs;
         for (uint32_t i = 0; i < pairs; i++)
             (*places[k])[i] = nibl_bits_float(nibl_load_u32(array.data + 4ull * i));

@@ -77,7 +77,7 @@ struct nibl_model {
     float *output_norm, *output_norm_bias; /* (width) */
     float *positions; /* (context_length, width), learned; or NULL */
     float *rope_factors, *rope_short, *rope_long; /* (rope_width / 2) or NULL */
-    float *own_factors; /* the last two where they come from metadata */
+    float *own_factors; /* those three where they come from metadata */
     uint32_t missing_embedding, missing_output;
     nibl_binding *bindings; /* in the order the forward pass needs them */
     size_t binding_count, binding_capacity;

@@ -278,6 +278,10 @@ nibl_status nibl_quantizer_step(nibl_quantizer *q) {
     if (l->wants_head) return see_head(q);
     if (l->output == l->outputs.count) return l->more ? nibl_layerwise_write_document(q) : NIBL_OK;
     const nibl_output *items = l->outputs.items;
+    if (items[l->output].at_hand) {
+        NIBL_TRY(nibl_layerwise_write_vector(q, l->output++));
+        return l->output == l->outputs.count ? NIBL_OK : NIBL_MORE; /* of a GGUF file */
+    }
     nibl_layer *layer = m->bindings[items[l->output].binding].layer;
     const uint32_t part = l->model->open = m->bindings[items[l->output].binding].section;
     size_t end = l->output + 1;
@@ -413,6 +417,7 @@ static nibl_status begin(nibl_quantizer *q, nibl_model *model, const nibl_quanti
     if (o->imatrix) NIBL_TRY(nibl_importance_read(o->imatrix, o->imatrix_bytes, &l->outputs, &l->importance));
     if (q->method.rotate) NIBL_TRY(begin_rotation(q));
     if (q->recipe.folder) {
+        q->recipe.count = nibl_outputs_leave_factors(&l->outputs) + (l->bindings != NULL);
         NIBL_TRY(nibl_recipe_describe(&q->recipe, o));
         NIBL_TRY(nibl_folder_new(model, &l->outputs, &q->recipe, o, &l->folder, &q->size));
         for (size_t i = 0; i < q->recipe.count; i++)

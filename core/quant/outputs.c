@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-enum { TWO = 2 /* tensors of one, at most */ };
+enum { TWO = 2 /* tensors of one, at most */, FACTORS = 3 /* lists of them, at most */ };
 
 /* The slots whose tensors a binding makes. */
 static uint32_t slots_of(nibl_slot slot, nibl_slot out[TWO]) {
@@ -74,8 +74,41 @@ static void add_binding(nibl_outputs *o, const nibl_model *m, size_t index) {
     }
 }
 
+/* Factors that are no tensors of the source. */
+static void add_factors(nibl_outputs *o, nibl_model *m) {
+    const struct {
+        const char *key;
+        nibl_slot slot;
+        float **values;
+    } lists[FACTORS] = {{NIBL_KEY_ROPE_FACTORS, NIBL_SLOT_ROPE_FACTORS, &m->rope_factors},
+                        {NIBL_KEY_ROPE_SHORT, NIBL_SLOT_ROPE_SHORT, &m->rope_short},
+                        {NIBL_KEY_ROPE_LONG, NIBL_SLOT_ROPE_LONG, &m->rope_long}};
+    const uint32_t pairs = m->hyper.rope_width / 2;
+    for (size_t i = 0; i < FACTORS; i++) {
+        nibl_gguf_array array;
+        if (!nibl_gguf_array_of(m->gguf, lists[i].key, &array)) continue;
+        nibl_output *item = &o->items[o->count];
+        *item = (nibl_output){.binding = m->binding_count - 1,
+                              .slot = lists[i].slot,
+                              .first = o->part_count,
+                              .count = 1,
+                              .at_hand = true};
+        nibl_arch_write_name(nibl_slot_forms[lists[i].slot].gguf, 0, 0, item->name);
+        o->parts[o->part_count++] = (nibl_output_part){.vector = lists[i].values, .length = pairs};
+        o->tensors[o->count++] = (nibl_gguf_tensor){.name = {item->name, strlen(item->name)},
+                                                    .n_dims = 1,
+                                                    .dims = {pairs, 1, 1, 1},
+                                                    .bytes = pairs * sizeof(float)};
+    }
+}
+
+size_t nibl_outputs_leave_factors(nibl_outputs *o) {
+    while (o->count > 0 && o->items[o->count - 1].at_hand) o->count--;
+    return o->count;
+}
+
 nibl_status nibl_outputs_new(nibl_model *m, nibl_outputs *o) {
-    const uint64_t tensors = TWO * (uint64_t)m->binding_count + 1,
+    const uint64_t tensors = TWO * (uint64_t)m->binding_count + FACTORS + 1,
                    parts = tensors + 3ull * m->hyper.experts * m->hyper.layers;
     *o = (nibl_outputs){0};
     if (m->quantization.method) return NIBL_OK; /* nibl_recipe_choose refuses it */
@@ -85,6 +118,7 @@ nibl_status nibl_outputs_new(nibl_model *m, nibl_outputs *o) {
     if (!o->tensors || !o->items || !o->parts)
         return nibl_fail_memory(parts * sizeof *o->parts, "the list of tensors");
     for (size_t i = 0; i < m->binding_count; i++) add_binding(o, m, i);
+    add_factors(o, m);
     return NIBL_OK;
 }
 

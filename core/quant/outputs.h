@@ -17,6 +17,7 @@ typedef struct nibl_output {
     nibl_slot slot;
     size_t first; /* of the parts, which are */
     uint32_t count;
+    bool at_hand; /* waits for no weights: the binding is any outside of layers */
     char name[80];
 } nibl_output;
 
@@ -28,9 +29,13 @@ typedef struct nibl_outputs {
     size_t part_count;
 } nibl_outputs;
 
-/* None of a source that is quantized in several tensors per matrix. Free it in any case. */
+/* None of a source that is quantized in several tensors per matrix. At the end stand factors of RoPE that the source has in
+ * its configuration. Free it in any case. */
 nibl_status nibl_outputs_new(nibl_model *model, nibl_outputs *out);
 void nibl_outputs_free(nibl_outputs *outputs);
+
+/* Leaves out what other formats have in their configuration. Returns how many tensors are left. */
+size_t nibl_outputs_leave_factors(nibl_outputs *outputs);
 
 /* Adds a head that is the embedding, at the end; the binding of that index stands for it. */
 void nibl_outputs_untie(nibl_outputs *outputs, nibl_model *model, size_t binding);

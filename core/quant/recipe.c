@@ -188,7 +188,7 @@ static nibl_status choose_type(nibl_recipe *r, const nibl_quantize_options *o, b
     const bool is_float = nibl_kind_is_float(t->from->kind);
     if (matches("token_embd.weight", name)) type = r->embedding;
     if (matches("output.weight", name)) type = r->head;
-    if (t->source->n_dims < 2)
+    if (t->source->n_dims < 2 || (!r->folder && matches("*ffn_gate_inp*", name))) /* F32 in GGUF */
         type = is_float ? f32 : t->from;
     else if (is_kept(t->source))
         type = t->from;
@@ -215,12 +215,19 @@ static int compare_addresses(const void *a, const void *b) {
 }
 
 bool nibl_recipe_is_apart(const nibl_gguf *gguf) {
-    bool transposed = false, experts = false;
+    static const char *const factors[] = {NIBL_KEY_ROPE_FACTORS, NIBL_KEY_ROPE_SHORT, NIBL_KEY_ROPE_LONG};
+    bool transposed = false, apart = false;
+    nibl_gguf_array list;
     nibl_gguf_bool(gguf, NIBL_KEY_TRANSPOSED, &transposed);
-    nibl_gguf_bool(gguf, NIBL_KEY_TRANSPOSED_EXPERTS, &experts);
-    for (size_t i = 0; i < nibl_gguf_tensor_count(gguf) && !experts; i++)
-        experts = matches("blk.*.ffn_*.*.weight", nibl_gguf_tensor_at(gguf, i)->name);
-    return transposed || experts;
+    nibl_gguf_bool(gguf, NIBL_KEY_TRANSPOSED_EXPERTS, &apart);
+    for (size_t i = 0; i < sizeof factors / sizeof *factors; i++)
+        apart = apart || nibl_gguf_array_of(gguf, factors[i], &list);
+    for (size_t i = 0; i < nibl_gguf_tensor_count(gguf) && !apart; i++) {
+        const nibl_gguf_tensor *t = nibl_gguf_tensor_at(gguf, i);
+        apart = matches("blk.*.ffn_*.*.weight", t->name) ||
+                (t->n_dims > 2 && matches("blk.*.shortconv.conv.weight", t->name));
+    }
+    return transposed || apart;
 }
 
 /* How Hugging Face files differ: rows of Q and K in the order for rotation in halves, norms less 1. */
@@ -231,10 +238,10 @@ static nibl_status mark_folder(const nibl_recipe *r) {
     nibl_gguf_bool(r->gguf, NIBL_KEY_ROPE_HALVES, &halves);
     nibl_gguf_bool(r->gguf, NIBL_KEY_NORMS_FROM_ZERO, &from_zero);
     if (nibl_recipe_is_apart(r->gguf))
-        return nibl_fail(
-            NIBL_E_UNSUPPORTED,
-            "a folder whose matrices are transposed, or one for every expert, is quantized layer by "
-            "layer: that needs the model (nibl_model_quantizer_new)");
+        return nibl_fail(NIBL_E_UNSUPPORTED,
+                         "a folder whose matrices are transposed, or one for every expert, or convolutions, "
+                         "or factors of RoPE, is "
+                         "quantized layer by layer: that needs the model (nibl_model_quantizer_new)");
     if (!halves && !from_zero) return NIBL_OK;
     const nibl_arch *arch;
     nibl_hyper hyper;
@@ -380,6 +387,9 @@ static bool is_dropped(nibl_slice key) {
                                           NIBL_KEY_NORMS_FROM_ZERO,
                                           NIBL_KEY_TRANSPOSED,
                                           NIBL_KEY_TRANSPOSED_EXPERTS,
+                                          NIBL_KEY_ROPE_FACTORS,
+                                          NIBL_KEY_ROPE_SHORT,
+                                          NIBL_KEY_ROPE_LONG,
                                           "nibl.version",
                                           "nibl.recipe"};
     for (size_t i = 0; i < sizeof dropped / sizeof *dropped; i++)

@@ -78,7 +78,8 @@ nibl_status nibl_recipe_choose(const nibl_gguf *gguf, const nibl_gguf_tensor *ou
 nibl_status nibl_recipe_untie(nibl_recipe *recipe);
 void nibl_recipe_free(nibl_recipe *recipe);
 
-/* Whether the source's tensors are not those of a GGUF file: transposed, or one for every expert. */
+/* Whether the source's tensors are not those of a GGUF file: transposed, one for every expert, convolutions of
+ * three dimensions, factors of RoPE in the configuration. */
 bool nibl_recipe_is_apart(const nibl_gguf *gguf);
 
 /* Whether one of the options' exceptions is about this tensor. */

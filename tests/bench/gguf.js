@@ -3,6 +3,8 @@
 /** Of the formats met here: values and bytes of a block, and its number in the file. */
 export const formats = {
   F32: { code: 0, values: 1, bytes: 4 },
+  F16: { code: 1, values: 1, bytes: 2 },
+  BF16: { code: 30, values: 1, bytes: 2 },
   Q4_0: { code: 2, values: 32, bytes: 18 },
   Q4_1: { code: 3, values: 32, bytes: 20 },
   Q8_0: { code: 8, values: 32, bytes: 34 },
@@ -92,9 +94,11 @@ export function toHalf(value) {
   return size === 0 ? 0 : bits | (value < 0 ? 0x8000 : 0)
 }
 
-/** The 32 values of a block. @type {Record<Format, (file: Buffer, at: number, out: Float32Array) => void>} */
+/** The values of a block. @type {Record<Format, (file: Buffer, at: number, out: Float32Array) => void>} */
 const readBlock = {
   F32: (file, at, out) => void (out[0] = file.readFloatLE(at)),
+  F16: (file, at, out) => void (out[0] = fromHalf(file.readUInt16LE(at))),
+  BF16: (file, at, out) => void (out[0] = new Float32Array(new Uint32Array([file.readUInt16LE(at) << 16]).buffer)[0]),
   Q4_0(file, at, out) {
     const scale = fromHalf(file.readUInt16LE(at))
     for (let i = 0; i < 16; i++) {

@@ -58,6 +58,8 @@ const cases = [
   ['a folder with transposed matrices', arch('gpt2'), [], {}],
   ['experts of a folder, one tensor each', arch('qwen3moe'), ['q8_0', '--method', 'gptq'], { type: 'q8_0', method: 'gptq', calibration: text }],
   ['experts of a folder, in one tensor, by size', arch('gpt-oss'), ['--size', '0.1MB', '--types', 'q4_0,q8_0'], { size: 100e3, types: ['q4_0', 'q8_0'], calibration: text }],
+  ['a folder whose RoPE has factors', arch('llama-llama3'), ['--method', 'awq'], { method: 'awq', calibration: text }],
+  ['lists of factors', arch('phi3-longrope'), ['q8_0'], { type: 'q8_0' }],
   ['a folder of a folder with convolutions', arch('lfm2'), ['w4g32'], { type: 'w4g32' }],
   ['integers as GGUF', f16, ['w4row', '--as', 'gguf'], { type: 'w4row', format: 'gguf' }],
 ]
