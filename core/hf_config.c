@@ -120,6 +120,8 @@ static nibl_status write_ffn_width(writer *w) {
     if (!(width >= 1 && width <= UINT32_MAX))
         return nibl_fail(NIBL_E_FILE, "%s: intermediate_size is missing or not a possible number", name);
     nibl_gguf_build_u32(w->b, key_of(w, "feed_forward_length"), (uint32_t)width);
+    if ((w->arch->has & NIBL_BIT(ROUTER)) && top(c, "moe_intermediate_size") == 0)
+        nibl_gguf_build_u32(w->b, key_of(w, "expert_feed_forward_length"), (uint32_t)width);
     return NIBL_OK;
 }
 
@@ -178,11 +180,17 @@ static const struct {
     const char *hf, *key;
 } scaling_settings[] = {
     {"factor", "rope.scaling.factor"},
-    {"original_max_position_embeddings", "rope.scaling.original_context_length"},
     {"beta_slow", "rope.scaling.yarn_beta_slow"},
     {"beta_fast", "rope.scaling.yarn_beta_fast"},
     {"attention_factor", "rope.scaling.yarn_attn_factor"},
 };
+
+static nibl_status write_original(writer *w, double length) {
+    if (!(length > 1 && length <= 1e9))
+        return nibl_fail(NIBL_E_FILE, "%s: original_max_position_embeddings is not a possible number", name);
+    nibl_gguf_build_u32(w->b, key_of(w, "rope.scaling.original_context_length"), (uint32_t)length);
+    return NIBL_OK;
+}
 
 /* Llama 3's, by wavelength: GGUF has what divides each frequency. */
 static nibl_status write_llama3(writer *w, uint32_t scaling, double base, double width) {
@@ -230,12 +238,12 @@ static nibl_status write_longrope(writer *w, uint32_t scaling) {
     double most = number_of(c, "max_position_embeddings", 0), original = most, factor = 0;
     nibl_json_f64(c, nibl_json_get(c, scaling, "original_max_position_embeddings"), &original);
     original = number_of(c, "original_max_position_embeddings", original);
-    if (!(original > 1 && most >= 1))
-        return nibl_fail(NIBL_E_FILE, "%s: original_max_position_embeddings is not a possible number", name);
+    NIBL_TRY(write_original(w, original));
+    if (!(most >= 1))
+        return nibl_fail(NIBL_E_FILE, "%s: max_position_embeddings is not a possible number", name);
     const double longer = most > original ? nibl_log(most / original) / nibl_log(original) : 0;
     if (!nibl_json_f64(c, nibl_json_get(c, scaling, "attention_factor"), &factor))
         factor = __builtin_sqrt(1 + longer);
-    nibl_gguf_build_f64(w->b, key_of(w, "rope.scaling.original_context_length"), original);
     nibl_gguf_build_f64(w->b, key_of(w, "rope.scaling.attn_factor"), (double)(float)factor);
     return NIBL_OK;
 }
@@ -255,6 +263,12 @@ static nibl_status write_scaling(writer *w, uint32_t scaling, double base, doubl
                          NIBL_SHOW(nibl_json_text(c, type)));
     nibl_gguf_build_string(w->b, key_of(w, "rope.scaling.type"), nibl_json_text(c, type));
     if (is_long) return write_longrope(w, scaling);
+    double original = 0;
+    const uint32_t length = nibl_json_get(c, scaling, "original_max_position_embeddings");
+    if (length && !nibl_json_is(c, length, NIBL_JSON_NULL)) {
+        nibl_json_f64(c, length, &original);
+        NIBL_TRY(write_original(w, original));
+    }
     for (size_t i = 0; i < sizeof scaling_settings / sizeof *scaling_settings; i++) {
         const uint32_t node = nibl_json_get(c, scaling, scaling_settings[i].hf);
         double value;

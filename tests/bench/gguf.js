@@ -24,8 +24,8 @@ const [stringType, arrayType] = [8, 9]
  * @property {number} bytes
  */
 
-/** @param {Buffer} file @returns {{ tensors: Tensor[], values: Map<string, number>, data: number }} values: the numbers among the metadata;
- *   data: where the header ends */
+/** @param {Buffer} file @returns {{ tensors: Tensor[], values: Map<string, number>, types: Map<string, number>, data: number }} values: the
+ *   numbers among the metadata; types: of all of them; data: where the header ends */
 export function readGguf(file) {
   let at = 8
   const u32 = () => file.readUInt32LE((at += 4) - 4)
@@ -48,10 +48,12 @@ export function readGguf(file) {
     return scalarBytes[type] === 4 ? file.readUInt32LE(start) : 0
   }
   const [tensorCount, valueCount] = [u64(), u64()]
-  const values = new Map()
+  const [values, types] = [new Map(), new Map()]
   for (let i = 0; i < valueCount; i++) {
     const name = string()
-    values.set(name, value(u32()))
+    const type = u32()
+    types.set(name, type)
+    values.set(name, value(type))
   }
   const tensors = Array.from({ length: tensorCount }, () => {
     const name = string()
@@ -73,7 +75,7 @@ export function readGguf(file) {
   const alignment = values.get('general.alignment') ?? 32
   const data = Math.ceil(at / alignment) * alignment
   for (const tensor of tensors) tensor.start += data
-  return { tensors, values, data }
+  return { tensors, values, types, data }
 }
 
 /** @param {number} bits of a float16 @returns {number} */

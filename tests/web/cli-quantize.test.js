@@ -210,25 +210,28 @@ test('folders whose tensors are not those of a file', () => {
 })
 
 /* Fixtures are made by converter scripts of Python, tensor by tensor. */
-test('a folder becomes the tensors that its architecture has in GGUF', () => {
+test('a folder becomes the tensors that its architecture has in GGUF, and metadata of the same types', () => {
   const quantized = ['bitnet', 'gpt-oss-mxfp4']
-  const made = fs.readdirSync(fixture('arch')).filter(name => fs.existsSync(fixture(`arch/${name}.gguf`)) && !quantized.includes(name))
-  assert.ok(made.length > 15, made.join(' '))
-  for (const name of made) {
+  const names = fs.readdirSync(fixture('arch')).filter(name => fs.existsSync(fixture(`arch/${name}.gguf`)) && !quantized.includes(name))
+  assert.ok(names.length > 15, names.join(' '))
+  for (const name of names) {
     const expected = fs.readFileSync(fixture(`arch/${name}.gguf`))
-    const matrix = readGguf(expected).tensors.find(tensor => tensor.name === 'token_embd.weight')
+    const header = readGguf(expected)
+    const matrix = header.tensors.find(tensor => tensor.name === 'token_embd.weight')
     const type = String(matrix?.format).toLowerCase()
     const out = path.join(folder, 'converted.gguf')
     succeed(['quantize', fixture(`arch/${name}`), out, type, '--head', type, '--embedding', type])
     const written = fs.readFileSync(out)
-    const tensors = new Map(readGguf(written).tensors.map(tensor => [tensor.name, tensor]))
-    for (const { name: tensor, shape, format, start, bytes } of readGguf(expected).tensors) {
+    const ours = readGguf(written)
+    for (const [key, type] of ours.types) assert.equal(type, header.types.get(key) ?? type, `${name}: ${key}`)
+    const tensors = new Map(ours.tensors.map(tensor => [tensor.name, tensor]))
+    for (const { name: tensor, shape, format, start, bytes } of header.tensors) {
       const found = tensors.get(tensor)
       assert.deepEqual([found?.shape, found?.format], [shape, format], `${name}: ${tensor}`)
-      const [ours, theirs] = [written.subarray(found?.start).subarray(0, bytes), expected.subarray(start, start + bytes)]
+      const [made, theirs] = [written.subarray(found?.start).subarray(0, bytes), expected.subarray(start, start + bytes)]
       if (format === 'F32') /* 0 and -0 are equal */
-        for (let i = 0; i < bytes; i += 4) assert.ok(ours.readFloatLE(i) === theirs.readFloatLE(i), `${name}: ${tensor}[${i / 4}]`)
-      else assert.ok(ours.equals(theirs), `${name}: ${tensor}`)
+        for (let i = 0; i < bytes; i += 4) assert.ok(made.readFloatLE(i) === theirs.readFloatLE(i), `${name}: ${tensor}[${i / 4}]`)
+      else assert.ok(made.equals(theirs), `${name}: ${tensor}`)
       tensors.delete(tensor)
     }
     assert.deepEqual([...tensors.keys()], [], name)
