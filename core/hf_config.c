@@ -208,7 +208,7 @@ static nibl_status write_llama3(writer *w, uint32_t scaling, double base, double
         return nibl_fail(NIBL_E_FILE, "%s: %s", name,
                          factor >= 1 ? "low_freq_factor is not below high_freq_factor"
                                      : "the factor of RoPE scaling is less than 1");
-    if (!(base >= 1 && width >= 2 && width <= NIBL_MAX_HEAD_WIDTH))
+    if (!(base >= 1 && width >= 2 && width <= (double)NIBL_MAX_HEAD_WIDTH))
         return nibl_fail(NIBL_E_FILE, "%s: rope_theta or head_dim is not a possible number", name);
     nibl_gguf_build_array(w->b, NIBL_KEY_ROPE_FACTORS, NIBL_GGUF_F32);
     for (uint32_t i = 0; i < (uint32_t)width / 2; i++) {
