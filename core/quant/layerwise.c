@@ -415,9 +415,9 @@ static nibl_status begin(nibl_quantizer *q, nibl_model *model, const nibl_quanti
     l->scales = nibl_alloc_zero(l->site_count * sizeof *l->scales);
     if (!l->works || !l->scales) return nibl_fail_memory(works * sizeof *l->works, "the quantizer");
     if (o->imatrix) NIBL_TRY(nibl_importance_read(o->imatrix, o->imatrix_bytes, &l->outputs, &l->importance));
+    if (q->recipe.folder) q->recipe.count = nibl_outputs_leave_factors(&l->outputs);
     if (q->method.rotate) NIBL_TRY(begin_rotation(q));
     if (q->recipe.folder) {
-        q->recipe.count = nibl_outputs_leave_factors(&l->outputs) + (l->bindings != NULL);
         NIBL_TRY(nibl_recipe_describe(&q->recipe, o));
         NIBL_TRY(nibl_folder_new(model, &l->outputs, &q->recipe, o, &l->folder, &q->size));
         for (size_t i = 0; i < q->recipe.count; i++)

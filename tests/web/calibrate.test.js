@@ -55,6 +55,7 @@ const cases = [
   ['rotated', f16, ['--method', 'rotate,gptq'], { method: 'rotate,gptq', calibration: text }],
   ['a folder of integers', f16, ['w4g32asym', '--method', 'awq'], { scheme: 'w4g32asym', method: 'awq', calibration: text }],
   ['a folder from a folder', hf, ['w3g32', '--method', 'gptq', '--shard-size', '1'], { type: 'w3g32', method: 'gptq', calibration: text, shardBytes: 1e6 }],
+  ['a rotated folder, whose head is a tensor of its own then', hf, ['w4g32', '--method', 'rotate'], { type: 'w4g32', method: 'rotate' }],
   ['a folder with transposed matrices', arch('gpt2'), [], {}],
   ['experts of a folder, one tensor each', arch('qwen3moe'), ['q8_0', '--method', 'gptq'], { type: 'q8_0', method: 'gptq', calibration: text }],
   ['experts of a folder, in one tensor, by size', arch('gpt-oss'), ['--size', '0.1MB', '--types', 'q4_0,q8_0'], { size: 100e3, types: ['q4_0', 'q8_0'], calibration: text }],
