@@ -270,11 +270,8 @@ static void read_schema(compiler *c, const char *text, size_t length) {
     }
     const nibl_status status = nibl_json_parse("JSON Schema", text, length, &c->json);
     if (status < 0) {
-        char message[256];
-        nibl_writer out = {.text = message, .capacity = sizeof message};
-        nibl_print(&out, "%.240s", nibl_last_message());
         if (status == NIBL_E_FILE)
-            nibl_rules_fail(c->rules, "%s", message);
+            nibl_rules_fail(c->rules, "%.240s", nibl_last_message());
         else
             c->rules->status = status;
         return;

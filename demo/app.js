@@ -481,6 +481,7 @@ document.addEventListener('drop', (event) => {
 
 showTemperature()
 describeDefault()
+$('welcome').closest('main')?.removeAttribute('inert') /* a click that comes earlier would be lost */
 /* What the page itself needs comes first. */
 addEventListener('load', async () => {
   const { workOffline } = await import('./offline.js')
