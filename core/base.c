@@ -201,7 +201,6 @@ void nibl_write(nibl_writer *w, const char *bytes, size_t length) {
         memcpy(w->text + w->length, bytes, length < room ? length : room);
     }
     w->length = length <= SIZE_MAX - w->length ? w->length + length : SIZE_MAX;
-    if (w->capacity > 0) w->text[w->length < w->capacity ? w->length : w->capacity - 1] = 0;
 }
 
 void nibl_print(nibl_writer *w, const char *format, ...) {

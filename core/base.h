@@ -76,8 +76,7 @@ bool nibl_slice_is(nibl_slice s, const char *text);
 /* A slice as the two arguments of "%.*s" in a message: its first 64 bytes. */
 #define NIBL_SHOW(s) (int)((s).length < 64 ? (s).length : 64), (s).bytes
 
-/* ---- Text building: counts what does not fit, like snprintf, so that callers can size a buffer, and ends in NUL behind
- * everything that was written ---- */
+/* ---- Text building: counts what does not fit, like snprintf, so that callers can size a buffer ---- */
 typedef struct nibl_writer {
     char *text;
     size_t capacity; /* NUL included */

@@ -127,8 +127,8 @@ const nibl_dtype *nibl_encode_type(const char *name) {
 }
 
 nibl_status nibl_fail_encode_type(const char *name) {
-    char names[256];
-    nibl_writer w = {.text = names, .capacity = sizeof names};
+    char names[256] = {0};
+    nibl_writer w = {.text = names, .capacity = sizeof names - 1};
     for (size_t i = 0; i < nibl_dtype_count(); i++) {
         char lower[16] = "";
         for (size_t j = 0; nibl_dtype_at(i)->name[j] && j + 1 < sizeof lower; j++) {

@@ -46,6 +46,7 @@ static NIBL_PRINTF(2, 3) nibl_status bad(const nibl_gguf *g, const char *format,
     char place[160], text[320];
     nibl_writer w = {.text = place, .capacity = sizeof place};
     write_place(g, &w);
+    place[w.length < sizeof place ? w.length : sizeof place - 1] = 0;
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
@@ -454,6 +455,7 @@ nibl_status nibl_gguf_check_end(const nibl_gguf *gguf, uint64_t file_size) {
         char place[160];
         nibl_writer w = {.text = place, .capacity = sizeof place};
         write_place(gguf, &w);
+        place[w.length < sizeof place ? w.length : sizeof place - 1] = 0;
         return nibl_fail(NIBL_E_TRUNCATED,
                          "the file ends after %llu bytes, within its header (%s): fetch it again",
                          (unsigned long long)file_size, place);

@@ -67,8 +67,8 @@ static const struct {
 enum { METHODS = sizeof methods / sizeof *methods };
 
 static nibl_status fail_method(const char *name, size_t length) {
-    char names[96];
-    nibl_writer w = {.text = names, .capacity = sizeof names};
+    char names[96] = {0};
+    nibl_writer w = {.text = names, .capacity = sizeof names - 1};
     for (size_t i = 0; i < METHODS; i++) nibl_print(&w, "%s%s", i > 0 ? ", " : "", methods[i].name);
     return nibl_fail(NIBL_E_ARGUMENT, "there is no method '%.*s'; possible are: %s",
                      (int)(length < 64 ? length : 64), name, names);
